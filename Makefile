@@ -1,0 +1,72 @@
+# Everything a person types. `make` alone says what there is; `make lint` never writes, `make fix` does.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+
+SECONDS ?= 60
+SEED ?= 1
+BENCH ?= cluster -c 4,16,64 -r 100000
+PYTEST ?=
+
+# The engine's modules are plain Python that is compiled too.
+SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite/_accel/native/*.c \
+	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-all sim bench lint fix types docs wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(BUILT) ## .venv with all dependencies, and the native modules
+
+run: build ## three local nodes with a live table, until Ctrl-C
+	@exec $(BIN)/hiqlite demo
+
+test: build ## the tests, a slice of the simulator included (PYTEST="-k name")
+	$(BIN)/python -m pytest -m "not long" $(PYTEST)
+
+test-all: build ## the tests that take minutes too
+	$(BIN)/python -m pytest $(PYTEST)
+
+sim: build ## the consensus simulator (SECONDS=60 SEED=1)
+	$(BIN)/python -m tests.sim.run --seconds $(SECONDS) --seed $(SEED)
+
+bench: build ## the benchmarks (BENCH="single -c 4,64 -r 100000")
+	$(BIN)/hiqlite bench $(BENCH)
+
+lint: build ## check the style; never writes
+	$(BIN)/ruff check .
+
+fix: build ## repair what the linter can
+	$(BIN)/ruff check --fix .
+
+types: build ## check the types
+	$(BIN)/mypy
+
+docs: build ## check the documents: snippets run, links lead somewhere
+	$(BIN)/python -m pytest tests/house/test_documents.py
+
+wheel: build ## a wheel of this machine's kind in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage $(BUILT)
+	find hiqlite tests -name __pycache__ -prune -exec rm -rf {} +
+	find hiqlite -name '*.so' -delete
+
+# The extensions are left out of the installation and built in place below: so a changed source costs one compile.
+$(INSTALLED): pyproject.toml
+	@sh .ci/preconditions $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	HIQLITE_BUILD=none $(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(SOURCES)
+	@sh .ci/preconditions $(BIN)/python
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	@touch $@

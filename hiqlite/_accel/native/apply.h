@@ -1,0 +1,259 @@
+/* apply.h: a worker that applies committed entries to a SQLite connection, one transaction per run of entries.
+
+   The work is cut by noun: answer (bytes given back), text (prepared statements), bind (parameters), statement (one
+   statement), command (execute, execute_many, txn), script (batch, migration), entry (one slot), run (one transaction),
+   own (our own statements), queue (thread and hand-over). Must not know Python, peers, terms beyond storing them, or
+   files other than through SQLite.
+
+   Invariants: a run's entries and its bookkeeping row are one transaction; what an entry gives depends on the entries
+   before it alone, never on where runs are cut; an environmental error never becomes an answer: the run is rolled back
+   and the worker stops until it is told to resume. */
+#ifndef HQ_APPLY_H
+#define HQ_APPLY_H
+
+#include <stdint.h>
+#include <stddef.h>
+#include "sqlite3ext.h"
+#ifndef HQ_APPLY_API
+SQLITE_EXTENSION_INIT3
+#endif
+#include "command.h"
+#include "guard.h"
+#include "record.h"
+
+enum {
+    HQ_ANSWER_VERSION = 1,
+    HQ_ANSWER_HEADER = 8,
+    HQ_RESULT_HEADER = 24,
+    HQ_ANSWER_BYTES_MAX = 64 << 20, /* of one entry; a constant, because it decides about results */
+    HQ_MESSAGE_MAX = 1024,
+    HQ_RUN_ENTRIES_MAX = 4096,
+    HQ_RUN_BYTES_MAX = 1 << 20,          /* of records */
+    HQ_RUN_ANSWER_BYTES_MAX = 4 << 20,
+    HQ_RUN_NS_MAX = 20 * 1000 * 1000,    /* a run ends after the entry that passed it */
+    HQ_CHECKPOINT_PAGES = 1000,
+    HQ_CHECKPOINT_OVERDUE = 4000,        /* from here on, runs stop at the synced index so that a checkpoint gets in */
+    HQ_HASH_EVERY = 1024,                /* the running hash is remembered at multiples of this index ... */
+    HQ_HASH_KEPT = 64,                   /* ... this many of them */
+};
+
+enum hq_result_kind { HQ_RESULT_DONE = 0, HQ_RESULT_ERROR = 1, HQ_RESULT_ROWS = 2 };
+enum hq_status { HQ_STATUS_DONE = 0, HQ_STATUS_FAILED = 1, HQ_STATUS_PARTIAL = 2 };
+
+/* What became of a statement or an entry. Everything but OK and STOP has filled in worker->error. */
+typedef enum hq_outcome {
+    HQ_OK = 0,
+    HQ_FAILED,  /* failed, undid itself */
+    HQ_PARTIAL, /* failed, rows that were written before stay (OR FAIL, RAISE(FAIL)) */
+    HQ_UNDO,    /* must count as failed, but its effects stand in the transaction */
+    HQ_ENDED,   /* failed and took the whole transaction with it (OR ROLLBACK, RAISE(ROLLBACK), FULL) */
+    HQ_REPLAY,  /* recorded as failed; roll the run back and apply it again */
+    HQ_STOP,    /* environmental: worker->failure says why */
+} hq_outcome;
+
+typedef struct hq_buffer {
+    uint8_t *data;
+    size_t size, capacity;
+} hq_buffer;
+
+/* A failure as it goes into an answer. */
+typedef struct hq_error {
+    uint16_t class_;    /* HQ_CLASS_* */
+    int32_t code;       /* extended SQLite code, 0 where SQLite has no part in it */
+    uint32_t statement; /* from 0 within the entry */
+    uint32_t size;
+    char message[HQ_MESSAGE_MAX];
+} hq_error;
+
+/* Why the worker stopped; code 0: it did not. */
+typedef struct hq_failure {
+    int code;
+    uint64_t index; /* of the entry, 0 when none is to blame */
+    char message[HQ_MESSAGE_MAX];
+} hq_failure;
+
+/* A prepared statement and what was learnt of it; counts for one schema. */
+typedef struct hq_prepared {
+    sqlite3_stmt *stmt;
+    uint32_t seen;       /* HQ_SEEN_* */
+    int parameters;
+    int columns;
+    int readonly;
+    int mentions_rowid;  /* the text says last_insert_rowid */
+    int numbered;        /* has parameters $1, $2 ...: a sequence is bound by their numbers */
+} hq_prepared;
+
+typedef struct hq_text_slot {
+    hq_prepared prepared;
+    char *utf8;
+    uint32_t size;
+    uint64_t hash, epoch;
+    struct hq_text_slot *next;         /* same bucket */
+    struct hq_text_slot *newer, *older;
+} hq_text_slot;
+
+/* Prepared statements by text: bounded in number and bytes, the least recently used goes first. */
+typedef struct hq_texts {
+    hq_text_slot **buckets;
+    uint32_t bucket_mask, count, count_max;
+    size_t bytes;
+    hq_text_slot *newest, *oldest;
+    hq_text_slot loose; /* the last one that was too long to keep */
+    uint64_t epoch;     /* of the schema; older slots prepare anew */
+} hq_texts;
+
+enum hq_own_statement {
+    HQ_OWN_BEGIN,
+    HQ_OWN_COMMIT,
+    HQ_OWN_ROLLBACK,
+    HQ_OWN_SAVEPOINT,
+    HQ_OWN_RELEASE,
+    HQ_OWN_UNDO,
+    HQ_OWN_RESET_CHANGES,
+    HQ_OWN_RUN,
+    HQ_OWN_TRIM,
+    HQ_OWN_MIGRATION_STATE,
+    HQ_OWN_MIGRATION_INSERT,
+    HQ_OWN_COUNT,
+};
+
+/* An entry or a statement of a batch that is known to fail: the replay gives this error instead of running it. */
+typedef struct hq_recorded {
+    uint32_t ordinal;   /* of the entry in its run */
+    uint32_t statement; /* HQ_WHOLE: the entry */
+    uint32_t size;
+    uint16_t class_;
+    int32_t code;
+    uint32_t error_statement;
+    char *message;
+} hq_recorded;
+
+#define HQ_WHOLE UINT32_MAX
+
+typedef struct hq_run_entry {
+    const uint8_t *record;
+    int want_answer;
+} hq_run_entry;
+
+/* A finished run. answers[offsets[i], offsets[i + 1]) belongs to entry first + i; empty when it was not wanted. */
+typedef struct hq_run_result {
+    struct hq_run_result *next;
+    uint64_t first, last, last_term;
+    uint8_t *answers;
+    size_t *offsets;
+} hq_run_result;
+
+typedef struct hq_apply {
+    sqlite3 *db;
+    const hq_guard_api *guard_api;
+    void *guard;
+    hq_texts texts;
+    sqlite3_stmt *own[HQ_OWN_COUNT];
+
+    /* where the database stands, committed */
+    uint64_t applied_index, applied_term, equality_hash;
+    uint64_t hash_index[HQ_HASH_KEPT], hash_value[HQ_HASH_KEPT];
+    uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and when the last checkpoint was tried */
+    uint32_t runs_since_trim;
+
+    /* the run being applied */
+    hq_buffer answers;
+    hq_recorded *recorded;
+    uint32_t recorded_count, recorded_capacity;
+    uint64_t hash;     /* running, uncommitted */
+    int foreign_keys_off;
+    int full_seen;     /* a statement was told FULL; the replay finds out whether the disk had a part in it ... */
+    int spill_off;     /* ... because in it nothing is written before COMMIT */
+    int ends_run;      /* the entry that changed the schema or a virtual table is the last of its run */
+    int changed_schema;
+    int starts_clean;  /* changes() is 0 */
+
+    /* the entry being applied */
+    uint32_t ordinal;
+    uint64_t index;
+    int64_t wall_ns;
+    size_t entry_at;   /* where its answer begins */
+    uint32_t result_count;
+    int in_savepoint;
+    int partial_stays; /* the savepoint is around a single statement: OR FAIL keeps its rows */
+    size_t *results;   /* where each statement's result begins, for references; relative to entry_at */
+    size_t results_capacity;
+    hq_text *text_table;
+    size_t text_table_capacity;
+
+    /* the last statement */
+    int64_t rows_affected, rowid;
+    uint64_t row_count;
+    int rowid_watch;   /* -1 not known in this schema, 0 nothing reads last_insert_rowid(), 1 something may */
+    hq_error error;
+
+    hq_failure failure;
+    uint64_t run_count, entry_count, replay_count, checkpoint_count;
+} hq_apply;
+
+/* ---- answer */
+int hq_buffer_reserve(hq_buffer *buffer, size_t more); /* 0, or -1 without memory */
+void hq_answer_begin(hq_apply *w);
+hq_outcome hq_answer_end(hq_apply *w, enum hq_status status, uint64_t index);
+hq_outcome hq_answer_done(hq_apply *w, int64_t rows_affected, int64_t rowid);
+hq_outcome hq_answer_error(hq_apply *w, const hq_error *error);
+hq_outcome hq_rows_begin(hq_apply *w, sqlite3_stmt *stmt, size_t *at);
+hq_outcome hq_rows_add(hq_apply *w, sqlite3_stmt *stmt);
+void hq_rows_end(hq_apply *w, size_t at, uint32_t row_count, int64_t rows_affected, int64_t rowid);
+
+/* ---- errors */
+void hq_error_set(hq_apply *w, int class_, int code, const char *format, ...) __attribute__((format(printf, 4, 5)));
+hq_outcome hq_sqlite_error(hq_apply *w);          /* from the connection's last error: FAILED, or STOP */
+hq_outcome hq_stop(hq_apply *w, int code, const char *what);
+hq_outcome hq_stop_sqlite(hq_apply *w, const char *what);
+int hq_is_environmental(int extended_code);
+
+/* ---- text */
+int hq_texts_open(hq_texts *texts, uint32_t count_max);
+void hq_texts_close(hq_texts *texts);
+hq_outcome hq_text_get(hq_apply *w, const char *utf8, uint32_t size, hq_prepared **prepared);
+hq_outcome hq_prepare(hq_apply *w, const char *utf8, uint32_t size, unsigned flags, hq_prepared *out, const char **tail);
+void hq_schema_changed(hq_apply *w);
+
+/* ---- bind */
+hq_outcome hq_bind(hq_apply *w, const hq_command *c, const hq_statement *s, const hq_prepared *p);
+
+/* ---- statement */
+hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows);
+
+/* ---- command, script, entry */
+hq_outcome hq_execute(hq_apply *w, const hq_command *c);
+hq_outcome hq_several(hq_apply *w, const hq_command *c);
+hq_outcome hq_batch(hq_apply *w, const hq_command *c);
+hq_outcome hq_migration(hq_apply *w, const hq_command *c);
+hq_outcome hq_entry_check(hq_apply *w);           /* deferred foreign keys */
+hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
+const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
+hq_outcome hq_record_failure(hq_apply *w, uint32_t statement);
+int hq_recorded_any(const hq_apply *w, uint32_t ordinal);
+void hq_recorded_clear(hq_apply *w);
+int hq_entry_wants_foreign_keys_off(const uint8_t *record);
+const char *hq_script_end(const char *sql, const char *end); /* behind the `;` that ends the first statement */
+
+/* ---- own */
+int hq_own_open(hq_apply *w);                     /* bootstrap; SQLITE_OK or a code with worker->failure set */
+void hq_own_close(hq_apply *w);
+int hq_own_step(hq_apply *w, enum hq_own_statement which);   /* SQLITE_DONE, or an extended code */
+int hq_own_exec(hq_apply *w, const char *sql);    /* SQLITE_OK, or an extended code */
+int hq_own_row_exists(hq_apply *w, const char *sql);          /* 1, 0, or -1 on an error */
+int hq_savepoint_open(hq_apply *w);
+int hq_savepoint_close(hq_apply *w);
+int hq_savepoint_undo(hq_apply *w);               /* and close */
+int hq_checkpoint(hq_apply *w, int mode);         /* SQLITE_OK, SQLITE_BUSY, or a code with worker->failure set */
+uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since the last checkpoint was tried */
+
+/* ---- run */
+hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result);
+void hq_run_result_free(hq_run_result *result);
+hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t texts_max, hq_failure *why);
+void hq_apply_close(hq_apply *w);
+int64_t hq_now_ns(void);
+
+static inline uint64_t hq_hash_add(uint64_t hash, uint64_t x) { return hq_mix_seed(hash ^ x); }
+
+#endif

@@ -1,0 +1,153 @@
+/* apply_entry.c: one entry: its slot in the run, its clock and chance, its answer, whatever becomes of it.
+
+   Invariant: when hq_entry_apply returns OK, exactly one answer was added and the transaction holds what the answer says;
+   no savepoint is open, and this thread is in no entry. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply.h"
+
+/* ------------------------------------------------------------------ what is known to fail */
+
+const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement) {
+    for (uint32_t i = 0; i < w->recorded_count; i++)
+        if (w->recorded[i].ordinal == ordinal && w->recorded[i].statement == statement)
+            return &w->recorded[i];
+    return NULL;
+}
+
+int hq_recorded_any(const hq_apply *w, uint32_t ordinal) {
+    return w->recorded_count > 0 && w->recorded[w->recorded_count - 1].ordinal == ordinal;
+}
+
+void hq_recorded_clear(hq_apply *w) {
+    for (uint32_t i = 0; i < w->recorded_count; i++)
+        free(w->recorded[i].message);
+    w->recorded_count = 0;
+}
+
+/* Notes worker->error as the fate of the entry (HQ_WHOLE) or of one statement of its batch. */
+hq_outcome hq_record_failure(hq_apply *w, uint32_t statement) {
+    const hq_error *e = &w->error;
+    if (w->recorded_count == w->recorded_capacity) {
+        uint32_t capacity = w->recorded_capacity ? w->recorded_capacity * 2 : 16;
+        hq_recorded *grown = realloc(w->recorded, capacity * sizeof *grown);
+        if (!grown)
+            return hq_stop(w, SQLITE_NOMEM, "no memory to note a failed entry");
+        w->recorded = grown;
+        w->recorded_capacity = capacity;
+    }
+    char *message = malloc((size_t)e->size + 1);
+    if (!message)
+        return hq_stop(w, SQLITE_NOMEM, "no memory to note a failed entry");
+    memcpy(message, e->message, (size_t)e->size + 1);
+    hq_recorded *r = &w->recorded[w->recorded_count++];
+    *r = (hq_recorded){w->ordinal, statement, e->size, e->class_, e->code, e->statement, message};
+    return HQ_REPLAY;
+}
+
+/* ------------------------------------------------------------------ checks */
+
+/* A deferred foreign key must not wait for COMMIT: where that is depends on how runs are cut. */
+hq_outcome hq_entry_check(hq_apply *w) {
+    int violated = 0, highest = 0;
+    if (sqlite3_db_status(w->db, SQLITE_DBSTATUS_DEFERRED_FKS, &violated, &highest, 0) != SQLITE_OK)
+        return hq_stop(w, SQLITE_MISUSE, "deferred foreign keys cannot be asked for");
+    if (!violated)
+        return HQ_OK;
+    hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+    return HQ_UNDO;
+}
+
+int hq_entry_wants_foreign_keys_off(const uint8_t *record) {
+    const uint8_t *payload = hq_record_payload(record);
+    uint8_t kind = hq_record_entry_kind(record);
+    if ((kind != HQ_ENTRY_MIGRATION && kind != HQ_ENTRY_COMMAND) || hq_record_payload_length(record) < HQ_COMMAND_HEADER)
+        return 0;
+    return payload[1] == HQ_OP_MIGRATION && (hq_get_u16(payload + 2) & HQ_FLAG_FOREIGN_KEYS_OFF) != 0;
+}
+
+/* ------------------------------------------------------------------ the way of an entry */
+
+static hq_outcome by_operation(hq_apply *w, const hq_command *c) {
+    switch (c->operation) {
+    case HQ_OP_EXECUTE:
+        return hq_execute(w, c);
+    case HQ_OP_EXECUTE_MANY:
+    case HQ_OP_TXN:
+        return hq_several(w, c);
+    case HQ_OP_BATCH:
+        return hq_batch(w, c);
+    default: /* hq_command_open lets no other pass */
+        return hq_migration(w, c);
+    }
+}
+
+static hq_outcome run_command(hq_apply *w, const uint8_t *record) {
+    hq_command c;
+    w->error.statement = 0;
+    if (hq_command_open(&c, hq_record_payload(record), hq_record_payload_length(record)) != HQ_COMMAND_OK) {
+        hq_error_set(w, HQ_CLASS_USAGE, 0, "the command is malformed");
+        return HQ_FAILED;
+    }
+    w->wall_ns = hq_record_wall_ns(record);
+    w->starts_clean = 0;
+    sqlite3_set_last_insert_rowid(w->db, 0);
+    w->guard_api->entry_begin(w->wall_ns, hq_record_seed(record));
+    hq_outcome outcome = by_operation(w, &c);
+    w->guard_api->entry_end();
+    return outcome;
+}
+
+/* Leaves the savepoint, if there is one, so that nothing of a failed entry remains. */
+static hq_outcome settle(hq_apply *w, hq_outcome outcome) {
+    if (outcome == HQ_ENDED)
+        w->in_savepoint = 0; /* gone with the transaction */
+    if (outcome == HQ_ENDED || (outcome == HQ_UNDO && !w->in_savepoint))
+        return hq_record_failure(w, HQ_WHOLE);
+    if (!w->in_savepoint)
+        return outcome;
+    if (outcome == HQ_OK)
+        return hq_savepoint_close(w) == SQLITE_DONE ? HQ_OK : hq_stop_sqlite(w, "a savepoint could not be closed");
+    /* A single statement that kept a part keeps it, savepoint or not; several are all or nothing. */
+    if (outcome == HQ_PARTIAL && w->partial_stays)
+        return hq_savepoint_close(w) == SQLITE_DONE ? outcome : hq_stop_sqlite(w, "a savepoint could not be closed");
+    if (hq_savepoint_undo(w) != SQLITE_DONE)
+        return hq_stop_sqlite(w, "an entry could not be undone");
+    return HQ_FAILED;
+}
+
+static hq_outcome answer_failure(hq_apply *w, hq_outcome outcome) {
+    hq_answer_begin(w);
+    hq_outcome written = hq_answer_error(w, &w->error);
+    if (written != HQ_OK)
+        return written;
+    return hq_answer_end(w, outcome == HQ_PARTIAL ? HQ_STATUS_PARTIAL : HQ_STATUS_FAILED, w->index);
+}
+
+/* Applies the entry; OK (whatever its answer says), REPLAY, or STOP. */
+hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal) {
+    uint8_t kind = hq_record_entry_kind(record);
+    w->ordinal = ordinal;
+    w->index = hq_record_index(record);
+    w->entry_at = w->answers.size;
+    w->in_savepoint = w->partial_stays = 0;
+    if (hq_buffer_reserve(&w->answers, HQ_ANSWER_HEADER) != 0)
+        return hq_stop(w, SQLITE_NOMEM, "no memory for an answer");
+    hq_answer_begin(w);
+    if (kind != HQ_ENTRY_COMMAND && kind != HQ_ENTRY_MIGRATION)
+        return hq_answer_end(w, HQ_STATUS_DONE, w->index); /* it only moves the applied index */
+    const hq_recorded *known = w->recorded_count ? hq_recorded_find(w, ordinal, HQ_WHOLE) : NULL;
+    if (known) {
+        hq_error_set(w, known->class_, known->code, "%s", known->message);
+        w->error.statement = known->error_statement;
+        return answer_failure(w, HQ_FAILED);
+    }
+    hq_outcome outcome = run_command(w, record);
+    if (outcome == HQ_STOP || outcome == HQ_REPLAY)
+        return outcome;
+    outcome = settle(w, outcome);
+    if (outcome == HQ_STOP || outcome == HQ_REPLAY)
+        return outcome;
+    return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_DONE, w->index) : answer_failure(w, outcome);
+}

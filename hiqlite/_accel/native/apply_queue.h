@@ -1,0 +1,74 @@
+/* apply_queue.h: the hand-over between the thread that submits committed entries and the one that applies them.
+
+   Jobs go in by hq_queue_submit, finished runs come out by hq_queue_take; an eventfd says that there is something to
+   take. Runs are applied by the queue's own thread, or by the submitting thread itself while the own thread is parked
+   (hq_queue_inline): never by both at once. Must not know Python: an owner is an opaque pointer, given back when no byte
+   of its job is needed any more.
+   Invariant: entries are applied in the order of their indexes without gap; `busy` is held by exactly one thread, and
+   whoever holds it owns the worker and the cursor. */
+#ifndef HQ_APPLY_QUEUE_H
+#define HQ_APPLY_QUEUE_H
+
+#include <pthread.h>
+
+#include "apply.h"
+
+typedef struct hq_piece {
+    const uint8_t *data;
+    size_t size;
+} hq_piece;
+
+typedef struct hq_job {
+    struct hq_job *next;
+    uint64_t first, last; /* closed */
+    int want_answers;
+    uint32_t piece_count;
+    size_t size;          /* bytes of all pieces */
+    void *owner;
+    hq_piece pieces[];
+} hq_job;
+
+enum hq_stop_mode { HQ_RUNNING = 0, HQ_STOP_DRAINED = 1, HQ_STOP_NOW = 2 };
+
+typedef struct hq_queue {
+    hq_apply *worker;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    pthread_t thread;
+    int started, stopped, stop;
+    int event_fd, notified;
+    int busy, failed;
+    int wants_sync;              /* atomic: somebody waits for a higher synced_index */
+    uint64_t synced_index;       /* atomic; 0: never told, so no checkpoint yet */
+    uint64_t submitted_index;
+    hq_job *head, *tail;         /* not yet seen by who applies */
+    hq_job *active, *active_tail; /* owned by `busy`: cursor below */
+    uint32_t piece;
+    size_t offset;
+    hq_run_entry *entries;       /* HQ_RUN_ENTRIES_MAX of them */
+    hq_run_result *done, *done_tail;
+    hq_job *finished;
+    hq_failure failure;
+    uint64_t queued_bytes;       /* atomic */
+    int64_t busy_ns;             /* atomic */
+    uint64_t inline_runs;
+    double ns_per_byte;          /* moving average */
+} hq_queue;
+
+hq_queue *hq_queue_open(hq_apply *worker);
+int hq_queue_start(hq_queue *q, const int *cpus, int cpu_count); /* 0, or an errno */
+hq_job *hq_job_new(uint32_t piece_count);
+void hq_queue_submit(hq_queue *q, hq_job *job);
+int hq_queue_inline(hq_queue *q, hq_job *job);                   /* 1: applied (or failed) here; 0: queued */
+int64_t hq_queue_predict_ns(hq_queue *q, size_t size);
+void hq_queue_set_synced(hq_queue *q, uint64_t index);
+hq_run_result *hq_queue_take(hq_queue *q, hq_job **finished);
+int hq_queue_failure(hq_queue *q, hq_failure *failure);          /* 1 when there is one */
+void hq_queue_resume(hq_queue *q);
+void hq_queue_stop(hq_queue *q, enum hq_stop_mode mode);
+int hq_queue_stopped(hq_queue *q);
+void hq_queue_join(hq_queue *q);
+hq_job *hq_queue_close(hq_queue *q);                             /* joined before; gives back what is left */
+int hq_apply_loaded(void);
+
+#endif

@@ -1,0 +1,240 @@
+/* apply_run.c: a run of entries as one SQLite transaction.
+
+   BEGIN, every entry, one bookkeeping row, COMMIT. An entry that is found to have failed although its effects stand, or
+   that ended the transaction, is recorded; then the run is rolled back and applied again up to that entry, which this time
+   answers with the recorded failure and is not run. So an entry costs at most one repetition of its run, and the next run
+   begins behind it.
+   Invariant: between calls no transaction is open; the worker's position is that of the last COMMIT. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "apply.h"
+
+int64_t hq_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* Millisecond resolution for a few nanoseconds: enough to end a run. */
+static int64_t coarse_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* ------------------------------------------------------------------ around the transaction */
+
+static hq_outcome pragma(hq_apply *w, const char *sql) {
+    return hq_own_exec(w, sql) == SQLITE_OK ? HQ_OK : hq_stop_sqlite(w, sql);
+}
+
+static hq_outcome open_run(hq_apply *w) {
+    hq_outcome outcome = HQ_OK;
+    if (w->foreign_keys_off) /* inside a transaction SQLite ignores it silently */
+        outcome = pragma(w, "PRAGMA foreign_keys = OFF");
+    if (outcome == HQ_OK && w->spill_off)
+        outcome = pragma(w, "PRAGMA cache_spill = OFF");
+    if (outcome == HQ_OK && hq_own_step(w, HQ_OWN_BEGIN) != SQLITE_DONE)
+        outcome = hq_stop_sqlite(w, "BEGIN failed");
+    w->answers.size = 0;
+    w->hash = w->equality_hash;
+    w->ends_run = w->changed_schema = w->full_seen = 0;
+    return outcome;
+}
+
+/* Puts the connection's settings back, and forgets what was learnt of a schema that has changed or was rolled back. */
+static hq_outcome close_run(hq_apply *w) {
+    hq_outcome outcome = HQ_OK;
+    if (w->spill_off)
+        outcome = pragma(w, "PRAGMA cache_spill = ON");
+    if (w->foreign_keys_off && outcome == HQ_OK)
+        outcome = pragma(w, "PRAGMA foreign_keys = ON");
+    /* A node that restarts here reads schema and statistics anew; so does one that runs on. */
+    if (w->changed_schema && outcome == HQ_OK)
+        outcome = pragma(w, "PRAGMA writable_schema = RESET");
+    if (w->changed_schema || w->foreign_keys_off)
+        hq_schema_changed(w);
+    return outcome;
+}
+
+/* Rolls the run back; a failure to do so joins the reason to stop, it does not replace it. */
+static hq_outcome undo_run(hq_apply *w, hq_outcome why) {
+    hq_failure failure = w->failure;
+    if (!sqlite3_get_autocommit(w->db) && hq_own_step(w, HQ_OWN_ROLLBACK) != SQLITE_DONE &&
+        !sqlite3_get_autocommit(w->db))
+        why = hq_stop_sqlite(w, "ROLLBACK failed");
+    if (close_run(w) != HQ_OK)
+        why = HQ_STOP;
+    if (failure.code)
+        w->failure = failure;
+    return why;
+}
+
+/* ------------------------------------------------------------------ the transaction */
+
+static void remember_hash(hq_apply *w, uint64_t index) {
+    uint32_t slot = (uint32_t)(index / HQ_HASH_EVERY % HQ_HASH_KEPT);
+    __atomic_store_n(&w->hash_index[slot], 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&w->hash_value[slot], w->hash, __ATOMIC_RELEASE);
+    __atomic_store_n(&w->hash_index[slot], index, __ATOMIC_RELEASE);
+}
+
+static hq_outcome apply_entries(hq_apply *w, const hq_run_entry *entries, uint32_t count, size_t *offsets,
+                                uint32_t *applied) {
+    int64_t end_ns = coarse_ns() + HQ_RUN_NS_MAX;
+    uint32_t i = 0;
+    while (i < count) {
+        offsets[i] = w->answers.size;
+        hq_outcome outcome = hq_entry_apply(w, entries[i].record, i);
+        if (outcome != HQ_OK) {
+            *applied = i;
+            return outcome;
+        }
+        if (!entries[i].want_answer)
+            w->answers.size = w->entry_at;
+        if (w->index % HQ_HASH_EVERY == 0)
+            remember_hash(w, w->index);
+        i++;
+        if (w->ends_run || w->answers.size > HQ_RUN_ANSWER_BYTES_MAX || coarse_ns() > end_ns)
+            break;
+    }
+    offsets[i] = w->answers.size;
+    *applied = i;
+    return HQ_OK;
+}
+
+static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t applied) {
+    const uint8_t *last = entries[applied - 1].record;
+    sqlite3_stmt *row = w->own[HQ_OWN_RUN];
+    w->index = 0; /* from here on no entry is to blame */
+    sqlite3_bind_int64(row, 1, (int64_t)hq_record_index(entries[0].record));
+    sqlite3_bind_int64(row, 2, (int64_t)hq_record_index(last));
+    sqlite3_bind_int64(row, 3, (int64_t)hq_record_term(last));
+    sqlite3_bind_int64(row, 4, (int64_t)w->hash);
+    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)
+        return hq_stop_sqlite(w, "the bookkeeping row could not be written");
+    if (++w->runs_since_trim >= 256) {
+        w->runs_since_trim = 0;
+        if (hq_own_step(w, HQ_OWN_TRIM) != SQLITE_DONE)
+            return hq_stop_sqlite(w, "old bookkeeping rows could not be removed");
+    }
+    if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE)
+        return hq_stop_sqlite(w, "COMMIT failed");
+    w->equality_hash = w->hash;
+    __atomic_store_n(&w->applied_term, hq_record_term(last), __ATOMIC_RELEASE);
+    __atomic_store_n(&w->applied_index, hq_record_index(last), __ATOMIC_RELEASE);
+    return HQ_OK;
+}
+
+/* One attempt; REPLAY: what is known to fail has grown, or FULL has to be proven. */
+static hq_outcome attempt(hq_apply *w, const hq_run_entry *entries, uint32_t count, size_t *offsets, uint32_t *applied) {
+    hq_outcome outcome = open_run(w);
+    if (outcome == HQ_OK)
+        outcome = apply_entries(w, entries, count, offsets, applied);
+    if (outcome == HQ_OK)
+        outcome = commit(w, entries, *applied);
+    if (outcome != HQ_OK)
+        return undo_run(w, outcome);
+    close_run(w); /* the run stands; what fails here is in w->failure and stops the next one */
+    return HQ_OK;
+}
+
+/* How many of the entries may form one run: a migration that switches foreign keys off runs alone. */
+static uint32_t run_length(hq_apply *w, const hq_run_entry *entries, uint32_t count) {
+    w->foreign_keys_off = hq_entry_wants_foreign_keys_off(entries[0].record);
+    if (w->foreign_keys_off)
+        return 1;
+    for (uint32_t i = 1; i < count; i++)
+        if (hq_entry_wants_foreign_keys_off(entries[i].record))
+            return i;
+    return count;
+}
+
+/* Applies as many of the entries as make a good run, at least one. STOP: nothing was applied, worker->failure says why.
+   OK with worker->failure set: the run was applied, but the worker must stop. */
+hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result) {
+    hq_run_result *made = calloc(1, sizeof *made);
+    uint32_t applied = 0;
+    if (made)
+        made->offsets = malloc(((size_t)count + 1) * sizeof *made->offsets);
+    if (!made || !made->offsets) {
+        free(made);
+        return hq_stop(w, SQLITE_NOMEM, "no memory for a run");
+    }
+    sqlite3_mutex *mutex = sqlite3_db_mutex(w->db);
+    sqlite3_mutex_enter(mutex);
+    w->spill_off = 0;
+    count = run_length(w, entries, count);
+    hq_outcome outcome;
+    while ((outcome = attempt(w, entries, count, made->offsets, &applied)) == HQ_REPLAY) {
+        w->replay_count++;
+        w->spill_off = w->spill_off || w->full_seen;
+        count = applied + 1; /* the entry that made us repeat is the last of its run */
+    }
+    hq_recorded_clear(w);
+    sqlite3_mutex_leave(mutex);
+    if (outcome != HQ_OK) {
+        hq_run_result_free(made);
+        return outcome;
+    }
+    made->first = hq_record_index(entries[0].record);
+    made->last = hq_record_index(entries[applied - 1].record);
+    made->last_term = hq_record_term(entries[applied - 1].record);
+    made->answers = w->answers.data;
+    w->answers = (hq_buffer){NULL, 0, 0};
+    w->run_count++;
+    w->entry_count += applied;
+    *result = made;
+    return HQ_OK;
+}
+
+void hq_run_result_free(hq_run_result *result) {
+    if (!result)
+        return;
+    free(result->answers);
+    free(result->offsets);
+    free(result);
+}
+
+/* ------------------------------------------------------------------ life */
+
+hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t texts_max, hq_failure *why) {
+    hq_apply *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->db = db;
+    w->guard_api = guard_api;
+    w->guard = guard_api->attach(db, HQ_ROLE_WRITER);
+    w->rowid_watch = -1;
+    if (!w->guard || hq_texts_open(&w->texts, texts_max) != 0) {
+        hq_stop(w, SQLITE_NOMEM, "the connection has no guard, or memory is short");
+    } else {
+        sqlite3_mutex *mutex = sqlite3_db_mutex(db);
+        sqlite3_mutex_enter(mutex);
+        hq_own_open(w);
+        sqlite3_mutex_leave(mutex);
+    }
+    *why = w->failure;
+    if (w->failure.code) {
+        hq_apply_close(w);
+        return NULL;
+    }
+    return w;
+}
+
+/* Lets go of the connection: every statement of ours is finalized, so that it can be closed. */
+void hq_apply_close(hq_apply *w) {
+    if (!w)
+        return;
+    if (w->texts.buckets)
+        hq_texts_close(&w->texts);
+    hq_own_close(w);
+    hq_recorded_clear(w);
+    free(w->recorded);
+    free(w->results);
+    free(w->text_table);
+    free(w->answers.data);
+    free(w);
+}

@@ -1,0 +1,181 @@
+/* apply_statement.c: one bound statement: stepped to its end, its effect measured, its failure judged.
+
+   Invariant: when this returns, the statement is reset, and the outcome tells exactly what of it stands in the
+   transaction: everything (OK, UNDO), nothing (FAILED), a part (PARTIAL), or the transaction is gone (ENDED). */
+#include <stdio.h>
+#include <string.h>
+
+#include "apply.h"
+
+/* ------------------------------------------------------------------ last_insert_rowid */
+
+/* Whether anything in this text or in the schema may read last_insert_rowid(): then its value must not be touched. */
+static int reads_rowid(hq_apply *w, const hq_prepared *p) {
+    static const char QUERY[] = "SELECT 1 FROM sqlite_schema WHERE instr(lower(sql), 'last_insert_rowid') LIMIT 1";
+    if (w->rowid_watch < 0)
+        w->rowid_watch = hq_own_row_exists(w, QUERY) != 0;
+    return w->rowid_watch || p->mentions_rowid;
+}
+
+typedef struct rowid_probe {
+    int64_t before;
+    int cleared;
+} rowid_probe;
+
+/* A result tells the rowid that *this* statement inserted. The first statement of an entry starts at 0; a later one is
+   given a 0 to start with, unless it could see the difference. */
+static rowid_probe rowid_begin(hq_apply *w, const hq_prepared *p) {
+    rowid_probe probe = {0, 0};
+    if (!(p->seen & HQ_SEEN_INSERT))
+        return probe;
+    probe.before = sqlite3_last_insert_rowid(w->db);
+    if (probe.before != 0 && !reads_rowid(w, p)) {
+        sqlite3_set_last_insert_rowid(w->db, 0);
+        probe.cleared = 1;
+    }
+    return probe;
+}
+
+static int64_t rowid_end(hq_apply *w, const hq_prepared *p, const rowid_probe *probe) {
+    if (!(p->seen & HQ_SEEN_INSERT))
+        return 0;
+    int64_t after = sqlite3_last_insert_rowid(w->db);
+    if (probe->cleared && after == 0)
+        sqlite3_set_last_insert_rowid(w->db, probe->before);
+    return w->rows_affected > 0 ? after : 0;
+}
+
+/* ------------------------------------------------------------------ failure */
+
+/* Whether the program can halt in the way of OR FAIL and RAISE(FAIL): told by the opcodes, triggers included. */
+static int can_fail_partly(hq_apply *w, const hq_prepared *p) {
+    enum { ON_ERROR_FAIL = 3 };
+    char *sql = sqlite3_mprintf("EXPLAIN %s", sqlite3_sql(p->stmt));
+    sqlite3_stmt *explain = NULL;
+    int found = 0;
+    if (!sql)
+        return -1;
+    w->guard_api->own_writes(w->guard, 1);
+    if (sqlite3_prepare_v2(w->db, sql, -1, &explain, NULL) != SQLITE_OK)
+        found = -1;
+    while (found == 0 && sqlite3_step(explain) == SQLITE_ROW) {
+        const char *opcode = (const char *)sqlite3_column_text(explain, 1);
+        if (opcode && strncmp(opcode, "Halt", 4) == 0 && sqlite3_column_int(explain, 2) != 0 &&
+            sqlite3_column_int(explain, 3) == ON_ERROR_FAIL)
+            found = 1;
+    }
+    if (sqlite3_finalize(explain) != SQLITE_OK)
+        found = -1;
+    w->guard_api->own_writes(w->guard, 0);
+    sqlite3_free(sql);
+    return found;
+}
+
+/* A statement that failed inside the transaction: did a part of it stay? SQLite sets changes() to 0 when it undid the
+   statement. Only rows written by triggers before a RAISE(FAIL) leave doubt; then the program is asked. */
+static hq_outcome judge_failure(hq_apply *w, const hq_prepared *p, int64_t total_before) {
+    if (p->readonly || sqlite3_total_changes64(w->db) == total_before)
+        return HQ_FAILED;
+    if (sqlite3_changes64(w->db) > 0)
+        return HQ_PARTIAL;
+    hq_error error = w->error;
+    int partly = can_fail_partly(w, p);
+    if (partly < 0)
+        return hq_stop_sqlite(w, "a failed statement could not be inspected");
+    w->error = error;
+    return partly ? HQ_PARTIAL : HQ_FAILED;
+}
+
+/* FULL is a result only if the disk has no part in it, as when AUTOINCREMENT has reached its maximum. That is proven, not
+   guessed: the run is applied again with spilling off, where nothing is written to disk before COMMIT (statement
+   journals and sorters live in memory), so that FULL from a statement can only come from the statement. */
+static hq_outcome judge_full(hq_apply *w) {
+    if (!w->spill_off) {
+        w->full_seen = 1;
+        return HQ_REPLAY;
+    }
+    hq_error_set(w, HQ_CLASS_STATEMENT, SQLITE_FULL, "no rowid is left: the AUTOINCREMENT maximum was reached");
+    return sqlite3_get_autocommit(w->db) ? HQ_ENDED : HQ_FAILED;
+}
+
+/* Called right after the failing step, before the reset. */
+static hq_outcome step_failed(hq_apply *w, const hq_prepared *p, int64_t total_before) {
+    if ((sqlite3_extended_errcode(w->db) & 0xff) == SQLITE_FULL) {
+        sqlite3_reset(p->stmt);
+        return judge_full(w);
+    }
+    hq_outcome outcome = hq_sqlite_error(w);
+    sqlite3_reset(p->stmt);
+    if (outcome == HQ_STOP)
+        return outcome;
+    if (sqlite3_get_autocommit(w->db))
+        return HQ_ENDED;
+    return judge_failure(w, p, total_before);
+}
+
+/* ------------------------------------------------------------------ running */
+
+static hq_outcome step_all(hq_apply *w, hq_prepared *p, int keep_rows, size_t *at) {
+    int rc;
+    if (keep_rows) {
+        hq_outcome outcome = hq_rows_begin(w, p->stmt, at);
+        if (outcome != HQ_OK)
+            return outcome;
+    }
+    while ((rc = sqlite3_step(p->stmt)) == SQLITE_ROW) {
+        w->row_count++;
+        if (keep_rows) {
+            hq_outcome outcome = hq_rows_add(w, p->stmt);
+            if (outcome != HQ_OK)
+                return outcome; /* all changes were made before the first row came back */
+        }
+    }
+    return rc == SQLITE_DONE ? HQ_OK : HQ_FAILED;
+}
+
+static hq_outcome refuse_last_rowid(hq_apply *w) {
+    hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_ROWID,
+                 "rowid 9223372036854775807 is refused: after it SQLite would choose rowids at random");
+    return HQ_UNDO;
+}
+
+/* Runs a statement whose parameters are bound; on OK its result stands in the answer. */
+hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
+    int64_t total_before = sqlite3_total_changes64(w->db);
+    size_t at = w->answers.size, start = w->answers.size;
+    if (p->seen & (HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD | HQ_SEEN_VIRTUAL))
+        w->ends_run = 1;
+    if (p->seen & (HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD))
+        w->changed_schema = 1;
+    keep_rows = keep_rows && p->columns > 0;
+    w->row_count = 0;
+    w->rows_affected = w->rowid = 0;
+    rowid_probe probe = rowid_begin(w, p);
+    w->guard_api->statement_begin(w->guard);
+    hq_outcome outcome = step_all(w, p, keep_rows, &at);
+    if (outcome == HQ_FAILED) {
+        outcome = step_failed(w, p, total_before);
+    } else if (sqlite3_reset(p->stmt) != SQLITE_OK && outcome == HQ_OK) {
+        outcome = hq_stop_sqlite(w, "a finished statement failed"); /* cannot happen: DONE was returned */
+    }
+    if (p->seen & (HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD))
+        hq_schema_changed(w);
+    if (outcome == HQ_OK) {
+        int changed = !p->readonly && sqlite3_total_changes64(w->db) != total_before;
+        w->rows_affected = changed ? sqlite3_changes64(w->db) : 0;
+        if (sqlite3_get_autocommit(w->db))
+            outcome = hq_stop(w, SQLITE_INTERNAL, "a statement that succeeded ended the transaction");
+        else if (w->guard_api->took_last_rowid(w->guard))
+            outcome = refuse_last_rowid(w);
+    }
+    if (outcome != HQ_OK) {
+        rowid_end(w, p, &probe);
+        w->answers.size = start;
+        return outcome;
+    }
+    w->rowid = rowid_end(w, p, &probe);
+    if (!keep_rows)
+        return hq_answer_done(w, w->rows_affected, w->rowid);
+    hq_rows_end(w, at, (uint32_t)w->row_count, w->rows_affected, w->rowid);
+    return HQ_OK;
+}

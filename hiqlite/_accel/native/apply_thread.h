@@ -1,0 +1,14 @@
+/* apply_thread.h: the part of the queue that applies; every function here is called with the queue's mutex held. */
+#ifndef HQ_APPLY_THREAD_H
+#define HQ_APPLY_THREAD_H
+
+#include "apply_queue.h"
+
+/* One run, with `busy` held by the caller; gives up the mutex meanwhile. notify: wake the loop afterwards. */
+void hq_queue_work(hq_queue *q, int notify);
+int hq_queue_waits_for_sync(hq_queue *q);
+int hq_queue_checkpoint_due(hq_queue *q);
+void hq_queue_notify(hq_queue *q);
+void hq_queue_learn(hq_queue *q, size_t size, int64_t spent_ns);
+
+#endif

@@ -1,0 +1,112 @@
+/* The filler and the syncer: what has to happen beside the log thread, so that it waits for neither.
+ *
+ * The filler keeps zeros ahead of the writer and the next file ready; when it fails, `fill_full` refuses new work until
+ * it succeeds again. The syncer exists where `log_sync` does not wait for fsync: it starts one after each write
+ * (immediate_async) or one per interval. Its failure is as final as the log thread's own. */
+#include "wal_log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+void hq_wal_wish(hq_wal *log, int fill, int sync) {
+    if (!fill && !sync)
+        return;
+    pthread_mutex_lock(&log->helper_mutex);
+    log->fill_wish |= fill;
+    log->sync_wish |= sync;
+    pthread_cond_broadcast(&log->helper);
+    pthread_mutex_unlock(&log->helper_mutex);
+}
+
+/* Sleeps until `*wish` or `stop` or `until_ns` (0: no limit); takes the wish. */
+static void wait_for(hq_wal *log, int *wish, int64_t until_ns) {
+    struct timespec until = hq_after_ns(until_ns);
+    int rc = 0;
+    pthread_mutex_lock(&log->helper_mutex);
+    while (!*wish && !atomic_load(&log->stop) && rc != ETIMEDOUT) {
+        if (until_ns == 0)
+            pthread_cond_wait(&log->helper, &log->helper_mutex);
+        else
+            rc = pthread_cond_timedwait(&log->helper, &log->helper_mutex, &until);
+    }
+    *wish = 0;
+    pthread_mutex_unlock(&log->helper_mutex);
+}
+
+/* One step of filling. 1: done, look again; 0: nothing to do; below 0: minus an errno. */
+static int fill_step(hq_wal *log) {
+    int error = 0, filled = 0, prepare = 0;
+    pthread_mutex_lock(&log->fill_mutex);
+    hq_segment *current = &log->current;
+    if (current->fd >= 0) {
+        uint64_t at = atomic_load(&current->filled), offset = atomic_load(&log->offset);
+        uint64_t goal = offset + HQ_FILL_AHEAD_BYTES < current->size ? offset + HQ_FILL_AHEAD_BYTES : current->size;
+        if (at < goal) {
+            uint64_t step = goal - at < HQ_FILL_CHUNK_BYTES ? goal - at : HQ_FILL_CHUNK_BYTES;
+            error = hq_wal_fill(current, at + step);
+            filled = 1;
+        } else {
+            prepare = log->prepared.fd < 0 && offset >= current->size / 2;
+        }
+    }
+    pthread_mutex_unlock(&log->fill_mutex);
+    if (filled)
+        return error == 0 ? 1 : -error;
+    if (!prepare)
+        return 0;
+    hq_segment fresh = {.fd = -1};
+    uint64_t ahead = log->segment_bytes < HQ_FILL_AHEAD_BYTES ? log->segment_bytes : HQ_FILL_AHEAD_BYTES;
+    error = hq_wal_create(log, "prepared.tmp", log->segment_bytes, ahead, &fresh);
+    if (error != 0)
+        return -error;
+    pthread_mutex_lock(&log->fill_mutex); /* only this thread ever sets `prepared`, so it is still empty */
+    log->prepared.fd = fresh.fd;
+    log->prepared.reserved = fresh.reserved;
+    log->prepared.size = fresh.size;
+    atomic_store(&log->prepared.filled, atomic_load(&fresh.filled));
+    pthread_mutex_unlock(&log->fill_mutex);
+    return 1;
+}
+
+void *hq_wal_filler_main(void *argument) {
+    hq_wal *log = argument;
+    char name[16];
+    snprintf(name, sizeof name, "hq-fill-%u", log->group);
+    prctl(PR_SET_NAME, name, 0, 0, 0);
+    int64_t retry_ns = 0;
+    while (!atomic_load(&log->stop)) {
+        wait_for(log, &log->fill_wish, retry_ns);
+        int rc = 1;
+        while (rc > 0 && !atomic_load(&log->stop))
+            rc = fill_step(log);
+        hq_wal_set_full(log, &log->fill_full, rc < 0);
+        retry_ns = rc < 0 ? hq_now_ns() + HQ_RETRY_NS : 0;
+    }
+    hq_wal_release(log);
+    return NULL;
+}
+
+void *hq_wal_syncer_main(void *argument) {
+    hq_wal *log = argument;
+    char name[16];
+    snprintf(name, sizeof name, "hq-sync-%u", log->group);
+    prctl(PR_SET_NAME, name, 0, 0, 0);
+    int never = 0;
+    while (!atomic_load(&log->stop) && !atomic_load(&log->fault_errno)) {
+        wait_for(log, &log->sync_wish, 0);
+        int64_t due_ns = hq_now_ns() + (int64_t)log->interval_ns;
+        if (log->mode == HQ_SYNC_INTERVAL)
+            while (!atomic_load(&log->stop) && hq_now_ns() < due_ns)
+                wait_for(log, &never, due_ns);
+        if (atomic_load(&log->disk_synced) >= atomic_load(&log->written))
+            continue;
+        int error = hq_wal_sync_current(log);
+        if (error != 0)
+            hq_wal_fail(log, HQ_FAULT_SYNC, error);
+        hq_wal_wake(log); /* it may now mark what is synced */
+    }
+    hq_wal_release(log);
+    return NULL;
+}

@@ -1,0 +1,19 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hiqlite._accel.values import Row
+
+def have_api() -> bool: ...
+
+class ReadConnection:
+    served: int
+    passed_on: int
+    interrupted: int
+
+    def __init__(self, db_pointer: int, capacity: int = 1000, guard_address: int = 0) -> None: ...
+    def __len__(self) -> int: ...
+    def close(self) -> None: ...
+    def is_short(self, sql: str) -> bool: ...
+    def try_rows(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, bytes_for_bad_text: bool = False
+    ) -> list[Row] | None: ...

@@ -1,0 +1,375 @@
+"""The native log of one group, as Python sees it: submit, look at what is published, read back, scan.
+
+Bytes and integers only: must not know Raft, LMDB or an event loop (the descriptor of the wake-up is handed out, waiting
+for it is somebody else's work). The threads behind it never take the GIL. Invariant: a bytes object given to `append`
+is held until the log thread has given its job back, and no call here waits for a disk, save `read`, `stop`, `resume`.
+"""
+
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free
+from posix.unistd cimport getpid
+
+from hiqlite.errors import StorageError, UsageError
+
+cdef extern from "unistd.h" nogil:
+    int usleep(unsigned int microseconds)
+
+cdef extern from "wal_log.h" nogil:
+    enum:
+        HQ_KIND_ENTRY
+        HQ_KIND_HARD_STATE
+        HQ_KIND_TRUNCATE
+        HQ_KIND_PURGE_MARK
+        HQ_KIND_SEGMENT_END
+        HQ_READ_OK
+        HQ_READ_ABSENT
+        HQ_READ_DAMAGED
+        HQ_READ_MEMORY
+    ctypedef struct hq_job:
+        hq_job *next
+        void *owner
+    ctypedef struct hq_event:
+        uint64_t kind, io, term, first, last, offset
+    ctypedef struct hq_scan_result:
+        hq_event *events
+        size_t count
+        uint64_t synced, last_io, end
+        uint32_t last_crc
+        int ended, no_memory
+    ctypedef struct hq_published:
+        uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes
+        int64_t progress_ns
+        int fault, fault_errno, full, log_ended
+    ctypedef struct hq_wal:
+        int wake_fd
+        uint64_t next_number, last_index
+    hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes,
+                       int mode, uint64_t interval_ns)
+    void hq_wal_release(hq_wal *log)
+    int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last,
+                      const uint8_t *data, size_t size, void *owner)
+    int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
+                            const uint64_t *payload)
+    hq_job *hq_wal_take_finished(hq_wal *log)
+    void hq_wal_free_jobs(hq_job *jobs)
+    void hq_wal_answer(hq_wal *log)
+    void hq_wal_stop(hq_wal *log)
+    int hq_wal_start(hq_wal *log)
+    int hq_wal_resume(hq_wal *log, uint64_t number, uint64_t generation, uint64_t offset, uint32_t last_crc)
+    void hq_wal_begin(hq_wal *log, uint64_t io_sequence, uint64_t last_io, uint64_t said)
+    uint64_t hq_wal_take_segment(hq_wal *log)
+    void hq_wal_segment_recorded(hq_wal *log)
+    uint64_t hq_wal_written(hq_wal *log)
+    uint64_t hq_wal_synced(hq_wal *log)
+    void hq_wal_look(hq_wal *log, hq_published *seen)
+    void *hq_wal_progress_address(hq_wal *log)
+    void *hq_wal_queued_address(hq_wal *log)
+    int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset)
+    void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept)
+    void hq_wal_index_base(hq_wal *log, uint64_t base_index)
+    int hq_wal_read(hq_wal *log, uint64_t first, uint64_t size_max, uint8_t **data, size_t *size, uint64_t *last,
+                    int *error)
+    void hq_wal_scan(const uint8_t *data, uint64_t size, uint64_t salt, uint64_t first_io, uint64_t io_limit,
+                     hq_scan_result *result)
+    void hq_wal_local_batch(uint8_t *out, uint8_t kind, uint64_t salt, uint64_t io_sequence, uint64_t synced,
+                            uint32_t last_crc)
+    uint32_t hq_crc32c(uint32_t seed, const void *data, size_t size)
+
+SEGMENT_HEADER_BYTES = 4096
+LOCAL_BATCH_BYTES = 112
+JOB_BYTES_MAX = 0xFFFFF000
+_WHERE = ("", "write to", "fsync of", "make a segment of", "index entries of")
+
+
+class ReadAbsent(LookupError):
+    """The index is not in this log, or not written yet."""
+
+
+class ReadDamaged(ValueError):
+    """The record is there and its bytes are not what was written."""
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t seed=0):
+    """CRC32C of `data`, going on from `seed`."""
+    cdef size_t size = data.shape[0]
+    return hq_crc32c(seed, &data[0] if size > 0 else NULL, size)
+
+
+def end_batch(uint64_t salt, uint64_t io_sequence, uint64_t synced, uint32_t last_crc):
+    """The batch that ends a segment: written by recovery where it cuts."""
+    cdef uint8_t[112] out
+    hq_wal_local_batch(out, HQ_KIND_SEGMENT_END, salt, io_sequence, synced, last_crc)
+    return PyBytes_FromStringAndSize(<char *> out, 112)
+
+
+def scan(const uint8_t[::1] data not None, uint64_t salt, uint64_t first_io, uint64_t io_limit):
+    """What a whole segment holds.
+
+    Returns: (events, synced, last_io, last_crc, end_offset, ended); an event is (kind, io, term, first, last, offset)
+    with the meanings of native/wal_log.h.
+    """
+    cdef hq_scan_result result
+    cdef uint64_t size = data.shape[0]
+    cdef size_t i
+    if size < <uint64_t> SEGMENT_HEADER_BYTES:
+        return [], 0, first_io - 1, 0, SEGMENT_HEADER_BYTES, False
+    with nogil:
+        hq_wal_scan(&data[0], size, salt, first_io, io_limit, &result)
+    try:
+        if result.no_memory:
+            raise MemoryError
+        events = [
+            (result.events[i].kind, result.events[i].io, result.events[i].term, result.events[i].first,
+             result.events[i].last, result.events[i].offset)
+            for i in range(result.count)
+        ]
+    finally:
+        free(result.events)
+    return events, result.synced, result.last_io, result.last_crc, result.end, bool(result.ended)
+
+
+cdef class NativeLog:
+    """The threads, the queue and the files of one group's log. Owned by one event loop's thread."""
+
+    cdef hq_wal *log
+    cdef int owner_pid
+    cdef uint64_t submitted
+    cdef bint started, stopping
+
+    def __cinit__(self, int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes,
+                  int mode, uint64_t interval_ns):
+        if segment_bytes < 16384:
+            raise UsageError("a log segment has at least 16384 bytes")
+        cdef int own_fd = os.dup(dir_fd)
+        self.log = hq_wal_new(own_fd, group, node_id, incarnation, segment_bytes, mode, interval_ns)
+        self.owner_pid = getpid()
+        if self.log is NULL:
+            os.close(own_fd)
+            raise MemoryError("no memory or no descriptor for a log")
+
+    def __dealloc__(self):
+        if self.log is NULL or getpid() != self.owner_pid:
+            return  # after a fork the threads live in the parent only: nothing here may be touched
+        hq_wal_stop(self.log)
+        if self.started and not self._join(2_000_000):
+            return  # a disk that does not answer: the memory stays with the threads
+        self.release_finished()
+        hq_wal_release(self.log)
+
+    cdef bint _join(self, int64_t limit_us):
+        cdef hq_published seen
+        cdef int64_t waited = 0
+        with nogil:
+            hq_wal_look(self.log, &seen)
+            while not seen.log_ended and waited < limit_us:
+                usleep(500)
+                waited += 500
+                hq_wal_look(self.log, &seen)
+        return seen.log_ended != 0
+
+    cdef void release_finished(self) noexcept:
+        cdef hq_job *jobs = hq_wal_take_finished(self.log)
+        cdef hq_job *job = jobs
+        while job is not NULL:
+            if job.owner is not NULL:
+                Py_DECREF(<object> job.owner)
+            job = job.next
+        hq_wal_free_jobs(jobs)
+
+    cdef int _check(self, uint64_t io_sequence) except -1:
+        if getpid() != self.owner_pid:
+            raise UsageError("this log was opened before a fork; open it in the process that uses it")
+        if not self.started or self.stopping:
+            raise UsageError("the log is not open")
+        if io_sequence <= self.submitted:
+            raise UsageError(f"io sequence {io_sequence} after {self.submitted}")
+        return 0
+
+    # ------------------------------------------------------------------ before the start
+
+    def resume(self, uint64_t number, uint64_t generation, uint64_t offset, uint32_t last_crc):
+        """Goes on in an existing segment at `offset`."""
+        cdef int error
+        with nogil:
+            error = hq_wal_resume(self.log, number, generation, offset, last_crc)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def add_span(self, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset):
+        """Tells the index of entries found by recovery; ascending."""
+        hq_wal_index_truncate(self.log, first - 1)  # begins a span of its own: a cut may lie between
+        if hq_wal_index_add(self.log, first, last, segment, offset):
+            raise MemoryError
+
+    def set_base(self, uint64_t base_index):
+        """The log begins behind `base_index`."""
+        hq_wal_index_base(self.log, base_index)
+
+    def start(self, uint64_t io_sequence, uint64_t last_io, uint64_t said, uint64_t next_number):
+        """Starts the threads.
+
+        Args:
+            io_sequence: highest one ever seen; new ones lie above it.
+            last_io: of the last batch kept.
+            said: highest `synced up to` that a kept header holds.
+            next_number: of the next segment; 0 when one was resumed.
+        """
+        cdef int error
+        if next_number:
+            self.log.next_number = next_number
+        hq_wal_begin(self.log, io_sequence, last_io, said)
+        self.submitted = io_sequence
+        error = hq_wal_start(self.log)
+        if error:
+            raise OSError(error, os.strerror(error))
+        self.started = True
+
+    # ------------------------------------------------------------------ work
+
+    def append(self, uint64_t io_sequence, uint64_t first, uint64_t last, bytes records not None):
+        """Entries [first, last] as whole sealed records."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(records)
+        self._check(io_sequence)
+        if last < first or size < <Py_ssize_t> (64 * (last - first + 1)) or size % 8 or size > JOB_BYTES_MAX:
+            raise UsageError(f"{size} bytes are no records for entries {first} to {last}")
+        Py_INCREF(records)
+        if hq_wal_submit(self.log, HQ_KIND_ENTRY, io_sequence, first, last,
+                         <const uint8_t *> PyBytes_AS_STRING(records), size, <void *> records):
+            Py_DECREF(records)
+            raise MemoryError
+        self.submitted = io_sequence
+
+    def truncate(self, uint64_t io_sequence, uint64_t last_kept):
+        """A record that cuts every entry behind `last_kept`."""
+        self._local(HQ_KIND_TRUNCATE, io_sequence, 0, last_kept, 0, False)
+
+    def hard_state(self, uint64_t io_sequence, uint64_t term, uint64_t vote, uint64_t vote_incarnation):
+        """Term and vote (0: none)."""
+        self._local(HQ_KIND_HARD_STATE, io_sequence, term, vote, vote_incarnation, True)
+
+    def purge_mark(self, uint64_t io_sequence, uint64_t term, uint64_t index):
+        """A record that says: the log begins behind (index, term)."""
+        self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, 0, False)
+
+    cdef int _local(self, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index, uint64_t number,
+                    bint with_payload) except -1:
+        cdef const uint64_t *payload = NULL
+        self._check(io_sequence)
+        if with_payload:
+            payload = &number
+        if hq_wal_submit_local(self.log, kind, io_sequence, term, index, payload):
+            raise MemoryError
+        self.submitted = io_sequence
+        return 0
+
+    def drain(self):
+        """Answers the wake-up: releases what was written, so that the next flush wakes again."""
+        hq_wal_answer(self.log)
+        self.release_finished()
+
+    def read(self, uint64_t first, uint64_t size_max):
+        """(last index, records) from `first` on; blocks on the disk, without the GIL, on any thread."""
+        cdef uint8_t *data = NULL
+        cdef size_t size = 0
+        cdef uint64_t last = 0
+        cdef int error = 0, code
+        with nogil:
+            code = hq_wal_read(self.log, first, size_max, &data, &size, &last, &error)
+        if code == HQ_READ_OK:
+            try:
+                return last, PyBytes_FromStringAndSize(<char *> data, size)
+            finally:
+                free(data)
+        if code == HQ_READ_ABSENT:
+            raise ReadAbsent(f"entry {first} is not in the log")
+        if code == HQ_READ_DAMAGED:
+            raise ReadDamaged(f"entry {first} is damaged on disk")
+        if code == HQ_READ_MEMORY:
+            raise MemoryError
+        raise OSError(error, os.strerror(error))
+
+    def stop(self, int64_t limit_us):
+        """Empties the queue, syncs, ends the threads. True when they ended in time. Blocks without the GIL."""
+        self.stopping = True
+        hq_wal_stop(self.log)
+        return not self.started or self._join(limit_us)
+
+    # ------------------------------------------------------------------ what is published
+
+    def fileno(self):
+        """Becomes readable once per flush, failure, or change of `disk_full`."""
+        return self.log.wake_fd
+
+    @property
+    def written(self):
+        return hq_wal_written(self.log)
+
+    @property
+    def synced(self):
+        """Durable by the meaning of the mode, and below every segment that the metadata does not name yet."""
+        return hq_wal_synced(self.log)
+
+    @property
+    def disk_synced(self):
+        return self._look().disk_synced
+
+    @property
+    def queued_bytes(self):
+        return self._look().queued_bytes
+
+    @property
+    def disk_full(self):
+        return self._look().full != 0
+
+    @property
+    def progress_stamp_ns(self):
+        """Boot clock at the last progress; counts only while `queued_bytes` is not zero."""
+        return self._look().progress_ns
+
+    @property
+    def progress_address(self):
+        """Address of the progress stamp (int64), for a native thread that gates on it."""
+        return <uintptr_t> hq_wal_progress_address(self.log)
+
+    @property
+    def queued_address(self):
+        """Address of the number of queued bytes (uint64): work waits while it is not zero."""
+        return <uintptr_t> hq_wal_queued_address(self.log)
+
+    @property
+    def last_index(self):
+        return self.log.last_index
+
+    @property
+    def counters(self):
+        """(flushes, fsyncs, bytes of records written)."""
+        cdef hq_published seen = self._look()
+        return seen.flushes, seen.fsyncs, seen.batch_bytes
+
+    @property
+    def failure(self):
+        cdef hq_published seen = self._look()
+        if seen.fault_errno == 0:
+            return None
+        reason = os.strerror(seen.fault_errno)
+        return StorageError(
+            f"could not {_WHERE[seen.fault]} the log: {reason}",
+            hint="the node stops; what was acknowledged is safe; check the disk, then start it again",
+        )
+
+    cdef hq_published _look(self):
+        cdef hq_published seen
+        hq_wal_look(self.log, &seen)
+        return seen
+
+    def take_segment(self):
+        """Number of a segment that the metadata has to name next; 0: none, or the last one is not recorded yet."""
+        return hq_wal_take_segment(self.log)
+
+    def segment_recorded(self):
+        """The metadata names, durably, the segment last taken."""
+        hq_wal_segment_recorded(self.log)

@@ -1,0 +1,116 @@
+"""`hiqlite bench`: runs the phases in interleaved rounds, checks that all nodes are equal, prints one table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hiqlite.transport.loopback import loopback_cluster
+
+from . import phases
+from .calibration import calibrate
+from .nodes import BenchNode, find_leader, start_in_process, start_processes
+from .report import combine, machine, table, versions
+
+DEFAULT_PHASES = {
+    "cluster": "insert,insert_follower,txn,select_cold,select,scan,select_linearizable",
+    "single": "insert,txn,select_cold,select,scan",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["cluster", "single"], help="three nodes, or one")
+    parser.add_argument("-c", default="4,16,64", help="concurrency levels (default 4,16,64)")
+    parser.add_argument("-r", "--rows", type=int, default=100_000, help="rows per phase (default 100000)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds, the median counts (default 3)")
+    parser.add_argument("--log-sync", default="immediate", help="immediate, immediate_async or interval_<ms>")
+    parser.add_argument("--apply-thread", default="auto", choices=["auto", "always", "inline"])
+    parser.add_argument("--phases", help="comma separated; default: all that fit")
+    parser.add_argument("--in-process", action="store_true", help="all nodes in this process")
+    parser.add_argument("--data-dir", type=Path, help="where the nodes' folders are made (default: temporary)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+
+
+async def equal_nodes(nodes: list[BenchNode], index: int) -> str:
+    """Row count and content hash of all nodes at `index` or later, compared. A difference ends the bench."""
+    found = await asyncio.gather(*(node.do({"do": "hash", "index": index}) for node in nodes))
+    if len({(one["rows"], one["hash"]) for one in found}) != 1:
+        raise SystemExit(f"the nodes differ: {found}")
+    return str(found[0]["hash"])
+
+
+async def one_round(nodes: list[BenchNode], phase: str, c: int, rows: int) -> dict[str, Any]:
+    """One run of one phase, with CPU per node."""
+    leader = await find_leader(nodes)
+    at = (leader + 1) % len(nodes) if phase == "insert_follower" else leader
+    if phase in phases.WRITES or phase == "insert_follower":
+        await nodes[leader].do({"do": "prepare"})
+    before = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
+    result = await nodes[at].do({"do": "phase", "phase": phase, "c": c, "rows": rows})
+    after = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
+    result["cpu_s"] = [round(b["cpu_s"] - a["cpu_s"], 2) for a, b in zip(before, after, strict=True)]
+    result["rss_mb"] = [round(one["rss_mb"]) for one in after]
+    if phase in phases.WRITES or phase == "insert_follower":
+        await equal_nodes(nodes, result["applied_index"])
+    return result
+
+
+async def run(options: argparse.Namespace) -> dict[str, Any]:
+    levels = [int(level) for level in options.c.split(",")]
+    chosen = (options.phases or DEFAULT_PHASES[options.what]).split(",")
+    unknown = [phase for phase in chosen if phase not in phases.PHASES]
+    if unknown:
+        raise SystemExit(f"unknown phases {unknown}; there are {sorted(phases.PHASES)}")
+    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    size = 3 if options.what == "cluster" else 1
+    report: dict[str, Any] = {
+        "machine": machine(), "versions": versions(),
+        "settings": {**settings, "nodes": size, "in_process": options.in_process, "rows": options.rows},
+        "calibration": calibrate(options.data_dir), "rows": [],
+    }  # fmt: skip
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
+        start = start_in_process if options.in_process else start_processes
+        if size == 1:
+            configs: list[dict[str, Any]] = [{"data_dir": str(folder / "single"), **settings}]
+        else:
+            configs = list(loopback_cluster(folder, size, {"cache": False, **settings}).values())
+        nodes = await start(stack, configs)
+        await find_leader(nodes)
+        collected: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for number in range(options.rounds):
+            for c in levels:
+                for phase in chosen:
+                    print(f"round {number + 1}/{options.rounds}  c={c:<4} {phase} ...", end="\r", flush=True)
+                    result = await one_round(nodes, phase, c, options.rows)
+                    collected.setdefault((phase, c), []).append(result)
+    for (phase, c), rounds in sorted(collected.items(), key=lambda item: (chosen.index(item[0][0]), item[0][1])):
+        row = combine(rounds)
+        row.pop("applied_index", None)
+        report["rows"].append(
+            {"bench": phase, "target": "hiqlite", "nodes": size, "c": c, "durability": options.log_sync, **row}
+        )
+    return report
+
+
+def main(options: argparse.Namespace) -> None:
+    import uvloop
+
+    report = uvloop.run(run(options))
+    print(" " * 60, end="\r")
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hiqlite bench", description=__doc__)
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+

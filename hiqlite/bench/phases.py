@@ -1,0 +1,149 @@
+"""The phases of the bench: what is run against an open node, and what is measured.
+
+Uses the public client only, so that it measures what a user gets. Rates are operations per second of the whole phase;
+latencies are those of single awaited calls, in microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hiqlite.client.base import Client
+
+TABLE = "_bench"
+CREATE = (
+    f"CREATE TABLE IF NOT EXISTS {TABLE} (id INTEGER NOT NULL CONSTRAINT test_pk PRIMARY KEY, "
+    "ts INTEGER NOT NULL, name TEXT NOT NULL)"
+)
+INSERT = f"INSERT INTO {TABLE} (id, ts, name) VALUES ($1, $2, $3)"
+SELECT = f"SELECT * FROM {TABLE} WHERE id = $1"
+SCAN = f"SELECT * FROM {TABLE}"
+TIMESTAMP = 1_700_000_000
+LONG_S = 600.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """One run of one phase: `n` operations took `seconds`."""
+
+    n: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+    p999_us: float
+
+    def wire(self) -> dict[str, Any]:
+        return {**asdict(self), "ops_per_s": round(self.n / self.seconds, 1)}
+
+
+def measured(n: int, seconds: float, latencies_ns: list[int]) -> Measured:
+    latencies_ns.sort()
+
+    def at(share: float) -> float:
+        return round(latencies_ns[min(len(latencies_ns) - 1, int(len(latencies_ns) * share))] / 1e3, 1)
+
+    return Measured(n, seconds, at(0.5), at(0.99), at(0.999))
+
+
+def row(key: int) -> tuple[int, int, str]:
+    return (key, TIMESTAMP, f"Name {key}")
+
+
+async def run_tasks(tasks: int, work: Callable[[int], Coroutine[Any, Any, None]]) -> float:
+    """Seconds that `tasks` closed-loop tasks took together."""
+    start = time.perf_counter()
+    await asyncio.gather(*(asyncio.ensure_future(work(number)) for number in range(tasks)))
+    return time.perf_counter() - start
+
+
+async def prepare(db: Client) -> None:
+    """An empty table, on this client's view at least."""
+    await db.execute(CREATE)
+    await db.execute(f"DELETE FROM {TABLE}", timeout=LONG_S)
+
+
+async def insert(db: Client, tasks: int, rows: int) -> Measured:
+    """Single INSERTs by `tasks` closed-loop tasks, each in a key range of its own."""
+    share = rows // tasks
+    latencies: list[int] = []
+    clock = time.perf_counter_ns
+
+    async def work(number: int) -> None:
+        execute, note = db.execute, latencies.append
+        for key in range(number * share, (number + 1) * share):
+            params = (key, TIMESTAMP, f"Name {key}")
+            start = clock()
+            await execute(INSERT, params)
+            note(clock() - start)
+
+    seconds = await run_tasks(tasks, work)
+    return measured(share * tasks, seconds, latencies)
+
+
+async def txn(db: Client, tasks: int, rows: int) -> Measured:
+    """`rows` INSERTs in `tasks` giant transactions; the rate counts rows."""
+    share = rows // tasks
+    latencies: list[int] = []
+
+    async def work(number: int) -> None:
+        statements = [(INSERT, row(key)) for key in range(number * share, (number + 1) * share)]
+        start = time.perf_counter_ns()
+        results = await db.txn(statements, timeout=LONG_S)
+        latencies.append(time.perf_counter_ns() - start)
+        if len(results) != share:
+            raise AssertionError("a transaction lost statements")
+
+    seconds = await run_tasks(tasks, work)
+    return measured(share * tasks, seconds, latencies)
+
+
+async def reads(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, count: int) -> Measured:
+    """Single-row SELECTs by random keys, `tasks` at a time."""
+    latencies: list[int] = []
+    clock = time.perf_counter_ns
+
+    async def work(number: int) -> None:
+        keys = random.Random(number)
+        for _ in range(count // tasks):
+            key = keys.randrange(rows)
+            start = clock()
+            found = await call(key)
+            latencies.append(clock() - start)
+            if found[0][0] != key:
+                raise AssertionError("a read returned another row")
+
+    seconds = await run_tasks(tasks, work)
+    return measured(count // tasks * tasks, seconds, latencies)
+
+
+async def select(db: Client, tasks: int, rows: int) -> Measured:
+    return await reads(lambda key: db.query(SELECT, (key,)), tasks, rows, min(rows, 20_000))
+
+
+async def select_linearizable(db: Client, tasks: int, rows: int) -> Measured:
+    return await reads(
+        lambda key: db.query(SELECT, (key,), consistency="linearizable"), tasks, rows, min(rows, 50 * 64 * tasks)
+    )
+
+
+async def scan(db: Client, tasks: int, rows: int) -> Measured:
+    """The whole table; the rate counts rows."""
+    start = time.perf_counter_ns()
+    found = await db.query(SCAN, timeout=LONG_S)
+    taken = time.perf_counter_ns() - start
+    return measured(len(found), taken / 1e9, [taken])
+
+
+WRITES: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = {"insert": insert, "txn": txn}
+READS: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = {
+    "select_cold": select,
+    "select": select,
+    "scan": scan,
+    "select_linearizable": select_linearizable,
+}
+PHASES = {**WRITES, **READS, "insert_follower": insert}

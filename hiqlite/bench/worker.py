@@ -1,0 +1,90 @@
+"""One node of a bench as a process of its own: opens a member, then obeys lines of JSON on standard input.
+
+Each command is one line `{"do": ..., ...}`, each answer one line. The process ends with its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import resource
+import signal
+import sys
+import time
+from typing import Any
+
+import hiqlite
+from hiqlite.client.local import LocalClient
+from hiqlite.errors import HiqliteError
+
+from . import phases
+
+PR_SET_PDEATHSIG = 1
+
+
+def usage() -> dict[str, float]:
+    """CPU seconds of this process so far, and its greatest resident size in MB."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return {"cpu_s": own.ru_utime + own.ru_stime, "rss_mb": own.ru_maxrss / 1024}
+
+
+async def catch_up(db: LocalClient, index: int) -> None:
+    """Wait until this node has applied `index`."""
+    deadline = time.monotonic() + 60
+    while (await db.metrics()).db.applied_index < index:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"index {index} was not applied in time")
+        await asyncio.sleep(0.01)
+
+
+async def obey(db: LocalClient, command: dict[str, Any]) -> dict[str, Any]:
+    match command["do"]:
+        case "status":
+            metrics = (await db.metrics()).db
+            return {"leader_id": metrics.leader_id, "applied_index": metrics.applied_index, "term": metrics.term}
+        case "prepare":
+            await phases.prepare(db)
+            return {}
+        case "phase":
+            gc.collect()
+            gc.freeze()
+            result = await phases.PHASES[command["phase"]](db, command["c"], command["rows"])
+            return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
+        case "hash":
+            await catch_up(db, command["index"])
+            rows = await db.query_value(f"SELECT count(*) FROM {phases.TABLE}")
+            return {"rows": rows, "hash": await db.content_hash()}
+        case "usage":
+            return dict(usage())
+        case "metrics":
+            return (await db.metrics()).as_dict()
+    raise ValueError(f"unknown command {command['do']!r}")
+
+
+async def serve(config: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with hiqlite.open(config) as db:
+        print(json.dumps({"ready": True}), flush=True)
+        while line := await lines.readline():
+            try:
+                answer = await obey(db, json.loads(line))
+            except (HiqliteError, AssertionError, TimeoutError, ValueError) as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a bench never leaves nodes behind
+    import uvloop
+
+    uvloop.run(serve(json.loads(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The one `Client` interface: embedded, remote and proxied clients differ in how a call travels, never in its meaning.
+
+Here stand the calls and what can be said of them once. Must not know transports, groups or SQLite.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from hiqlite._accel.answers import ExecuteResult, StatementResult
+from hiqlite._accel.values import Row
+from hiqlite.errors import RowNotFound, TooManyRows
+
+from .results import AtomicBlock, BatchResult, MigrationReport, Parameters
+
+Consistency = Literal["local", "session", "linearizable"]
+Into = Callable[..., Any] | type | None
+
+
+class Client(ABC):
+    """A database of a cluster, from wherever it is reached.
+
+    Every call takes `timeout` in seconds (default `request_timeout`, 10). Errors stand in `hiqlite.errors`; those of
+    writes carry `outcome`.
+    """
+
+    # -- writes: one log entry each
+
+    @abstractmethod
+    def execute(
+        self, sql: str, params: Parameters = (), *, timeout: float | None = None, request_id: str | None = None
+    ) -> Awaitable[ExecuteResult]:
+        """Run one statement. Resolves when this node has applied it.
+
+        Returns: `ExecuteResult(rows_affected, last_insert_rowid, log_index)`.
+        Raises: StatementError and its kinds, ParameterError, UsageError, ClusterError.
+        """
+
+    @abstractmethod
+    def execute_many(
+        self,
+        sql: str,
+        seq_of_params: Iterable[Parameters],
+        *,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Awaitable[list[ExecuteResult]]:
+        """Run one statement with each set of parameters, all or nothing."""
+
+    @abstractmethod
+    def execute_returning(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Awaitable[list[Any]]:
+        """Run one statement with RETURNING; the rows, or objects of type `into`."""
+
+    async def execute_returning_one(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Any:
+        """Exactly one row. The write has happened also when this raises RowNotFound or TooManyRows."""
+        rows = await self.execute_returning(sql, params, into=into, timeout=timeout, request_id=request_id)
+        return single(rows, "applied")
+
+    @abstractmethod
+    def transact(
+        self,
+        statements: Sequence[tuple[str, Parameters]],
+        expected: Sequence[int | None],
+        *,
+        timeout: float | None,
+        request_id: str | None,
+    ) -> Awaitable[list[StatementResult]]:
+        """The entry behind `txn` and `atomic`: all statements or none, with counts and rows of each."""
+
+    async def txn(
+        self,
+        statements: Iterable[tuple[str, Parameters]],
+        *,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> list[ExecuteResult]:
+        """Run statements as one transaction; `hiqlite.ref(i, column)` stands for a value of an earlier RETURNING."""
+        listed = list(statements)
+        outcomes = await self.transact(listed, [None] * len(listed), timeout=timeout, request_id=request_id)
+        return [outcome.result for outcome in outcomes]
+
+    @asynccontextmanager
+    async def atomic(
+        self, *, timeout: float | None = None, request_id: str | None = None
+    ) -> AsyncIterator[AtomicBlock]:
+        """Collect statements and send them as one transaction when the block ends; nothing when it raises."""
+        block = AtomicBlock()
+        yield block
+        if not block.statements:
+            return
+        outcomes = await self.transact(
+            [(statement.sql, statement.params) for statement in block.statements],
+            [statement.expected for statement in block.statements],
+            timeout=timeout,
+            request_id=request_id,
+        )
+        for statement, outcome in zip(block.statements, outcomes, strict=True):
+            statement.finished(outcome)
+
+    @abstractmethod
+    def batch(
+        self, sql_text: str, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Awaitable[BatchResult]:
+        """Run the statements of a text one by one; a failed one does not undo earlier ones."""
+
+    @abstractmethod
+    async def migrate(
+        self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
+    ) -> MigrationReport:
+        """Bring the schema up to date from a folder, a package name, or a mapping file name -> text."""
+
+    # -- reads
+
+    @abstractmethod
+    async def query(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """All rows, or objects of type `into`."""
+
+    @abstractmethod
+    def query_iter(
+        self, sql: str, params: Parameters = (), *, into: Into = None, consistency: Consistency | None = None
+    ) -> AsyncIterator[Any]:
+        """Rows of one consistent snapshot, in bounded memory."""
+
+    async def query_one(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Exactly one row, else RowNotFound or TooManyRows."""
+        return single(await self.query(sql, params, into=into, consistency=consistency, timeout=timeout), None)
+
+    async def query_optional(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> Any | None:
+        """One row or None; TooManyRows if there are several."""
+        rows = await self.query(sql, params, into=into, consistency=consistency, timeout=timeout)
+        return single(rows, None) if rows else None
+
+    async def query_value(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """The first column of exactly one row."""
+        row: Row = single(await self.query(sql, params, consistency=consistency, timeout=timeout), None)
+        return row[0]
+
+    # -- life
+
+    @abstractmethod
+    async def shutdown(self) -> None:
+        """Stop. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+
+def single(rows: list[Any], outcome: Literal["applied"] | None) -> Any:
+    """The only one of `rows`."""
+    if len(rows) == 1:
+        return rows[0]
+    if not rows:
+        raise RowNotFound("the statement gave no row", outcome=outcome)
+    raise TooManyRows(f"the statement gave {len(rows)} rows, one was asked for", outcome=outcome)

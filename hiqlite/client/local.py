@@ -1,0 +1,384 @@
+"""The client of a node in this process: writes go to its group or through it to the leader, reads to its own file.
+
+Must not know sockets or how a group works inside. Invariant: a write is encoded once, here, and never sent again
+unless it is known not to have been applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hiqlite._accel.answers import (
+    ExecuteResult,
+    StatementResult,
+    decode_batch,
+    decode_many,
+    decode_returning,
+    decode_txn,
+)
+from hiqlite._accel.batch import Op
+from hiqlite._accel.commands import encode_batch, encode_command, encode_migration
+from hiqlite._accel.values import Row
+from hiqlite.clock import Clock
+from hiqlite.errors import (
+    HiqliteError,
+    MigrationError,
+    NoLeader,
+    RequestTimeout,
+    RowMappingError,
+    ShuttingDown,
+    UsageError,
+)
+from hiqlite.runtime.group import Group
+from hiqlite.runtime.metrics import Member, Metrics
+from hiqlite.runtime.waiting import ReadRound
+from hiqlite.statemachine.inspector import Inspector, StatementInfo
+from hiqlite.statemachine.migrations import load, validate
+from hiqlite.statemachine.reader import Reader
+
+from .base import Client, Consistency, Into
+from .mapping import compile_mapper
+from .results import BatchResult, MigrationReport, Parameters
+
+EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
+ROWS_WANTED = 1
+KNOWN_MAX = 10_000  # texts; past it the table starts anew
+
+
+class NodeCalls(Protocol):
+    """The node behind its client."""
+
+    closed: asyncio.Event
+
+    async def shutdown(self) -> None: ...
+    def metrics(self) -> Metrics: ...
+    def members(self) -> list[Member]: ...
+
+
+@dataclass(slots=True)
+class Services:
+    """What a node lends to its client."""
+
+    group: Group
+    reader: Reader
+    inspector: Inspector
+    read_round: ReadRound
+    clock: Clock
+    request_timeout_s: float
+    migration_timeout_s: float
+    query_iter_idle_s: float
+    query_iter_total_s: float
+    max_entry_bytes: int
+    node: NodeCalls
+    content_hash: Callable[[], Awaitable[str]]
+
+
+class LocalClient(Client):
+    """Client of an embedded node; see `Client` for the calls."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._group = services.group
+        self._reader = services.reader
+        self._inspector = services.inspector
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[str, StatementInfo] = {}
+        self._clock = services.clock
+        self._timeout_ns = int(services.request_timeout_s * 1e9)
+        self._closed = False
+
+    # -- writes
+
+    def execute(
+        self, sql: str, params: Parameters = (), *, timeout: float | None = None, request_id: str | None = None
+    ) -> Awaitable[ExecuteResult]:
+        op = Op(self._loop, None, sql, self._deadline(timeout))
+        try:
+            group = self._group
+            if group.leads and request_id is None and not self._closed:
+                info = self._known.get(sql) or self._learn(sql)
+                if type(params) not in (tuple, list) or len(params) != info.parameter_count:
+                    self._inspector.check_parameters(info, params)
+                group.proposals.execute(info.text_utf8, params, op)
+            else:
+                self._check(request_id)
+                group.write(self._sized(encode_command(EXECUTE, [(sql, params)])), op)
+        except HiqliteError as error:
+            op.set_exception(error)
+        return op
+
+    def execute_many(
+        self,
+        sql: str,
+        seq_of_params: Iterable[Parameters],
+        *,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Awaitable[list[ExecuteResult]]:
+        def decode(answer: bytes, index: int, detail: object) -> list[ExecuteResult]:
+            return decode_many(answer, index, sql)
+
+        def record() -> bytes:
+            rows = list(seq_of_params)
+            if not rows:
+                raise UsageError("execute_many was given no parameters")
+            self._inspect_all([(sql, params) for params in rows], expects_rows=False)
+            return encode_command(EXECUTE_MANY, [(sql, params) for params in rows])
+
+        return self._write(record, decode, timeout, request_id)
+
+    def execute_returning(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Awaitable[list[Any]]:
+        def decode(answer: bytes, index: int, detail: object) -> list[Any]:
+            rows, _ = decode_returning(answer, index, sql)
+            try:
+                return map_rows(rows, into)
+            except RowMappingError as error:
+                error.outcome = "applied"
+                raise
+
+        def record() -> bytes:
+            self._inspect_all([(sql, params)], expects_rows=True)
+            return encode_command(EXECUTE, [(sql, params)], flags=ROWS_WANTED)
+
+        return self._write(record, decode, timeout, request_id)
+
+    def transact(
+        self,
+        statements: Sequence[tuple[str, Parameters]],
+        expected: Sequence[int | None],
+        *,
+        timeout: float | None,
+        request_id: str | None,
+    ) -> Awaitable[list[StatementResult]]:
+        texts = [sql for sql, _ in statements]
+
+        def decode(answer: bytes, index: int, detail: object) -> list[StatementResult]:
+            return decode_txn(answer, index, texts)
+
+        def record() -> bytes:
+            if not statements:
+                raise UsageError("a transaction needs at least one statement")
+            self._inspect_all(statements)
+            return encode_command(TXN, statements, flags=ROWS_WANTED, expects=expected)
+
+        return self._write(record, decode, timeout, request_id)
+
+    def batch(
+        self, sql_text: str, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Awaitable[BatchResult]:
+        def decode(answer: bytes, index: int, detail: object) -> BatchResult:
+            return BatchResult(decode_batch(answer, index))
+
+        return self._write(lambda: encode_batch(sql_text), decode, timeout, request_id)
+
+    async def migrate(
+        self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
+    ) -> MigrationReport:
+        given = load(source)
+        timeout = self._services.migration_timeout_s if timeout is None else timeout
+        applied: list[int] = []
+        async with deadline(timeout):
+            await self._barrier()
+            pending = validate(given, await self._applied_migrations())
+            for migration in pending:
+                record = self._sized(
+                    encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
+                )
+                op = Op(self._loop, None, migration.text, self._deadline(timeout))
+                self._group.write(record, op)
+                try:
+                    await op
+                except MigrationError:
+                    # Another node may have applied it in the meantime; a real failure is raised by the check below.
+                    await self._barrier()
+                    if migration in validate(given, await self._applied_migrations()):
+                        raise
+                applied.append(migration.id)
+        already = [migration.id for migration in given if migration.id not in applied]
+        return MigrationReport(applied, already)
+
+    async def _applied_migrations(self) -> list[tuple[int, str, str]]:
+        there = await self._reader.query("SELECT 1 FROM sqlite_master WHERE name = '_migrations'", (), timeout=None)
+        if not there:
+            return []
+        rows = await self._reader.query("SELECT id, name, hash FROM _migrations ORDER BY id", (), timeout=None)
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    # -- reads
+
+    async def query(
+        self,
+        sql: str,
+        params: Parameters = (),
+        *,
+        into: Into = None,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> list[Any]:
+        if consistency is not None:
+            await self._consistent(consistency, timeout)
+        if self._closed:
+            raise ShuttingDown("the client is closed")
+        rows = self._reader.query_now(sql, params)
+        if rows is None:
+            limit = self._services.request_timeout_s if timeout is None else timeout
+            rows = await self._reader.query(sql, params, timeout=limit)
+        return rows if into is None else map_rows(rows, into)
+
+    async def query_iter(
+        self, sql: str, params: Parameters = (), *, into: Into = None, consistency: Consistency | None = None
+    ) -> AsyncIterator[Any]:
+        if consistency is not None:
+            await self._consistent(consistency, None)
+        services = self._services
+        chunks = self._reader.iterate(
+            sql, params, idle_s=services.query_iter_idle_s, total_s=services.query_iter_total_s
+        )
+        async for chunk in chunks:
+            for item in map_rows(chunk, into):
+                yield item
+
+    async def _consistent(self, consistency: str, timeout: float | None) -> None:
+        if consistency == "linearizable":
+            async with deadline(self._services.request_timeout_s if timeout is None else timeout):
+                await self._barrier()
+        elif consistency not in ("local", "session"):
+            raise UsageError(f"unknown consistency {consistency!r}", hint="local, session or linearizable")
+        # "session" needs nothing more here: a write of this client resolves after this node applied it.
+
+    async def _barrier(self) -> None:
+        """Wait until this node has applied everything that was committed before the call."""
+        index = await self._services.read_round.join()
+        if index > self._group.applier.applied_index:
+            reached: asyncio.Future[None] = self._loop.create_future()
+
+            def applied() -> None:
+                if not reached.done():
+                    reached.set_result(None)
+
+            self._group.when_applied(index, applied)
+            await reached
+
+    # -- life
+
+    async def shutdown(self) -> None:
+        await self._services.node.shutdown()
+        self._closed = True
+
+    async def closed(self) -> None:
+        """Wait until this node has shut down, for whatever reason."""
+        await self._services.node.closed.wait()
+
+    async def metrics(self) -> Metrics:
+        """What this node says about itself."""
+        return self._services.node.metrics()
+
+    async def members(self) -> list[Member]:
+        """The cluster's members as this node knows them."""
+        return self._services.node.members()
+
+    async def is_leader(self, group: str = "db") -> bool:
+        """Whether this node leads `group` as far as it knows."""
+        return group == "db" and self._group.leads
+
+    async def is_healthy(self) -> bool:
+        """Whether this node works and knows a leader."""
+        return self._group.failure is None and self._group.leader_known()
+
+    async def wait_until_healthy(self, timeout: float = 30) -> None:
+        """Raises NoLeader when the node is not healthy within `timeout` seconds."""
+        end = self._loop.time() + timeout
+        while not await self.is_healthy():
+            if self._loop.time() > end:
+                raise NoLeader("the node did not become healthy in time", outcome=None)
+            await asyncio.sleep(0.01)
+
+    async def content_hash(self) -> str:
+        """Hash of the schema and all rows of this node's database: equal on equal nodes (a scan of everything)."""
+        return await self._services.content_hash()
+
+    # -- helpers
+
+    def _deadline(self, timeout: float | None) -> int:
+        if timeout is None:
+            return self._clock.monotonic_ns() + self._timeout_ns
+        return self._clock.monotonic_ns() + int(timeout * 1e9)
+
+    def _learn(self, sql: str) -> StatementInfo:
+        info = self._inspector.inspect(sql, expects_rows=False)
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[sql] = info
+        return info
+
+    def _inspect_all(
+        self, statements: Sequence[tuple[str, Parameters]], expects_rows: bool | None = None
+    ) -> None:
+        """What the leader can tell before anything is replicated; a follower's leader does it for him."""
+        if self._group.leads:
+            self._inspector.check_statements(statements, expects_rows=expects_rows)
+
+    def _check(self, request_id: str | None) -> None:
+        if self._closed:
+            raise ShuttingDown("the client is closed", outcome="not_applied")
+        if request_id is not None:
+            raise UsageError("request_id is not supported yet", hint="leave it out")
+
+    def _sized(self, record: bytes) -> bytes:
+        if len(record) > self._services.max_entry_bytes:
+            raise UsageError(
+                f"the write has {len(record)} bytes, the limit is {self._services.max_entry_bytes}",
+                hint="split it, or raise max_entry_size",
+            )
+        return record
+
+    def _write(
+        self,
+        record: Callable[[], bytes],
+        decode: Callable[[bytes, int, object], Any],
+        timeout: float | None,
+        request_id: str | None,
+    ) -> Op:
+        op = Op(self._loop, decode, None, self._deadline(timeout))
+        try:
+            self._check(request_id)
+            self._group.write(self._sized(record()), op)
+        except HiqliteError as error:
+            op.set_exception(error)
+        return op
+
+
+def map_rows(rows: list[Row], into: Into) -> list[Any]:
+    """Rows as objects of type `into`; the rows themselves when it is None."""
+    if into is None or not rows:
+        return rows
+    mapper = compile_mapper(tuple(rows[0].keys()), into)
+    return [mapper(row) for row in rows]
+
+
+class deadline:
+    """`asyncio.timeout` that raises RequestTimeout."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise RequestTimeout("the call did not end in time") from late

@@ -1,0 +1,219 @@
+"""`into=`: rows as objects of the caller's types.
+
+Two steps: what a type wants is found out once per (columns, type); then each row is converted field by field. Must
+not know SQL, nodes or how rows travel. Invariant: a value never silently becomes another one: what does not fit its
+annotation is a RowMappingError that names column and type.
+
+Rules. A field takes the column of its name; columns without a field are ignored; a field without a column takes its
+default, and without default it is an error. NULL fits only `None`, `X | None` and `Any`. attrs, msgspec and pydantic
+types are known by their marks, so none of them is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, cast, get_type_hints
+
+from hiqlite._accel.values import Row
+from hiqlite.errors import HiqliteError, RowMappingError
+
+from .conversion import Converter, converter_of, type_name
+
+MAPPERS_KEPT: Final = 512  # pairs of columns and type; the least recently used one is compiled again
+Mapper = Callable[[Row], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """One field, key or argument of the caller's type."""
+
+    name: str
+    annotation: Any
+    required: bool
+    argument: str  # by which the constructor knows it
+
+
+def compile_mapper(columns: tuple[str, ...], into: Any) -> Mapper:
+    """The function that turns a row with these columns into `into`.
+
+    Args:
+        columns: names as the rows have them.
+        into: dataclass, NamedTuple, TypedDict, attrs class, msgspec.Struct, pydantic model, or a callable that takes
+            a Row (which then converts by itself, and whose exceptions are its own).
+
+    Raises:
+        RowMappingError: a field has neither column nor default, its type is not known, or its column occurs twice.
+    """
+    try:
+        return _compiled(columns, into)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _compile(columns, into)  # a callable object that cannot be a key
+
+
+def map_rows(rows: Sequence[Row], into: Any) -> list[Any]:
+    """All rows of one result as `into`."""
+    if not rows:
+        return []
+    mapper = compile_mapper(rows[0].keys(), into)
+    return [mapper(row) for row in rows]
+
+
+def _compile(columns: tuple[str, ...], into: Any) -> Mapper:
+    if isinstance(into, type):
+        if hasattr(into, "model_validate") and hasattr(into, "model_fields"):
+            return _pydantic(into)
+        if typing.is_typeddict(into):
+            return _by_fields(columns, into, _typed_dict(into), dict)
+        for mark, find in FINDERS.items():
+            if hasattr(into, mark):
+                return _by_fields(columns, into, find(into), into)
+        if issubclass(into, tuple) and hasattr(into, "_fields"):
+            return _by_fields(columns, into, _named_tuple(into), into)
+    if not callable(into):
+        raise RowMappingError(f"into= takes a type or a callable, not {type(into).__name__}")
+    return cast(Mapper, into)
+
+
+# A cache and no state: what it gives depends on its key alone.
+_compiled = lru_cache(maxsize=MAPPERS_KEPT)(_compile)
+
+
+# --------------------------------------------------------------------------- what a type wants
+
+
+def _hints(into: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(into)
+    except (NameError, TypeError, AttributeError) as error:
+        raise RowMappingError(f"the annotations of {into.__name__} cannot be resolved: {error}") from error
+
+
+def _dataclass(into: type) -> list[Target]:
+    hints = _hints(into)
+    missing = dataclasses.MISSING
+    return [
+        Target(field.name, hints[field.name], field.default is missing and field.default_factory is missing, field.name)
+        for field in dataclasses.fields(into)
+        if field.init
+    ]
+
+
+def _named_tuple(into: Any) -> list[Target]:
+    hints = _hints(into)
+    return [Target(name, hints.get(name, Any), name not in into._field_defaults, name) for name in into._fields]
+
+
+def _typed_dict(into: Any) -> list[Target]:
+    return [Target(name, hint, name in into.__required_keys__, name) for name, hint in _hints(into).items()]
+
+
+def _attrs(into: Any) -> list[Target]:
+    hints = _hints(into)
+    signature = inspect.signature(into).parameters
+    return [
+        Target(
+            attribute.name,
+            hints.get(attribute.name, Any),
+            signature[attribute.alias].default is inspect.Parameter.empty,
+            attribute.alias,
+        )
+        for attribute in into.__attrs_attrs__
+        if attribute.init
+    ]
+
+
+def _msgspec(into: Any) -> list[Target]:
+    hints = _hints(into)
+    signature = inspect.signature(into).parameters
+    return [
+        Target(name, hints[name], signature[name].default is inspect.Parameter.empty, name)
+        for name in into.__struct_fields__
+    ]
+
+
+# Mark of a kind of type -> how its fields are found.
+FINDERS: Final[Mapping[str, Callable[[Any], list[Target]]]] = types.MappingProxyType(
+    {
+        "__dataclass_fields__": _dataclass,
+        "__attrs_attrs__": _attrs,
+        "__struct_fields__": _msgspec,
+    }
+)
+
+
+def _pydantic(into: Any) -> Mapper:
+    """pydantic converts and checks by itself; what it refuses is told in the words of this product."""
+
+    def mapper(row: Row) -> Any:
+        try:
+            return into.model_validate(row.asdict())
+        except ValueError as error:  # pydantic.ValidationError is one
+            raise RowMappingError(f"{into.__name__}: {error}") from error
+
+    return mapper
+
+
+# --------------------------------------------------------------------------- row -> object
+
+
+def _by_fields(columns: tuple[str, ...], into: Any, targets: list[Target], make: Callable[..., Any]) -> Mapper:
+    steps: list[tuple[str, int, str, Any, Converter]] = []
+    for target in targets:
+        if target.name not in columns:
+            if target.required:
+                kind = type_name(target.annotation)
+                raise RowMappingError(
+                    f"{into.__name__}.{target.name} ({kind}): the result has no such column and the field no default",
+                    hint=f"columns: {', '.join(columns)}",
+                )
+            continue
+        if columns.count(target.name) > 1:
+            raise RowMappingError(f"column {target.name!r} occurs twice in the result", hint="rename one with AS")
+        converter = converter_of(target.annotation)
+        if converter is None:
+            kind = type_name(target.annotation)
+            raise RowMappingError(f"{into.__name__}.{target.name}: no column can become {kind}")
+        steps.append((target.argument, columns.index(target.name), target.name, target.annotation, converter))
+    in_place = make is not dict and _positional(into, [argument for argument, *_ in steps])
+
+    def mapper(row: Row) -> Any:
+        values = []
+        for _, number, name, annotation, convert in steps:
+            value = row[number]
+            try:
+                values.append(convert(value))
+            except HiqliteError:
+                raise
+            except (ValueError, TypeError, ArithmeticError) as error:
+                shown = "NULL" if value is None else f"{type(value).__name__} {_short(value)}"
+                raise RowMappingError(f"column {name!r}: {shown} does not fit {type_name(annotation)}") from error
+        if in_place:
+            return make(*values)
+        return make(**{step[0]: value for step, value in zip(steps, values, strict=True)})
+
+    return mapper
+
+
+def _positional(into: Any, arguments: list[str]) -> bool:
+    """Whether the values, in this order, are the first positional arguments: the cheaper way to call."""
+    try:
+        parameters = list(inspect.signature(into).parameters.values())[: len(arguments)]
+    except ValueError:
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter.name for parameter in parameters if parameter.kind in kinds] == arguments
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+__all__ = ["compile_mapper", "map_rows"]

@@ -1,0 +1,91 @@
+"""What the runtime needs from the rooms beside it, as protocols. It sees these and nothing else of them.
+
+No port may block the loop. Callbacks are called on the loop's thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from .model import Identity, Membership, Message, TermRun
+
+
+class LogStore(Protocol):
+    """The durable log of one group. Writes happen in the order of the calls, on a thread of its own.
+
+    `io_sequence` is given by the engine, ascending by one per call over the three writing calls.
+    """
+
+    def append(self, io_sequence: int, first: int, last: int, records: bytes) -> None: ...
+    def truncate(self, io_sequence: int, last_kept: int) -> None: ...
+    def hard_state(self, io_sequence: int, term: int, vote: Identity | None) -> None: ...
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        """`callback` runs once per completed flush (or failure); read `synced`, `written`, `failure` then."""
+
+    @property
+    def written(self) -> int:
+        """Highest io sequence handed to the operating system; may be read at any time, needs no callback."""
+        ...
+
+    @property
+    def synced(self) -> int:
+        """Highest io sequence that is durable by the meaning of `log_sync`; everything below is too."""
+        ...
+
+    @property
+    def queued_bytes(self) -> int: ...
+
+    @property
+    def waiting_since_ns(self) -> int:
+        """Boot clock since when work waits without any progress of the disk; 0 while none waits."""
+        ...
+
+    @property
+    def failure(self) -> Exception | None:
+        """Set for ever once a write or fsync failed: the node must stop (fsync errors are never retried)."""
+        ...
+
+    async def read(self, first: int, size_max: int) -> tuple[int, bytes]:
+        """Records from index `first` on: (last index read, bytes); at least one record."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Frames to and from peers. Never waits: what cannot be sent now is dropped, the engine repeats it."""
+
+    def send(self, peer_id: int, group: int, message: Message, body: bytes | None = None) -> bool: ...
+    def send_forward(self, peer_id: int, body: bytes) -> bool: ...
+    def send_forward_reply(self, peer_id: int, body: bytes) -> bool: ...
+    async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any: ...
+
+
+class Run(Protocol):
+    """A run of committed entries as it comes back from the state machine."""
+
+    first: int
+    last: int
+
+    def answer(self, index: int) -> bytes: ...
+
+
+class StateMachine(Protocol):
+    """Applies runs of committed entries in order and gives back their answers."""
+
+    @property
+    def applied_index(self) -> int: ...
+    @property
+    def applied_term(self) -> int: ...
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None: ...
+    def on_progress(self, callback: Callable[[], None]) -> None: ...
+    def take(self) -> list[Run]: ...
+    @property
+    def queued_bytes(self) -> int: ...
+    @property
+    def failure(self) -> Exception | None: ...
+    async def close(self) -> None: ...
+
+
+__all__ = ["LogStore", "Membership", "Run", "StateMachine", "TermRun", "Transport"]

@@ -1,0 +1,143 @@
+"""Everything one node of one group knows: the state on which election, replication, follower and raft act.
+
+Must not decide anything: it holds values, keeps those that depend on each other together, and draws chance. Invariants:
+`base_index <= applied_index`, `handed_index <= commit_index <= last_index`; `leads` says what `role` says;
+`verified_index` never exceeds what an append of the current term verified in this process life.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hiqlite.config import RaftSettings
+from hiqlite.errors import StorageError
+
+from .log import Log
+from .membership import Configuration
+from .model import Identity, Restored, Role
+from .progress import Progress
+from .reads import Reads
+from .ready import Outbox
+from .window import Window
+
+MILLISECOND_NS = 1_000_000
+FAR_FUTURE_NS = 2**62
+NOOP_BYTES = 64  # docs/formats.md section 2: a record without a payload is its header
+
+
+class State:
+    """Plain attributes; see state.pxd for what each means."""
+
+    def __init__(
+        self, identity: Identity, settings: RaftSettings, restored: Restored, now_ns: int, seed: int
+    ) -> None:
+        self.own: Identity = identity
+        self.random_state: int = (seed * 2654435761 + identity.id * 40503 + identity.incarnation) % 2**61 + 1
+        self.heartbeat_ns: int = settings.heartbeat_interval_ms * MILLISECOND_NS
+        self.election_min_ns: int = settings.election_timeout_min_ms * MILLISECOND_NS
+        self.election_max_ns: int = settings.election_timeout_max_ms * MILLISECOND_NS
+        self.grace_ns: int = settings.link_loss_grace_ms * MILLISECOND_NS
+        self.commit_delay_ns: int = settings.commit_delay_ms * MILLISECOND_NS
+        self.resend_ns: int = max(self.election_min_ns // 2, self.heartbeat_ns)
+        self.frame_bytes_max: int = settings.frame_bytes_max
+        self.window_frames: int = settings.window_frames
+        self.window_bytes: int = settings.window_bytes
+        self.memory_window_bytes: int = settings.memory_window_bytes
+        self.now_ns: int = now_ns
+
+        self.term: int = restored.term
+        self.vote: Identity | None = restored.vote
+        self._restore_log(restored)
+        self.outbox: Outbox = Outbox(identity, restored.io_sequence, self.log.last_index)
+        self.reads: Reads = Reads()
+        self.window: Window = Window(settings.memory_window_bytes)
+
+        self.config: Configuration = Configuration(restored.membership, identity)
+        self.peers: list[Progress] = [Progress(peer, self.config.slot_of(peer)) for peer in self.config.peers]
+        self.peers_by_id: dict[int, Progress] = {peer.peer_id: peer for peer in self.peers}
+        self.values: list[int] = [0] * self.config.size()
+        self.granted: list[int] = [0] * self.config.size()
+        self.role: Role = self.resting_role()
+        self.leads: bool = False
+        self.leader_id: int = 0
+
+        self.heard_ns: int = 0
+        self.timeout_ns: int = self.draw_timeout_ns()
+        self.election_deadline_ns: int = FAR_FUTURE_NS
+        self.refused_since_ns: int = 0
+        self.quorum_linked: bool = False
+
+        self.opened_index: int = 0
+        self.quorum_floor_ns: int = 0
+        self.round_due_ns: int = 0
+        self.commit_due_ns: int = 0
+        self.uncommitted: deque[tuple[int, int]] = deque()
+        self.uncommitted_bytes: int = 0
+
+        self.role_changed: bool = False
+        self.lost_from: int = 0
+        self.fatal: str = ""
+        self.dirty: bool = False
+
+    def _restore_log(self, restored: Restored) -> None:
+        last = restored.runs[len(restored.runs) - 1].last if restored.runs else restored.base_index
+        beyond = restored.applied_index > last
+        if restored.applied_index < restored.base_index:
+            raise StorageError(
+                f"the log begins after index {restored.base_index}, but the database ends at {restored.applied_index}",
+                hint="the database folder was lost or replaced; this node has to be joined anew",
+            )
+        if beyond:
+            self.log: Log = Log(restored.applied_index, restored.applied_term, ())
+        else:
+            self.log = Log(restored.base_index, restored.base_term, restored.runs)
+        self.unconfirmed: bool = beyond
+        self.faulty: list[tuple[int, int]] = sorted(restored.faulty)
+        self.commit_index: int = restored.applied_index
+        self.handed_index: int = restored.applied_index
+        self.applied_index: int = restored.applied_index
+        self.verified_index: int = 0
+
+    def resting_role(self) -> Role:
+        """What this node is when it neither leads nor campaigns."""
+        return Role.FOLLOWER if self.config.is_voter else Role.LEARNER
+
+    def can_campaign(self) -> bool:
+        """A learner never does, nor a node that cannot give out what its log promises (consensus.md section 3)."""
+        return self.config.is_voter and not self.faulty and not self.fatal
+
+    def commit_to(self, index: int) -> bool:
+        """Raise the commit index; whether it moved."""
+        if index <= self.commit_index:
+            return False
+        assert index <= self.log.last_index, "commit beyond the log"
+        self.commit_index = index
+        return True
+
+    def last_for_votes(self) -> int:
+        """The highest index this node promised: damaged entries count, they were acknowledged."""
+        last = self.log.last_index
+        for _, faulty_last in self.faulty:
+            last = max(last, faulty_last)
+        return last
+
+    def peer_of(self, identity: Identity) -> Progress | None:
+        """The progress of exactly this identity: an earlier incarnation's answers count for nobody (rule 8)."""
+        peer: Progress | None = self.peers_by_id.get(identity.id)
+        if peer is None or peer.identity.incarnation != identity.incarnation:
+            return None
+        return peer
+
+    def break_promise(self, text: str) -> None:
+        """The world below or around broke a promise that safety rests on: stop for good."""
+        if not self.fatal:
+            self.fatal = text
+
+    def draw_ns(self, below_ns: int) -> int:
+        """A pseudo-random span in `[0, below_ns)` (a Lehmer generator over a Mersenne prime)."""
+        self.random_state = self.random_state * 6364136223846793005 % 2305843009213693951
+        return int(self.random_state % max(below_ns, 1))
+
+    def draw_timeout_ns(self) -> int:
+        """A randomised election timeout."""
+        return self.election_min_ns + self.draw_ns(self.election_max_ns - self.election_min_ns + 1)

@@ -1,0 +1,242 @@
+"""The node's metadata in LMDB: identity, votes, membership, and which files are the current ones.
+
+Must not know the log or Raft's rules. Layout: docs/formats.md section 8. Every value carries a CRC of its own, because
+LMDB checks nothing. Invariant: a put that returned is on disk (LMDB's default durable mode).
+
+Before LMDB maps the file its length is checked against both meta pages: a file cut short is no error to LMDB but SIGBUS
+to the process. LMDB may leave pages it never needed unwritten behind the end; the file is extended after each
+commit so that this check has no false alarms.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgpack
+
+from hiqlite._accel.wal import crc32c
+from hiqlite.engine.model import Identity, Membership
+from hiqlite.errors import StorageError
+
+from .folder import GROUP_NAMES, make_durable_folder
+from .worker import Worker
+
+MAP_BYTES = 64 << 20
+FORMAT = 1
+_CRC = struct.Struct("<I")
+_META_BYTES = 152
+_META_MAGIC = 0xBEEFC0DE
+_META_FLAG = 0x08
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """Term and vote of one group as last recorded."""
+
+    term: int = 0
+    vote: Identity | None = None
+
+
+class Meta:
+    """The metadata of one node; use `open`.
+
+    Reads and puts may come from any thread; a put takes as long as the disk does, so on the loop use `worker`.
+    """
+
+    def __init__(self, environment: Any, folder: Path) -> None:
+        self._environment = environment
+        self._folder = folder
+        self._closed = False
+        self.worker = Worker("hiqlite-meta")
+        self.fresh = self._get("format") is None
+        if self.fresh:
+            self.put({"format": FORMAT})
+        elif self._get("format") != FORMAT:
+            self.close()
+            raise StorageError(
+                f"the data folder has metadata format {self._get('format')}, this version reads {FORMAT}",
+                hint="start it with the version that wrote it",
+            )
+
+    @classmethod
+    def open(cls, folder: Path) -> Meta:
+        """Opens or makes the environment in `folder`.
+
+        Raises:
+            StorageError: the file is damaged or cut short, or the disk refuses.
+        """
+        try:
+            make_durable_folder(folder)
+            check_length(folder / "data.mdb")
+            environment = lmdb.open(str(folder), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0)
+        except (lmdb.Error, OSError) as error:
+            raise _damaged(folder, str(error)) from error
+        return cls(environment, folder)
+
+    # ------------------------------------------------------------------ the node
+
+    @property
+    def node_id(self) -> int | None:
+        return self._typed("node_id", int)
+
+    def set_node_id(self, node_id: int) -> None:
+        self.put({"node_id": node_id})
+
+    @property
+    def cluster_id(self) -> bytes | None:
+        return self._typed("cluster_id", bytes)
+
+    @property
+    def recorded_set(self) -> tuple[Identity, ...] | None:
+        """The voters that formed, or are to form, the cluster."""
+        pairs = self._typed("recorded_set", list)
+        return None if pairs is None else self._identities("recorded_set", pairs)
+
+    def set_formed(self, cluster_id: bytes, recorded: tuple[Identity, ...]) -> None:
+        """Records the forming set and the id that follows from it, in one step."""
+        self.put({"cluster_id": cluster_id, "recorded_set": _pairs(recorded)})
+
+    # ------------------------------------------------------------------ one group
+
+    def incarnation(self, group: int) -> int | None:
+        return self._typed(_key(group, "incarnation"), int)
+
+    def set_incarnation(self, group: int, incarnation: int) -> None:
+        self.put({_key(group, "incarnation"): incarnation})
+
+    def hard_state(self, group: int) -> HardState:
+        found = self._typed(_key(group, "hard_state"), list)
+        if found is None:
+            return HardState()
+        if len(found) != 3 or not all(isinstance(part, int) for part in found):
+            raise _damaged(self._folder, f"{_key(group, 'hard_state')} has another shape")
+        term, vote, incarnation = found
+        return HardState(term, Identity(vote, incarnation) if vote else None)
+
+    def set_hard_state(self, group: int, term: int, vote: Identity | None) -> None:
+        self.put({_key(group, "hard_state"): [term, vote.id if vote else 0, vote.incarnation if vote else 0]})
+
+    def membership(self, group: int) -> Membership | None:
+        key = _key(group, "membership")
+        found = self._typed(key, list)
+        if found is None:
+            return None
+        if len(found) != 3 or not isinstance(found[0], int):
+            raise _damaged(self._folder, f"{key} has another shape")
+        return Membership(found[0], self._identities(key, found[1]), self._identities(key, found[2]))
+
+    def set_membership(self, group: int, membership: Membership) -> None:
+        value = [membership.index, _pairs(membership.voters), _pairs(membership.learners)]
+        self.put({_key(group, "membership"): value})
+
+    def newest_segment(self, group: int) -> int:
+        """Number of the newest log segment that was in use; 0: none ever."""
+        return self._typed(_key(group, "newest_segment"), int) or 0
+
+    def set_newest_segment(self, group: int, number: int) -> None:
+        self.put({_key(group, "newest_segment"): number})
+
+    def generation(self, group: int) -> str | None:
+        """Name of the folder that holds the current database image."""
+        return self._typed(_key(group, "generation"), str)
+
+    def set_generation(self, group: int, name: str) -> None:
+        self.put({_key(group, "generation"): name})
+
+    # ------------------------------------------------------------------ all of it
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Writes all of `values` in one durable transaction."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for key, value in values.items():
+                    packed = msgpack.packb(value)
+                    transaction.put(key.encode(), packed + _CRC.pack(crc32c(packed)))
+            self._extend()
+        except (lmdb.Error, OSError) as error:
+            raise StorageError(f"could not write metadata in {self._folder}: {error}", hint="check the disk") from error
+
+    def close(self) -> None:
+        """Finishes what the worker has, then closes. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self.worker.close()
+        self._environment.close()
+
+    def _get(self, key: str) -> Any:
+        try:
+            with self._environment.begin() as transaction:
+                stored = transaction.get(key.encode())
+        except lmdb.Error as error:
+            raise _damaged(self._folder, str(error)) from error
+        if stored is None:
+            return None
+        packed = stored[: -_CRC.size]
+        if len(stored) <= _CRC.size or crc32c(packed) != _CRC.unpack(stored[-_CRC.size :])[0]:
+            raise _damaged(self._folder, f"the checksum of {key} is wrong")
+        return msgpack.unpackb(packed)
+
+    def _typed(self, key: str, kind: type) -> Any:
+        value = self._get(key)
+        if value is not None and not isinstance(value, kind):
+            raise _damaged(self._folder, f"{key} has another type")
+        return value
+
+    def _identities(self, key: str, pairs: Any) -> tuple[Identity, ...]:
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise _damaged(self._folder, f"{key} has another shape")
+        return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
+
+    def _extend(self) -> None:
+        path = self._folder / "data.mdb"
+        pages = self._environment.info()["last_pgno"] + 1
+        needed = pages * self._environment.stat()["psize"]
+        if path.stat().st_size < needed:
+            os.truncate(path, needed)
+
+
+def check_length(path: Path) -> None:
+    """Raises StorageError when the file is shorter than one of its two meta pages says, or they are none.
+
+    Meta page of LMDB 0.9: page header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(_META_BYTES)
+        page_bytes = struct.unpack_from("<I", first, 40)[0] if len(first) == _META_BYTES else 0
+        if page_bytes not in (4096, 8192, 16384, 32768, 65536):
+            raise _damaged(path.parent, "its first page is damaged")
+        file.seek(page_bytes)
+        second = file.read(_META_BYTES)
+    for name, page in (("first", first), ("second", second)):
+        if len(page) < _META_BYTES:
+            raise _damaged(path.parent, "the file was cut short")
+        magic = struct.unpack_from("<I", page, 16)[0]
+        if magic != _META_MAGIC or not struct.unpack_from("<H", page, 10)[0] & _META_FLAG:
+            raise _damaged(path.parent, f"its {name} meta page is damaged")
+        if (struct.unpack_from("<Q", page, 136)[0] + 1) * page_bytes > size_bytes:
+            raise _damaged(path.parent, "the file was cut short")
+
+
+def _damaged(folder: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"the metadata in {folder} cannot be trusted: {reason}",
+        hint="move the data folder away; the node comes back empty and is filled by the others",
+    )
+
+
+def _key(group: int, name: str) -> str:
+    return f"{GROUP_NAMES[group]}/{name}"
+
+
+def _pairs(identities: tuple[Identity, ...]) -> list[list[int]]:
+    return [[identity.id, identity.incarnation] for identity in identities]

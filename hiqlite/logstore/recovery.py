@@ -1,0 +1,323 @@
+"""What a log holds after whatever ended the process: the replay of its segments.
+
+Must not know threads, LMDB or an event loop. The rule (docs/durability.md tells it at length):
+
+- S is the highest io sequence that any valid header says to be on disk.
+- A batch above S was never promised. The first damage there ends the log: all that follows is cut.
+- Damage in a batch at or below S is corruption. An entry whose header holds is `faulty`: its (term, index) stay in the
+  trail of terms, its payload must come from a peer. What cannot be read at all may only have been entries of the
+  term on both sides of the hole (Raft's terms never fall, so nothing else fits between); then those are faulty.
+  Anything else makes the log `corrupt`: it ends before the hole, and its promises are gone.
+- Records replay in order: entries extend, truncate cuts, a purge mark moves the beginning.
+
+Invariant: what is returned was written, in this order, and every entry with an io sequence up to S is in it, or is faulty,
+or the log says that it is corrupt or lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NoReturn
+
+from hiqlite._accel import wal as native
+from hiqlite.engine.model import Identity, TermRun
+from hiqlite.errors import StorageError
+
+from .segments import (
+    Position,
+    SegmentHeader,
+    SegmentReader,
+    decode_header,
+    list_segments,
+    segment_path,
+    set_aside,
+    sync_segments,
+    write_end,
+)
+from .trail import Trail
+
+IO_SEQUENCE_MAX = (1 << 64) - 1
+
+
+class Event(IntEnum):
+    """Kinds of events of a scan, as in native/wal_log.h."""
+
+    ENTRIES = 1
+    TRUNCATE = 2
+    HARD_STATE = 3
+    PURGE = 4
+    REPAIR = 5
+    BAD_BATCH = 6
+    FAULTY = 7
+    UNKNOWN = 8
+    GAP = 9
+    END = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What survived of a log.
+
+    Attributes:
+        runs: trail of terms of `[base_index + 1, last]`, without gaps.
+        io_sequence: the highest one found; new ones lie above it.
+        faulty: closed ranges whose payload is damaged though it had been synced.
+        lost: a segment that was in use is missing or short: promises of this incarnation may be gone.
+        corrupt: why the log ends before something that had been synced ("": it does not).
+    """
+
+    runs: tuple[TermRun, ...] = ()
+    base_index: int = 0
+    base_term: int = 0
+    term: int = 0
+    vote: Identity | None = None
+    io_sequence: int = 0
+    faulty: tuple[tuple[int, int], ...] = ()
+    lost: bool = False
+    corrupt: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing that was promised is missing; faulty entries are known to be missing."""
+        return not self.lost and not self.corrupt
+
+    @property
+    def last_index(self) -> int:
+        return self.runs[-1].last if self.runs else self.base_index
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the log goes on.
+
+    Attributes:
+        spans: (first, last, segment, offset) of entries, for the index.
+        said: the S of the module's text.
+        kept, discarded: numbers of segments.
+        end: where the last kept batch ends; None when no segment is kept.
+        resume: the header of the segment to go on in; None: a new one follows.
+        cut: the header of the segment that needs an end batch at `end` first.
+    """
+
+    recovered: Recovered
+    spans: tuple[tuple[int, int, int, int], ...] = ()
+    said: int = 0
+    kept: tuple[int, ...] = ()
+    discarded: tuple[int, ...] = ()
+    end: Position | None = None
+    resume: SegmentHeader | None = None
+    cut: SegmentHeader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    header: SegmentHeader
+    size_bytes: int
+    events: list[tuple[int, int, int, int, int, int]]
+    synced: int
+    end: Position
+    ended: bool
+
+    @property
+    def short(self) -> bool:
+        return self.size_bytes < self.header.size_bytes
+
+
+def recover(folder: Path, *, group: int, node_id: int, newest_named: int) -> Plan:
+    """Reads the log in `folder` and says what it holds; writes nothing.
+
+    Args:
+        newest_named: number of the newest segment that the metadata names, 0 for none.
+
+    Raises:
+        StorageError: a segment belongs to another node or group, or cannot be read.
+    """
+    numbers = list_segments(folder)
+    scanned, broken = _scan_all(folder, numbers, group, node_id)
+    return _Replay(scanned, broken, numbers, newest_named).run()
+
+
+def settle(folder: Path, plan: Plan) -> None:
+    """Makes durable what `plan` keeps and cuts the rest off, so that the node may speak of it."""
+    sync_segments(folder, list(plan.kept))
+    set_aside(folder, list(plan.discarded))
+    if plan.cut is not None and plan.end is not None:
+        write_end(folder, plan.cut, plan.end)
+
+
+def _scan_all(folder: Path, numbers: list[int], group: int, node_id: int) -> tuple[list[_Scanned], str]:
+    """Scans from the newest to the oldest: a segment's batches end where the next one's io sequences begin.
+
+    Returns the segments below the lowest one with a damaged header, and what is wrong with that one.
+    """
+    reader = SegmentReader()
+    found: list[_Scanned] = []
+    broken = ""
+    io_limit = IO_SEQUENCE_MAX
+    for number in reversed(numbers):
+        path = segment_path(folder, number)
+        try:
+            view = reader.read(path)
+        except OSError as error:
+            raise StorageError(f"cannot read log segment {path}: {error.strerror}", hint="check the disk") from error
+        header = decode_header(view[: native.SEGMENT_HEADER_BYTES])
+        if header is None or header.number != number:
+            broken, found, io_limit = f"the header of segment {number} is damaged", [], IO_SEQUENCE_MAX
+            continue
+        if header.node_id != node_id or header.group != group:
+            raise StorageError(
+                f"log segment {path} belongs to node {header.node_id}, group {header.group}",
+                hint="each node needs its own data folder; check node_id and data_dir",
+            )
+        events, synced, last_io, last_crc, end, ended = native.scan(view, header.salt, header.first_io, io_limit)
+        at = Position(number, end, last_io, last_crc)
+        found.append(_Scanned(header, len(view), events, synced, at, ended))
+        io_limit = header.first_io
+    found.reverse()
+    return found, broken
+
+
+class _Damaged(Exception):
+    """Something that had been synced cannot be told any more; the log ends with `trail` at `end`."""
+
+    def __init__(self, reason: str, trail: Trail, end: Position | None) -> None:
+        super().__init__(reason)
+        self.trail = trail
+        self.end = end
+
+
+class _Replay:
+    """One pass over the events of all segments, with what is known so far."""
+
+    def __init__(self, scanned: list[_Scanned], broken: str, numbers: list[int], newest_named: int) -> None:
+        self.scanned = scanned
+        self.broken = broken
+        self.numbers = numbers
+        self.newest_named = newest_named
+        self.synced = max((max(one.synced, one.header.first_io - 1) for one in scanned), default=0)
+        self.trail = Trail()
+        self.end: Position | None = None  # of the part that `trail` tells
+        self.safe: tuple[Trail, Position | None] = (self.trail, None)  # the state to go back to
+        self.hole = False  # something that cannot be read lies behind the last known entry
+        self.cut = False
+
+    def run(self) -> Plan:
+        corrupt = ""
+        try:
+            for place, one in enumerate(self.scanned):
+                self._join(place, one)
+                self._segment(one)
+                if self.cut:
+                    break
+            if self.hole:
+                self._damaged(f"what follows entry {self.trail.last_index} cannot be read")
+            if self.broken:
+                self._remember(self.end)
+                self._damaged(self.broken)
+        except _Damaged as damage:
+            corrupt, self.cut = str(damage), True
+            self.trail, self.end = damage.trail, damage.end
+        return self._plan(corrupt)
+
+    def _join(self, place: int, one: _Scanned) -> None:
+        """This segment must follow the one before it."""
+        start = Position(one.header.number, native.SEGMENT_HEADER_BYTES, one.header.first_io - 1, 0)
+        if place > 0:
+            before = self.scanned[place - 1]
+            if one.header.number != before.header.number + 1:
+                self._remember(before.end)
+                self._damaged(f"segments between {before.header.number} and {one.header.number} are missing")
+            if not before.ended and before.end.last_io + 1 != one.header.first_io:
+                self._remember(before.end)
+                self.hole = True
+        self._remember(start)
+
+    def _segment(self, one: _Scanned) -> None:
+        """Replays one segment; sets `cut` when the log ends inside it."""
+        number = one.header.number
+        self.end = one.end
+        for kind, io, term, first, last, offset in one.events:
+            if kind in (Event.BAD_BATCH, Event.GAP):
+                at = Position(number, offset, first, last)
+                promised = io if kind == Event.BAD_BATCH else first + 1
+                if promised > self.synced:
+                    self.end, self.cut = at, True
+                    return
+                self._remember(at)
+                self.hole = self.hole or kind == Event.GAP
+            elif kind == Event.UNKNOWN:
+                self.hole = True
+            elif kind in (Event.ENTRIES, Event.FAULTY):
+                self._entries(term, first, last, (number, offset))
+                if kind == Event.FAULTY:
+                    self.trail.mark_faulty(first, last)
+            elif kind == Event.TRUNCATE:
+                self._refuse_hole("a truncation")
+                self.trail.truncate(first)
+            elif kind == Event.PURGE:
+                self.hole = self.hole and first <= self.trail.last_index
+                self._refuse_hole("a purge mark")
+                self.trail.purge(term, first)
+            elif kind == Event.HARD_STATE:
+                self.trail.hard_state(term, Identity(first, last) if first else None)
+            elif kind == Event.REPAIR:
+                self._damaged("it holds repairs, which this version does not know")
+
+    def _entries(self, term: int, first: int, last: int, at: tuple[int, int]) -> None:
+        expected = self.trail.last_index + 1
+        if self.hole and (term != self.trail.last_term or first < expected):
+            self._damaged(f"what stood between entries {expected - 1} and {first} cannot be read")
+        if self.hole and first > expected:
+            self.trail.extend(term, expected, first - 1, at)
+            self.trail.mark_faulty(expected, first - 1)
+            expected = first
+        self.hole = False
+        if first != expected or term < self.trail.last_term:
+            before = f"entry {expected - 1} of term {self.trail.last_term}"
+            self._damaged(f"entry {first} of term {term} follows {before}")
+        self.trail.extend(term, first, last, at)
+
+    def _remember(self, end: Position | None) -> None:
+        """The state to go back to, if what follows turns out to be beyond telling; not past an open hole."""
+        if not self.hole:
+            self.safe = (self.trail.copy(), end)
+
+    def _refuse_hole(self, what: str) -> None:
+        if self.hole:
+            self._damaged(f"{what} follows something that cannot be read")
+
+    def _damaged(self, reason: str) -> NoReturn:
+        raise _Damaged(reason, *self.safe)
+
+    def _plan(self, corrupt: str) -> Plan:
+        end, trail = self.end, self.trail
+        newest = max(self.numbers, default=0)
+        kept = tuple(number for number in self.numbers if end is not None and number <= end.number)
+        last = next((one for one in self.scanned if kept and one.header.number == kept[-1]), None)
+        lost = self.newest_named > newest or (last is not None and last.short and kept[-1] == newest)
+        whole = last is not None and end == last.end
+        ended = last is not None and whole and last.ended
+        recovered = Recovered(
+            runs=trail.runs(),
+            base_index=trail.base_index,
+            base_term=trail.base_term,
+            term=trail.term,
+            vote=trail.vote,
+            io_sequence=max((one.end.last_io for one in self.scanned), default=0),
+            faulty=trail.faulty(),
+            lost=lost,
+            corrupt=corrupt,
+        )
+        goes_on = last is not None and not (self.cut or lost or ended)
+        return Plan(
+            recovered,
+            spans=trail.spans(),
+            said=self.synced,
+            kept=kept,
+            discarded=tuple(number for number in self.numbers if number not in kept),
+            end=end,
+            resume=last.header if last is not None and goes_on else None,
+            cut=last.header if last is not None and not goes_on and not ended else None,
+        )

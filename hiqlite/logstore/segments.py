@@ -1,0 +1,151 @@
+"""Segment files as recovery sees them: their names, their headers, their bytes, and how one is cut.
+
+Byte formats: docs/formats.md section 7. Must not know terms or indexes. While a log runs, the native threads alone write;
+what is here works on a log that is not running. Invariant: a file is never written behind its end batch, and never
+deleted here: what is cut off is renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiqlite._accel import wal as native
+
+from .folder import sync_folder
+
+MAGIC = int.from_bytes(b"HQWALSEG", "little")
+VERSION = 1
+HEADER = struct.Struct("<QIIQQQQQQI")  # magic, version, group, node, incarnation, number, generation, first io, size, 0
+CRC = struct.Struct("<I")
+READ_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What the first page of a segment says. `first_io`: no batch in it has a lower io sequence."""
+
+    group: int
+    node_id: int
+    incarnation: int
+    number: int
+    generation: int
+    first_io: int
+    size_bytes: int
+
+    @property
+    def salt(self) -> int:
+        return self.generation ^ self.node_id
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A batch boundary: `offset` in segment `number`, and what a batch written there continues."""
+
+    number: int
+    offset: int
+    last_io: int
+    last_crc: int
+
+
+def decode_header(page: bytes | bytearray | memoryview) -> SegmentHeader | None:
+    """The header, or None when these bytes are none."""
+    if len(page) < HEADER.size + CRC.size:
+        return None
+    magic, version, group, node_id, incarnation, number, generation, first_io, size, zero = HEADER.unpack_from(page)
+    if CRC.unpack_from(page, HEADER.size)[0] != native.crc32c(page[: HEADER.size]):
+        return None
+    if magic != MAGIC or version != VERSION or zero != 0 or first_io < 1 or size < native.SEGMENT_HEADER_BYTES:
+        return None
+    return SegmentHeader(group, node_id, incarnation, number, generation, first_io, size)
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """The first page of a segment; the native side writes the same bytes."""
+    fields = HEADER.pack(
+        MAGIC,
+        VERSION,
+        header.group,
+        header.node_id,
+        header.incarnation,
+        header.number,
+        header.generation,
+        header.first_io,
+        header.size_bytes,
+        0,
+    )
+    return (fields + CRC.pack(native.crc32c(fields))).ljust(native.SEGMENT_HEADER_BYTES, b"\0")
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:016x}.wal"
+
+
+def list_segments(folder: Path) -> list[int]:
+    """Numbers of the segments in `folder`, ascending; other files are not looked at."""
+    found = []
+    for path in folder.glob("*.wal"):
+        stem = path.stem
+        if len(stem) == 16 and all(letter in "0123456789abcdef" for letter in stem):
+            found.append(int(stem, 16))
+    return sorted(found)
+
+
+class SegmentReader:
+    """Reads whole segments into one buffer that is used again: a log is scanned one segment at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def read(self, path: Path) -> memoryview:
+        """The bytes of the file; valid until the next call."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if len(self._buffer) < size:
+                self._buffer = bytearray(size)
+            view = memoryview(self._buffer)[:size]
+            at = 0
+            while at < size:
+                done = os.preadv(descriptor, [view[at : at + READ_BYTES]], at)
+                if done == 0:
+                    return view[:at]
+                at += done
+            return view
+        finally:
+            os.close(descriptor)
+
+
+def sync_segments(folder: Path, numbers: list[int]) -> None:
+    """What was read of these segments is on disk when this returns, and so are their names."""
+    for number in numbers:
+        descriptor = os.open(segment_path(folder, number), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
+def write_end(folder: Path, header: SegmentHeader, at: Position) -> None:
+    """Ends a segment at `at`, durably; what stands behind is never read again. All before it is on disk by now."""
+    batch = native.end_batch(header.salt, at.last_io, at.last_io, at.last_crc)
+    descriptor = os.open(segment_path(folder, at.number), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        done = 0
+        while done < len(batch):
+            done += os.pwrite(descriptor, batch[done:], at.offset + done)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_aside(folder: Path, numbers: list[int]) -> None:
+    """Renames segments that are no part of the log any more; kept for whoever wants to look at them."""
+    for number in numbers:
+        path = segment_path(folder, number)
+        path.rename(path.with_suffix(".aside"))
+    if numbers:
+        sync_folder(folder)

@@ -1,0 +1,377 @@
+"""The composition root: the only place where rooms meet, and the order in which they start and stop.
+
+Bottom up: data folder, metadata, log, state machine, network, forming, group, client. Stops in reverse. Decides
+nothing about consensus, SQL or bytes; it only connects. Invariant: whatever was started is stopped, also when a later
+step of the start fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hiqlite import observe
+from hiqlite._accel.beat import BeatThread
+from hiqlite._accel.commands import command_view
+from hiqlite.client.local import LocalClient, Services
+from hiqlite.clock import Clock
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Membership, Message, Role
+from hiqlite.engine.raft import Raft
+from hiqlite.errors import ConfigError, ShuttingDown, StorageError
+from hiqlite.node_storage import Storage
+from hiqlite.runtime.forming import form
+from hiqlite.runtime.group import Group
+from hiqlite.runtime.group_time import GroupTime
+from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics
+from hiqlite.runtime.pulse import Pulse
+from hiqlite.runtime.remote import RemoteWrites, read_index_of
+from hiqlite.runtime.waiting import ReadRound
+from hiqlite.transport.listener import ApiListener
+from hiqlite.transport.network import Network
+from hiqlite.transport.settings import NetworkSettings
+
+DB = 0
+log = observe.logger("node")
+
+
+class GroupLinks:
+    """The network as one group sees it."""
+
+    def __init__(self, network: Network | None, group: int) -> None:
+        self._network = network
+        self._group = group
+
+    def send(self, peer_id: int, message: Message, body: bytes | None) -> bool:
+        return self._network is not None and self._network.send(peer_id, self._group, message, body)
+
+    def send_forward(self, peer_id: int, body: bytes) -> bool:
+        return self._network is not None and self._network.send_forward(peer_id, body)
+
+
+class Node:
+    """One running node; made by `start`, ended by `shutdown`."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.clock = Clock()
+        self.network: Network | None = None
+        self.closed = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._stopping: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.storage: Storage
+        self.group: Group
+        self.client: LocalClient
+
+    @classmethod
+    async def start(cls, config: NodeConfig, *, wait: bool = True, form_without: tuple[int, ...] = ()) -> Node:
+        """Start a node on its data folder.
+
+        Args:
+            wait: return only when this node is a member and a leader is known.
+            form_without: voters of the config that are not waited for when a new cluster forms.
+
+        Raises:
+            ConfigError, StorageError: it cannot start, and nothing is left running.
+        """
+        node = cls(config)
+        try:
+            await node._start(form_without, wait)
+        except BaseException:
+            await node._stack.aclose()
+            raise
+        return node
+
+    async def _start(self, form_without: tuple[int, ...], wait: bool) -> None:
+        config = self.config
+        for notice in (*config.notices, *(f"{key} has no effect in this version" for key in config.not_built_yet())):
+            log.warning("%s", notice)
+        self.storage = await Storage.open(config, self._loop)
+        self._stack.push_async_callback(self.storage.close)
+        if config.nodes:
+            await self._listen()
+        self._make_client()
+        forming = self._loop.create_task(self._join(form_without), name="hiqlite-join")
+        self._stack.push_async_callback(stop_task, forming)
+        if config.nodes:
+            await self._listen_api()
+        if wait:
+            await forming
+            await self._until_leader()
+        else:
+            forming.add_done_callback(self._join_ended)
+
+    async def _listen(self) -> None:
+        """The raft port: from now on peers can ask who this node is."""
+        config = self.config
+        address = config.address
+        assert address is not None
+        self.network = Network(
+            config.node_id,
+            addresses={node.id: (node.raft_host, node.raft_port) for node in config.nodes},
+            listen=(config.listen_addr_raft, address.raft_port),
+            secret=config.secret_raft or "",
+            loop=self._loop,
+            settings=NetworkSettings(max_entry_bytes=config.max_entry_size),
+            incarnations={DB: self.storage.identity.incarnation},
+            cluster_id=self.storage.meta.cluster_id or b"",
+        )
+        self._stack.push_async_callback(self.network.close)
+
+    async def _listen_api(self) -> None:
+        config = self.config
+        address = config.address
+        assert address is not None
+
+        async def metrics(peer_id: int, payload: object) -> dict[str, Any]:
+            return self.metrics().as_dict()
+
+        api = ApiListener(
+            config.listen_addr_api,
+            address.api_port,
+            config.secret_api or "",
+            {"metrics": metrics},
+            node_id=config.node_id,
+        )
+        await api.start()
+        self._stack.push_async_callback(api.close)
+
+    def _make_client(self) -> None:
+        """Engine, group and client; they stand before the membership is known and turn once it is."""
+        config, storage = self.config, self.storage
+        settings = config.raft_settings()
+        self.group = Group(
+            identity=storage.identity,
+            settings=settings,
+            log_store=storage.log,
+            machine=storage.writer,
+            links=GroupLinks(self.network, DB),
+            clock=self.clock,
+            loop=self._loop,
+            group_time=GroupTime(storage.newest_group_time_ns),
+            on_change=self._role_changed,
+            on_failure=self._failed,
+        )
+        self._beat = BeatThread(config.node_id, settings.heartbeat_interval_ms, settings.stall_ms)
+        self._pulse = Pulse(self.group, DB, self._beat, self.clock, self._loop, settings, self.network)
+        round_ = ReadRound(self._ask_read_index, self._loop)
+        self._read_round = round_
+        self.client = LocalClient(
+            Services(
+                group=self.group,
+                reader=storage.reader,
+                inspector=storage.inspector,
+                read_round=round_,
+                clock=self.clock,
+                request_timeout_s=config.request_timeout,
+                migration_timeout_s=config.migration_timeout,
+                query_iter_idle_s=config.query_iter_idle,
+                query_iter_total_s=config.query_iter_total,
+                max_entry_bytes=config.max_entry_size,
+                node=self,
+            )
+        )
+
+    async def _join(self, form_without: tuple[int, ...]) -> None:
+        """Become a member: of the recorded cluster, or of the one that forms now. Then the engine turns."""
+        storage, network = self.storage, self.network
+        if network is not None:
+            self._connect(network)
+        membership = storage.membership()
+        if membership is None:
+            voters = await form(
+                self.config, storage.identity, storage.meta, network, form_without, lambda: storage.meta.cluster_id
+            )
+            membership = Membership(0, voters)
+        if network is not None:
+            network.identify(cluster_id=storage.meta.cluster_id)
+        restored = storage.restored(membership)
+        engine = Raft(
+            storage.identity, self.config.raft_settings(), restored, self.clock.monotonic_ns(), storage.chance()
+        )
+        self._stack.push_async_callback(self._stop_group)
+        self.group.start(engine)
+        if network is not None:
+            self._beat.start()
+        self._pulse.start()
+        self._changed.set()
+
+    def _join_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error if isinstance(error, StorageError) else StorageError(str(error)))
+
+    def _connect(self, network: Network) -> None:
+        group = self.group
+        inspector = self.storage.inspector
+        remote = RemoteWrites(
+            group, lambda record: inspector.check_command(command_view(record)), network, self._loop
+        )
+        network.on_message = lambda number, message, body, sender: group.receive(message, body)
+        network.on_read_end = group.pump
+        network.on_connected = group.connected
+        network.on_lost = group.lost
+        network.on_forward = remote.received
+        network.on_forward_reply = group.forward_replied
+        network.on_beat_socket = self._beat.add_link
+        network.serve("read_index", remote.read_index)
+
+    async def _stop_group(self) -> None:
+        error = ShuttingDown("the node is shutting down")
+        await self._read_round.close(error)
+        self._pulse.close()
+        await self.group.close(error)
+        self._beat.close()
+
+    async def _until_leader(self) -> None:
+        """Until this node knows a leader and has applied what that had committed when it was found."""
+        while not self.group.leader_known():
+            self._changed.clear()
+            if self.group.failure is not None:
+                raise self.group.failure
+            await self._changed.wait()
+
+    # -- events
+
+    def _role_changed(self) -> None:
+        engine = self.group.engine
+        self._pulse.role_changed()
+        log.info("node %d: %s in term %d, leader %d", self.config.node_id, Role(engine.role).name.lower(), engine.term,
+                 engine.leader_id)  # fmt: skip
+        self._changed.set()
+
+    def _failed(self, error: StorageError) -> None:
+        log.error("node %d takes no part any more: %s", self.config.node_id, error)
+        self._changed.set()
+
+    async def _ask_read_index(self) -> int:
+        """One quorum round, through whoever leads; tried again when leadership moves in between."""
+        while True:
+            group = self.group
+            if group.failure is not None:
+                raise group.failure
+            index = await read_index_of(group, self.network, self.config.request_timeout)
+            if index is not None:
+                return index
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), self.config.heartbeat_interval_ms / 1000)
+            except TimeoutError:
+                continue
+
+    # -- what the client asks of the node
+
+    def metrics(self) -> Metrics:
+        """A look at this node, without waiting."""
+        counters = {**self.storage.writer.metrics(), **self._beat.counters}
+        return Metrics({"db": self.group.metrics(self.config.node_id, counters)})
+
+    def members(self) -> list[Member]:
+        addresses = {node.id: node for node in self.config.nodes}
+        group: GroupMetrics = self.metrics().db
+
+        def member(number: int, role: str) -> Member:
+            known = addresses.get(number)
+            raft = f"{known.raft_host}:{known.raft_port}" if known else ""
+            api = f"{known.api_host}:{known.api_port}" if known else ""
+            return Member(number, role, raft, api)
+
+        return [*(member(one, "voter") for one in group.members), *(member(one, "learner") for one in group.learners)]
+
+    # -- life
+
+    async def shutdown(self) -> None:
+        """Stop in reverse order. Idempotent; a second caller waits for the first."""
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop(drain=True), name="hiqlite-shutdown")
+        await asyncio.shield(self._stopping)
+
+    async def abandon(self) -> None:
+        """Stop without a word to anybody, as near to kill -9 as a part of a living process can be."""
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop(drain=False), name="hiqlite-abandon")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, *, drain: bool) -> None:
+        if drain:
+            await self.group.proposals.drain(self.config.request_timeout)
+        self.storage.clean = drain
+        try:
+            await self._stack.aclose()
+        finally:
+            self.closed.set()
+
+
+async def stop_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Opening:
+    """What `hiqlite.open` returns: awaitable, and an async context manager."""
+
+    def __init__(self, config: NodeConfig, wait: bool, handle_signals: bool, form_without: tuple[int, ...]) -> None:
+        self._config = config
+        self._wait = wait
+        self._handle_signals = handle_signals
+        self._form_without = form_without
+        self._client: LocalClient | None = None
+
+    async def _open(self) -> LocalClient:
+        node = await Node.start(self._config, wait=self._wait, form_without=self._form_without)
+        if self._handle_signals:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, lambda: loop.create_task(node.shutdown()))
+        self._client = node.client
+        return node.client
+
+    def __await__(self) -> Generator[Any, None, LocalClient]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> LocalClient:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._client is not None
+        await self._client.shutdown()
+
+
+def open(  # the name of the public call; the builtin is not used in this file
+    source: str | Path | NodeConfig | Mapping[str, Any],
+    *,
+    wait: bool = True,
+    handle_signals: bool = False,
+    form_without: tuple[int, ...] = (),
+    **overrides: Any,
+) -> Opening:
+    """Start a node in this process; it joins or forms its cluster and yields a `Client`.
+
+    Args:
+        source: a path (a single node without ports), a `NodeConfig`, or a mapping of config keys.
+        wait: yield when this node is a member and a leader is known; False yields at once.
+        handle_signals: SIGINT and SIGTERM shut the node down; `await db.closed()` waits for it.
+        form_without: configured voters that a new cluster forms without.
+        overrides: config keys that win over `source`.
+
+    Returns: an async context manager that is also awaitable.
+    Raises: ConfigError, DataFolderInUse, StorageError.
+    """
+    if isinstance(source, NodeConfig):
+        config = source.with_overrides(**overrides) if overrides else source
+    elif isinstance(source, Mapping):
+        config = NodeConfig.from_mapping({**source, **overrides})
+    elif isinstance(source, str | Path):
+        config = NodeConfig.from_mapping({"data_dir": str(source), **overrides})
+    else:
+        raise ConfigError(f"cannot open a {type(source).__name__}", hint="give a path, a NodeConfig or a mapping")
+    return Opening(config, wait, handle_signals, tuple(form_without))
+

@@ -1,0 +1,176 @@
+"""What a node keeps on its disk, opened in order: folder, metadata, log, database; and what they say together.
+
+Part of the composition root: it connects the log store and the state machine, and decides only what their joint state
+means for a start. Invariant: what a node says about itself afterwards is durable before it is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from hiqlite import observe
+from hiqlite._accel.records import header
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Identity, Membership, Restored
+from hiqlite.errors import ConfigError, LogCorruption
+from hiqlite.logstore.folder import DataFolder, make_durable_folder
+from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.recovery import Recovered
+from hiqlite.logstore.wal import WalLog
+from hiqlite.statemachine.audit import PROTECTED
+from hiqlite.statemachine.connection import ConnectionSettings, open_inspector
+from hiqlite.statemachine.inspector import Inspector
+from hiqlite.statemachine.reader import Reader, ReaderSettings
+from hiqlite.statemachine.writer import Writer, WriterSettings
+
+DB = 0
+INCARNATION_BITS = 63
+log = observe.logger("node")
+
+
+class Storage:
+    """Everything of one node that lies on its disk; made by `open`, ended by `close`."""
+
+    meta: Meta
+    identity: Identity
+    log: WalLog
+    recovered: Recovered
+    writer: Writer
+    reader: Reader
+    inspector: Inspector
+
+    def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.newest_group_time_ns = 0
+        self._loop = loop
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Storage:
+        """Open or create the data folder of `config`.
+
+        Raises:
+            DataFolderInUse, ConfigError (the folder belongs to another node), StorageError and its kinds.
+        """
+        storage = cls(config, loop)
+        try:
+            await storage._open()
+        except BaseException:
+            await storage.close()
+            raise
+        return storage
+
+    async def _open(self) -> None:
+        config = self.config
+        folder = DataFolder(config.data_path)
+        self._stack.callback(folder.close)
+        self.meta = Meta.open(folder.meta)
+        self._stack.callback(self.meta.close)
+        self._identify()
+        self.log, self.recovered = WalLog.open(
+            folder.log(DB),
+            self.meta,
+            group=DB,
+            identity=self.identity,
+            segment_bytes=config.wal_size,
+            log_sync=config.log_sync,
+            loop=self._loop,
+        )
+        self._stack.push_async_callback(self.log.close)
+        if not self.recovered.whole:
+            raise LogCorruption(
+                f"the log in {folder.log(DB)} lost what had been synced: {self.recovered.corrupt or 'segments'}",
+                hint="restore this node's folder, or remove it to start this node empty",
+            )
+        self._open_database(folder)
+        if self.recovered.last_index > self.recovered.base_index:
+            _, record = await self.log.read(self.recovered.last_index, 1)
+            self.newest_group_time_ns = header(record, 0).group_time_ns
+
+    def _identify(self) -> None:
+        """The folder's node id and incarnation; both are made durable by the first start."""
+        known = self.meta.node_id
+        if known is None:
+            self.meta.set_node_id(self.config.node_id)
+        elif known != self.config.node_id:
+            raise ConfigError(
+                f"the data folder {self.config.data_path} belongs to node {known}, this is node {self.config.node_id}",
+                hint="check data_dir and node_id",
+            )
+        incarnation = self.meta.incarnation(DB)
+        if incarnation is None:
+            incarnation = secrets.randbits(INCARNATION_BITS) | 1
+            self.meta.set_incarnation(DB, incarnation)
+        self.identity = Identity(self.config.node_id, incarnation)
+
+    def _open_database(self, folder: DataFolder) -> None:
+        config = self.config
+        generation = self.meta.generation(DB)
+        if generation is None:
+            generation = secrets.token_hex(8)
+            make_durable_folder(folder.databases)
+            make_durable_folder(folder.databases / generation)
+            self.meta.set_generation(DB, generation)
+        # A generation whose folder was lost comes back empty: the log is replayed from its beginning.
+        make_durable_folder(folder.databases)
+        make_durable_folder(folder.databases / generation)
+        path: Path = folder.databases / generation / config.filename_db
+        connection = ConnectionSettings(
+            shared_access=config.db_shared_access,
+            max_entry_bytes=config.max_entry_size,
+            statement_cache=config.prepared_statement_cache_capacity,
+        )
+        self._stack.enter_context(PROTECTED.protect(path))
+        self.writer = Writer.open(
+            path,
+            WriterSettings(
+                connection=connection, apply_thread=config.apply_thread, cpu_affinity=config.cpu_affinity
+            ),
+            self._loop,
+        )
+        self._stack.push_async_callback(self.writer.close)
+        settings = ReaderSettings(
+            connection=connection,
+            threads=config.read_pool_size,
+            statement_cache=config.prepared_statement_cache_capacity,
+        )
+        self.reader = Reader.open(path, settings, self._loop)
+        self._stack.push_async_callback(self.reader.close)
+        inspecting = open_inspector(path, connection)
+        self._stack.callback(inspecting.close)
+        self.inspector = Inspector(inspecting, config.prepared_statement_cache_capacity)
+
+    def membership(self) -> Membership | None:
+        """The membership in force, as far as this node knows; None while it has not formed or joined."""
+        known = self.meta.membership(DB)
+        if known is not None:
+            return known
+        recorded = self.meta.recorded_set
+        return None if recorded is None else Membership(0, recorded)
+
+    def restored(self, membership: Membership) -> Restored:
+        """What the engine starts from."""
+        found = self.recovered
+        return Restored(
+            term=found.term,
+            vote=found.vote,
+            membership=membership,
+            runs=found.runs,
+            base_index=found.base_index,
+            base_term=found.base_term,
+            applied_index=self.writer.applied_index,
+            applied_term=self.writer.applied_term,
+            io_sequence=found.io_sequence,
+            faulty=found.faulty,
+        )
+
+    def chance(self) -> int:
+        """A seed for the engine's timeouts, different on every start."""
+        return random.SystemRandom().getrandbits(48)
+
+    async def close(self) -> None:
+        await self._stack.aclose()

@@ -1,0 +1,109 @@
+"""Feeds committed entries to the state machine, in order, from memory or from the log, bounded in bytes.
+
+Knows indexes and bytes. Invariant: `submitted` only grows, by ranges without gaps, and never passes what the engine
+has released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from hiqlite._accel.records import slice_records
+from hiqlite.engine.ports import LogStore, Run, StateMachine
+from hiqlite.errors import StorageError
+
+from .window import Window
+
+# Bytes handed over as one submission; the state machine cuts its transactions itself.
+SUBMIT_BYTES = 1 << 20
+
+
+class Applier:
+    """One state machine's feed.
+
+    Args:
+        queue_bytes_max: what may wait in the state machine before this feed pauses.
+        fail: told once when the state machine or a read of the log failed.
+    """
+
+    def __init__(
+        self,
+        machine: StateMachine,
+        log_store: LogStore,
+        window: Window,
+        queue_bytes_max: int,
+        loop: asyncio.AbstractEventLoop,
+        fail: Callable[[StorageError], None],
+    ) -> None:
+        self._machine = machine
+        self._log_store = log_store
+        self._window = window
+        self._queue_bytes_max = queue_bytes_max
+        self._loop = loop
+        self._fail = fail
+        self._target = machine.applied_index
+        self._answers = False
+        self._term_at: Callable[[int], int] = lambda index: 0
+        self._replay: asyncio.Task[None] | None = None
+        self.submitted = machine.applied_index
+        self.applied_index = machine.applied_index
+
+    def begin(self, term_at: Callable[[int], int]) -> None:
+        """The engine is there: `term_at` tells the term of an index of its log."""
+        self._term_at = term_at
+
+    def commit(self, index: int, *, answers: bool) -> None:
+        """Everything up to `index` is committed and written here."""
+        if index > self._target:
+            self._target = index
+        self._answers = answers
+        self._feed()
+
+    def take(self) -> list[Run]:
+        """Runs that were applied since the last call; feeds on."""
+        runs = self._machine.take()
+        if runs:
+            self.applied_index = runs[-1].last
+        failure = self._machine.failure
+        if failure is not None:
+            self._fail(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
+            return runs
+        self._feed()
+        return runs
+
+    async def close(self) -> None:
+        if self._replay is not None:
+            self._replay.cancel()
+            await asyncio.gather(self._replay, return_exceptions=True)
+
+    def _feed(self) -> None:
+        while self._replay is None and self.submitted < self._target:
+            if self._machine.queued_bytes > self._queue_bytes_max:
+                return  # the next `take` feeds on
+            first = self.submitted + 1
+            if not self._window.covers(first):
+                self._replay = self._loop.create_task(self._read_log())
+                return
+            last = min(self._window.last_within(first, SUBMIT_BYTES), self._target)
+            self._submit(first, last, self._window.pieces(first, last))
+
+    def _submit(self, first: int, last: int, pieces: list[bytes]) -> None:
+        self._machine.submit(first, last, self._term_at(last), pieces, self._answers)
+        self.submitted = last
+
+    async def _read_log(self) -> None:
+        """Entries that are no longer in memory: after a start, or when the window was evicted under load."""
+        try:
+            first = self.submitted + 1
+            last, records = await self._log_store.read(first, SUBMIT_BYTES)
+            if last > self._target:
+                records = slice_records(records, first, first, self._target)
+                last = self._target
+            self._submit(first, last, [records])
+        except StorageError as error:
+            self._fail(error)
+            return
+        finally:
+            self._replay = None
+        self._feed()

@@ -1,0 +1,246 @@
+"""Writes on their way to the leader, and the leader's side of them.
+
+A follower's writes of one loop turn travel in one frame and come back in one frame; the follower resolves them once it
+has applied the entry itself. Knows records as bytes; must not know SQL. Invariant: a write that was sent is never sent
+again unless the leader has said that it did not apply it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+import msgpack
+
+from hiqlite._accel.batch import Op
+from hiqlite.errors import (
+    HiqliteError,
+    LeadershipLost,
+    NoLeader,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    RequestTimeout,
+    from_wire,
+)
+
+# docs/formats.md section 5, frames `forward` and `forward_reply`.
+FORWARD = struct.Struct("<QII")  # request number, timeout in ms, zero; a record follows
+REPLY = struct.Struct("<QQII")  # request number, log index, size, status; bytes padded to 8 follow
+ANSWERED, REFUSED = 0, 1
+RECORD_LENGTH = struct.Struct("<I")
+RECORD_HEADER_BYTES = 64
+
+
+class Waiting(Protocol):
+    """What stands for a caller: an `Op` of this process, or a write that came from a peer."""
+
+    def answer(self, answer: bytes, log_index: int) -> None: ...
+    def set_exception(self, error: BaseException) -> None: ...
+
+
+class Forwarder:
+    """This node's own writes while another node leads.
+
+    Args:
+        send: hands one frame's body to the leader; False when it cannot be sent now.
+        when_applied: calls back once this node has applied an index.
+        queue_bytes_max: limit of what waits for a leader or for an answer.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        send: Callable[[int, bytes], bool],
+        when_applied: Callable[[int, Callable[[], None]], None],
+        queue_bytes_max: int,
+    ) -> None:
+        self._loop = loop
+        self._send = send
+        self._when_applied = when_applied
+        self._queue_bytes_max = queue_bytes_max
+        self._queue: list[tuple[bytes, Op]] = []
+        self._sent: dict[int, tuple[bytes, Op]] = {}
+        self._number = 0
+        self._sent_to = 0
+        self.waiting_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._sent)
+
+    def put(self, record: bytes, op: Op) -> None:
+        """Queue a write for the leader of the moment; `flush` sends it."""
+        if self.waiting_bytes + len(record) > self._queue_bytes_max:
+            raise Overloaded("too many bytes of writes wait for the leader", hint="slow down, or raise the limit")
+        self.waiting_bytes += len(record)
+        self._queue.append((record, op))
+
+    def take_queued(self) -> list[tuple[bytes, Op]]:
+        """What was never sent: this node leads now and proposes it itself."""
+        queued, self._queue = self._queue, []
+        self.waiting_bytes -= sum(len(record) for record, _ in queued)
+        return queued
+
+    def flush(self, leader_id: int, now_ns: int) -> None:
+        """Send all that is queued to the leader, in order, as one frame."""
+        if not self._queue:
+            return
+        parts: list[bytes] = []
+        batch = [(record, op) for record, op in self._queue if not op.done()]
+        self.waiting_bytes -= sum(len(record) for record, op in self._queue if op.done())
+        first = self._number + 1
+        for record, op in batch:
+            self._number += 1
+            remaining_ms = max(1, (op.deadline_ns - now_ns) // 1_000_000) if op.deadline_ns else 0
+            parts.append(FORWARD.pack(self._number, min(remaining_ms, 0xFFFFFFFF), 0))
+            parts.append(record)
+        self._queue = batch
+        if not batch or not self._send(leader_id, b"".join(parts)):
+            return
+        self._queue = []
+        self._sent_to = leader_id
+        self._sent.update(enumerate(batch, first))
+
+    def replied(self, peer_id: int, body: bytes) -> None:
+        """Answers of the leader. Raises ProtocolError on a malformed body."""
+        offset, size = 0, len(body)
+        retry: list[tuple[bytes, Op]] = []
+        while offset < size:
+            if size - offset < REPLY.size:
+                raise ProtocolError("forward_reply is cut short")
+            number, index, length, status = REPLY.unpack_from(body, offset)
+            offset += REPLY.size
+            if size - offset < length:
+                raise ProtocolError("forward_reply is cut short")
+            data = body[offset : offset + length]
+            offset += length + (-length % 8)
+            entry = self._sent.pop(number, None)
+            if entry is None:
+                continue
+            record, op = entry
+            if status == REFUSED:
+                error = from_wire(msgpack.unpackb(data))
+                if isinstance(error, NotLeader) and error.outcome == "not_applied":
+                    retry.append(entry)
+                    continue
+                self.waiting_bytes -= len(record)
+                op.set_exception(error)
+            else:
+                self.waiting_bytes -= len(record)
+                self._when_applied(index, Resolve(op, data, index))
+        self._queue[:0] = retry
+
+    def lost(self, peer_id: int) -> None:
+        """The link to the leader broke: nobody knows what became of the writes under way."""
+        if peer_id != self._sent_to or not self._sent:
+            return
+        sent, self._sent = self._sent, {}
+        for record, op in sent.values():
+            self.waiting_bytes -= len(record)
+            op.set_exception(LeadershipLost("the leader was lost before it answered", outcome="unknown"))
+
+    def expire(self, now_ns: int) -> None:
+        """Give up on writes whose deadline has passed."""
+        kept: list[tuple[bytes, Op]] = []
+        for record, op in self._queue:
+            if 0 < op.deadline_ns <= now_ns or op.done():
+                self.waiting_bytes -= len(record)
+                op.set_exception(NoLeader("no leader was known in time", outcome="not_applied"))
+            else:
+                kept.append((record, op))
+        self._queue = kept
+        late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
+        for number in late:
+            record, op = self._sent.pop(number)
+            self.waiting_bytes -= len(record)
+            op.set_exception(RequestTimeout("the leader did not answer in time", outcome="unknown"))
+
+    def fail(self, error: HiqliteError) -> None:
+        """This node stops: what was queued is not applied, what was sent is unknown."""
+        for _, op in self._queue:
+            op.set_exception(type(error)(error.message, hint=error.hint, outcome="not_applied"))
+        for _, op in self._sent.values():
+            op.set_exception(type(error)(error.message, hint=error.hint, outcome="unknown"))
+        self._queue, self._sent, self.waiting_bytes = [], {}, 0
+
+
+class Resolve:
+    """Resolves an op with the leader's answer, once this node has applied the entry."""
+
+    __slots__ = ("_answer", "_index", "_op")
+
+    def __init__(self, op: Op, answer: bytes, index: int) -> None:
+        self._op = op
+        self._answer = answer
+        self._index = index
+
+    def __call__(self) -> None:
+        self._op.answer(self._answer, self._index)
+
+
+class ForwardedWrite:
+    """A peer's write in this leader's log; its answer goes back with the others of the turn."""
+
+    __slots__ = ("_done", "_number", "_peer_id", "_replies", "deadline_ns")
+
+    def __init__(self, replies: Replies, peer_id: int, number: int) -> None:
+        self._replies = replies
+        self._peer_id = peer_id
+        self._number = number
+        self._done = False
+        self.deadline_ns = 0
+
+    def answer(self, answer: bytes, log_index: int) -> None:
+        if not self._done:
+            self._done = True
+            self._replies.add(self._peer_id, self._number, log_index, ANSWERED, answer)
+
+    def set_exception(self, error: BaseException) -> None:
+        if self._done:
+            return
+        self._done = True
+        wire = error if isinstance(error, HiqliteError) else HiqliteError(str(error), outcome="unknown")
+        self._replies.add(self._peer_id, self._number, 0, REFUSED, msgpack.packb(wire.to_wire()))
+
+
+class Replies:
+    """Answers to peers, collected over one turn of the loop and sent as one frame per peer."""
+
+    def __init__(self, send: Callable[[int, bytes], bool], loop: asyncio.AbstractEventLoop) -> None:
+        self._send = send
+        self._loop = loop
+        self._parts: dict[int, list[bytes]] = {}
+
+    def add(self, peer_id: int, number: int, log_index: int, status: int, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        parts = self._parts.setdefault(peer_id, [])
+        parts.append(REPLY.pack(number, log_index, len(data), status))
+        parts.append(data + bytes(-len(data) % 8))
+
+    def flush(self) -> None:
+        if self._parts:
+            waiting, self._parts = self._parts, {}
+            for peer_id, parts in waiting.items():
+                # A reply that cannot be sent is lost with its link; the peer then reports "unknown".
+                self._send(peer_id, b"".join(parts))
+
+
+def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:
+    """The writes of one `forward` frame: (request number, timeout in ms, record). Raises ProtocolError."""
+    found: list[tuple[int, int, bytes]] = []
+    offset, size = 0, len(body)
+    while offset < size:
+        if size - offset < FORWARD.size + RECORD_HEADER_BYTES:
+            raise ProtocolError("forward is cut short")
+        number, timeout_ms, _ = FORWARD.unpack_from(body, offset)
+        offset += FORWARD.size
+        (length,) = RECORD_LENGTH.unpack_from(body, offset)
+        if length < RECORD_HEADER_BYTES or length % 8 or size - offset < length:
+            raise ProtocolError("forward carries a malformed record")
+        found.append((number, timeout_ms, body[offset : offset + length]))
+        offset += length
+    return found

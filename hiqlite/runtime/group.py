@@ -1,0 +1,435 @@
+"""One Raft instance of a node: turns the crank of the engine, once per loop turn.
+
+Sees the ports of `engine/ports.py` only. It moves ranges of entries between the proposals, the window, the log, the
+peers and the state machine, in the order that `Ready` gives. Must not know: SQL, apsw, LMDB, sockets.
+Invariant: an entry is handed to the state machine once, in order, and only after the engine said it is committed and
+written here; a write of this node is resolved once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from hiqlite import observe
+from hiqlite._accel.batch import Op
+from hiqlite._accel.records import encode_record, header, slice_records
+from hiqlite.clock import Clock
+from hiqlite.config import RaftSettings
+from hiqlite.engine.model import Append, AppendKind, AppendRequest, Identity, Message, Ready, Role
+from hiqlite.engine.ports import LogStore, StateMachine
+from hiqlite.engine.raft import Raft
+from hiqlite.errors import (
+    HiqliteError,
+    LeadershipLost,
+    StorageError,
+)
+
+from .applier import Applier
+from .group_time import GroupTime
+from .metrics import GroupMetrics
+from .proposals import Proposals
+from .waiting import AppliedWaiters
+from .window import Window
+
+KIND_ENTRY = 1
+ENTRY_NOOP = 8
+log = observe.logger("runtime")
+
+
+class Links(Protocol):
+    """What the group needs of the transport, bound to this group's number by the node."""
+
+    def send(self, peer_id: int, message: Message, body: bytes | None) -> bool: ...
+    def send_forward(self, peer_id: int, body: bytes) -> bool: ...
+
+
+class Group:
+    """The engine of one group with everything it drives.
+
+    Args:
+        on_change: called after the role, term or leader changed.
+        on_failure: called once when this node can no longer take part (log or state machine failed).
+    """
+
+    engine: Raft
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        settings: RaftSettings,
+        log_store: LogStore,
+        machine: StateMachine,
+        links: Links,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        group_time: GroupTime,
+        on_change: Callable[[], None],
+        on_failure: Callable[[StorageError], None],
+    ) -> None:
+        self.started = False
+        self.identity = identity
+        self.settings = settings
+        self.log_store = log_store
+        self.machine = machine
+        self.links = links
+        self.clock = clock
+        self.group_time = group_time
+        self.window = Window(settings.memory_window_bytes)
+        self.waiters = AppliedWaiters()
+        self.applier = Applier(machine, log_store, self.window, settings.apply_queue_bytes, loop, self.fail)
+        self.proposals = Proposals(
+            settings, loop, send_forward=links.send_forward, when_applied=self.when_applied, wake=self._schedule
+        )
+        self.failure: HiqliteError | None = None
+        self._loop = loop
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._random = random.SystemRandom()
+        self._received: tuple[int, bytes] | None = None  # first index and bytes of the append being stepped
+        self._fetched: dict[tuple[int, int, int], bytes] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self.before_deadline: Callable[[], bool] = lambda: True
+        self._connected: dict[int, int] = {}  # peer -> epoch of its links
+
+    # -- life
+
+    def start(self, engine: Raft) -> None:
+        """Begin to turn `engine`, now that this node's membership is known. Nothing of the log is in memory yet."""
+        self.engine = engine
+        self.applier.begin(engine.term_at)
+        now_ns = self.clock.monotonic_ns()
+        for peer_id, epoch in self._connected.items():
+            engine.peer_connected(peer_id, epoch, now_ns)
+        engine.window_starts_at(engine.last_index + 1)
+        self.started = True
+        self.log_store.on_progress(self.pump)
+        self.machine.on_progress(self._machine_progress)
+        self.pump()
+
+    async def close(self, error: HiqliteError) -> None:
+        """Stop turning; every waiting caller gets `error` with what is known of its write."""
+        self.failure = self.failure or error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail_waiting(error)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.applier.close()
+
+    def fail(self, error: StorageError) -> None:
+        """This node's disk or state machine broke: it stops taking part, and says so."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        log.error("group stops: %s", error)
+        if self.started:
+            self.engine.step_down(self.clock.monotonic_ns(), str(error))
+        self._fail_waiting(error)
+        self._on_failure(error)
+
+    def _fail_waiting(self, error: HiqliteError) -> None:
+        self.proposals.fail(error)
+        for future in self._reads.values():
+            if not future.done():
+                future.set_exception(error)
+        self._reads.clear()
+
+    # -- writes
+
+    @property
+    def leads(self) -> bool:
+        return self.started and self.engine.role == Role.LEADER
+
+    def leader_known(self) -> bool:
+        """Whether writes can go somewhere now: here once the own term is open, else to a known leader."""
+        return self.started and self.engine.leader_id != 0
+
+    def write(self, record: bytes, op: Op) -> None:
+        """A complete record of this process, proposed here or through the leader."""
+        if self.leads:
+            self.proposals.put(record, op)
+        else:
+            self.proposals.forward(record, op)
+
+    def when_applied(self, index: int, callback: Callable[[], None]) -> None:
+        """Run `callback` once this node has applied `index`; at once if it has."""
+        if index <= self.applier.applied_index:
+            callback()
+        else:
+            self.waiters.add(index, callback)
+
+    # -- reads
+
+    def read_index(self) -> asyncio.Future[int]:
+        """A quorum round of this leader. Resolves with the index that a linearizable read must have applied."""
+        future: asyncio.Future[int] = self._loop.create_future()
+        token = 0 if self.failure is not None or not self.started else self.engine.read()
+        if token == 0:
+            future.set_exception(LeadershipLost("this node does not lead", outcome=None))
+        else:
+            self._reads[token] = future
+            self._schedule()
+        return future
+
+    # -- events of the world
+
+    def receive(self, message: Message, body: bytes | None) -> None:
+        """One message of a peer. An append is absorbed at once, while its bytes are at hand."""
+        if self.failure is not None or not self.started:
+            return
+        now_ns = self.clock.monotonic_ns()
+        if isinstance(message, AppendRequest) and body:
+            self._received = (message.previous_index + 1, body)
+            self.engine.receive(message, now_ns)
+            self._turn(now_ns)
+            self._received = None
+        else:
+            self.engine.receive(message, now_ns)
+
+    def connected(self, peer_id: int, epoch: int) -> None:
+        self._connected[peer_id] = epoch
+        if self.started:
+            self.engine.peer_connected(peer_id, epoch, self.clock.monotonic_ns())
+            self._schedule()
+
+    def lost(self, peer_id: int, refused: bool) -> None:
+        self._connected.pop(peer_id, None)
+        self.proposals.forwarder.lost(peer_id)
+        if self.started:
+            self.engine.peer_lost(peer_id, refused, self.clock.monotonic_ns())
+            self._schedule()
+
+    def forward_replied(self, peer_id: int, body: bytes) -> None:
+        """Answers of the leader to writes of this node."""
+        self.proposals.forwarder.replied(peer_id, body)
+        self._schedule()
+
+    # -- the crank
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Everything that one turn has to do. Called from loop callbacks only."""
+        self._scheduled = False
+        if self.failure is not None or self._pumping or not self.started:
+            return
+        self._pumping = True
+        try:
+            now_ns = self.clock.monotonic_ns()
+            if self.log_store.failure is not None:
+                reason = f"the log failed: {self.log_store.failure}"
+                self.fail(StorageError(reason, hint="check the disk, then restart"))
+                return
+            self.engine.log_progress(self.log_store.written, self.log_store.synced, now_ns)
+            self._propose(now_ns)
+            self._turn(now_ns)
+            self._arm(now_ns)
+        finally:
+            self._pumping = False
+
+    def _propose(self, now_ns: int) -> None:
+        if not self.proposals.buffer:
+            return
+        if not self.leads:
+            self.proposals.follow()
+            return
+        for batch in self.proposals.batches():
+            first = self.engine.propose(batch.count, batch.size_bytes, now_ns)
+            if first == 0:
+                return
+            self.proposals.proposed(batch, first)
+            records = batch.seal(
+                self.engine.term,
+                first,
+                self.group_time.read(now_ns),
+                self.clock.wall_ns(),
+                self._random.getrandbits(64),
+            )
+            self.window.add(first, first + batch.count - 1, records)
+
+    def _turn(self, now_ns: int) -> None:
+        """Until the engine asks for nothing more."""
+        while self.engine.has_ready() and self.failure is None:
+            self._handle(self.engine.ready(), now_ns)
+        forwarder = self.proposals.forwarder
+        if len(forwarder) and self.engine.leader_id and not self.leads:
+            forwarder.flush(self.engine.leader_id, now_ns)
+
+    def _handle(self, ready: Ready, now_ns: int) -> None:
+        """Carry out what the engine asks for, in the order in which `Ready` lists it."""
+        if ready.fatal:
+            self.fail(StorageError(ready.fatal, outcome=None))
+            return
+        if ready.role_changed:
+            self._role_changed(now_ns)
+        if ready.hard_state is not None:
+            state = ready.hard_state
+            self.log_store.hard_state(state.io_sequence, state.term, state.vote)
+        if ready.truncate is not None:
+            self._truncate(ready.truncate.io_sequence, ready.truncate.last_kept)
+        for append in ready.appends:
+            self._append(append, now_ns)
+        for item in ready.sends:
+            message = item.message
+            body = None
+            if isinstance(message, AppendRequest) and message.last_index > message.previous_index:
+                body = self._body(item.peer_id, message)
+            self.links.send(item.peer_id, message, body)
+        for fetch in ready.fetches:
+            self._fetch(fetch.peer_id, fetch.first, fetch.size_max)
+        if ready.apply is not None:
+            self.applier.commit(ready.apply[1], answers=len(self.proposals.pending) > 0)
+        for confirmed in ready.reads:
+            future = self._reads.pop(confirmed.token, None)
+            if future is not None and not future.done():
+                future.set_result(confirmed.read_index)
+        for token in ready.failed_reads:
+            future = self._reads.pop(token, None)
+            if future is not None and not future.done():
+                future.set_exception(LeadershipLost("leadership was lost before the read was confirmed", outcome=None))
+
+    def _append(self, append: Append, now_ns: int) -> None:
+        first, last = append.first, append.last
+        if append.kind == AppendKind.NOOP:
+            records = encode_record(
+                KIND_ENTRY,
+                ENTRY_NOOP,
+                b"",
+                term=append.term,
+                index=first,
+                group_time_ns=self.group_time.read(now_ns),
+                wall_time_ns=self.clock.wall_ns(),
+                seed=self._random.getrandbits(64),
+            )
+            self.window.add(first, last, records)
+        elif append.kind == AppendKind.RECEIVED:
+            assert self._received is not None, "an append without its message"
+            body_first, body = self._received
+            records = body if first == body_first else slice_records(body, body_first, first, last)
+            self.window.add(first, last, records)
+        else:
+            records = self.window.records(first, last)
+        self.log_store.append(append.io_sequence, first, last, records)
+
+    def _truncate(self, io_sequence: int, last_kept: int) -> None:
+        self.window.truncate(last_kept)
+        self.log_store.truncate(io_sequence, last_kept)
+        self.proposals.truncated(last_kept)
+
+    def _body(self, peer_id: int, message: AppendRequest) -> bytes:
+        first, last = message.previous_index + 1, message.last_index
+        fetched = self._fetched.pop((peer_id, first, last), None)
+        return fetched if fetched is not None else self.window.records(first, last)
+
+    def _role_changed(self, now_ns: int) -> None:
+        """Role, term or leader changed; runs before anything that follows from it is sent (consensus.md rule 17)."""
+        self._on_change()
+        if self.leads:
+            self.newest_group_time()
+            self.group_time.elected(now_ns)
+            self.proposals.lead()
+            self._schedule()
+
+    def _fetch(self, peer_id: int, first: int, size_max: int) -> None:
+        """Older entries for a lagging follower: from memory at once, else read by the log's own thread."""
+        if self.window.covers(first):
+            last = self.window.last_within(first, size_max)
+            self._fetched_now(peer_id, first, last, self.window.records(first, last))
+        else:
+            self._spawn(self._fetch_from_log(peer_id, first, size_max))
+
+    def _fetched_now(self, peer_id: int, first: int, last: int, records: bytes) -> None:
+        self._fetched[(peer_id, first, last)] = records
+        self.engine.entries_fetched(peer_id, first, last, len(records), self.clock.monotonic_ns())
+
+    async def _fetch_from_log(self, peer_id: int, first: int, size_max: int) -> None:
+        try:
+            last, records = await self.log_store.read(first, size_max)
+        except StorageError as error:
+            log.warning("entries from %d for node %d cannot be read: %s", first, peer_id, error)
+            self.engine.entries_fetched(peer_id, first, first - 1, 0, self.clock.monotonic_ns())
+            return
+        if self.failure is None:
+            self._fetched_now(peer_id, first, last, records)
+            self.pump()
+            # The engine may have changed its mind meanwhile (a truncation, a lost link): nothing is kept for later.
+            self._fetched.pop((peer_id, first, last), None)
+
+    # -- progress of the state machine, and time
+
+    def _machine_progress(self) -> None:
+        runs = self.applier.take()
+        if runs:
+            self.engine.applied(self.applier.applied_index)
+        # The last act of the turn: waiters run now, and what they write next goes out with the pump below.
+        for run in runs:
+            self.proposals.applied(run)
+        self.waiters.reached(self.applier.applied_index)
+        if self.window.evict(self.applier.applied_index):
+            self.engine.window_starts_at(self.window.first_index)
+        self.pump()
+
+    def _arm(self, now_ns: int) -> None:
+        deadline_ns = self.engine.next_deadline()
+        if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + (deadline_ns - now_ns) / 1e9:
+                return
+            self._timer.cancel()
+        delay = max(0.0, (deadline_ns - now_ns) / 1e9)
+        self._timer = self._loop.call_at(self._loop.time() + delay, self._deadline)
+
+    def _deadline(self) -> None:
+        self._timer = None
+        if self.failure is not None:
+            return
+        if not self.before_deadline():
+            # The loop was stuck: first take in what the network brought meanwhile, then judge.
+            self._timer = self._loop.call_at(self._loop.time(), self._deadline)
+            return
+        self.engine.tick(self.clock.monotonic_ns())
+        self.pump()
+
+    def metrics(self, node_id: int, counters: dict[str, float]) -> GroupMetrics:
+        """A look at the engine and its queues."""
+        if not self.started:
+            return GroupMetrics(node_id, "forming", 0, 0, 0, 0, 0, self.applier.applied_index, (), ())
+        engine, membership = self.engine, self.engine.membership
+        return GroupMetrics(
+            id=node_id,
+            role=Role(engine.role).name.lower(),
+            term=engine.term,
+            leader_id=engine.leader_id,
+            first_index=1,
+            last_log_index=engine.last_index,
+            commit_index=engine.commit_index,
+            applied_index=self.applier.applied_index,
+            members=tuple(one.id for one in membership.voters),
+            learners=tuple(one.id for one in membership.learners),
+            queued_bytes=self.proposals.buffer.queued_bytes,
+            counters=counters,
+        )
+
+    def newest_group_time(self) -> int:
+        """Group time of the newest entry in memory, noted before an election needs it."""
+        if self.window.last_index:
+            record = self.window.records(self.window.last_index, self.window.last_index)
+            self.group_time.saw(header(record, 0).group_time_ns)
+        return self.group_time.newest_seen_ns
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]  # any coroutine of ours
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

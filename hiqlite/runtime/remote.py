@@ -1,0 +1,74 @@
+"""What peers ask of this node's group: to propose their writes, and to confirm a read.
+
+Knows records as bytes; what may be proposed is told by a checker given from outside. Invariant: every forwarded write
+is answered once, with its answer or with an error that says what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hiqlite.errors import ClusterError, HiqliteError, NotLeader, ProtocolError, TransportError, UsageError
+
+from .forwarding import ForwardedWrite, Replies, split_forward
+from .group import Group
+
+KIND_AT, ENTRY_KIND_AT = 5, 6  # offsets in a record, docs/formats.md section 2
+ENTRY, COMMAND, MIGRATION = 1, 1, 5
+
+
+class Requests(Protocol):
+    def send_forward_reply(self, peer_id: int, body: bytes) -> bool: ...
+    async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any: ...
+
+
+class RemoteWrites:
+    """The leader's side of forwarding.
+
+    Args:
+        check: the leader's look at a command before it is proposed; raises what the caller is to see.
+    """
+
+    def __init__(
+        self, group: Group, check: Callable[[bytes], object], network: Requests, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._group = group
+        self._check = check
+        self._replies = Replies(network.send_forward_reply, loop)
+
+    def received(self, peer_id: int, body: bytes) -> None:
+        """One frame of writes; the link is closed when it is malformed (ProtocolError)."""
+        for number, _timeout_ms, record in split_forward(body):
+            write = ForwardedWrite(self._replies, peer_id, number)
+            if record[KIND_AT] != ENTRY or record[ENTRY_KIND_AT] not in (COMMAND, MIGRATION):
+                raise ProtocolError("a peer forwarded something that is no write")
+            if not self._group.leads:
+                leader_id = self._group.engine.leader_id if self._group.started else 0
+                write.set_exception(NotLeader("this node does not lead", leader_id=leader_id or None))
+                continue
+            try:
+                self._check(record)
+                self._group.proposals.put(record, write)
+            except HiqliteError as error:
+                write.set_exception(error)
+
+    async def read_index(self, peer_id: int, payload: object) -> int:
+        """A follower's linearizable reads: the index they have to wait for."""
+        return await self._group.read_index()
+
+
+async def read_index_of(group: Group, network: Requests | None, timeout_s: float) -> int | None:
+    """The read index from whoever leads now; None when nobody does or leadership moved: ask again."""
+    try:
+        if group.leads:
+            return await group.read_index()
+        if network is not None and group.started and group.engine.leader_id:
+            index = await network.request(group.engine.leader_id, "read_index", None, timeout_s)
+            if not isinstance(index, int) or index < 0:
+                raise UsageError("the leader's read index is no index")
+            return index
+    except (ClusterError, TransportError):
+        return None
+    return None

@@ -1,0 +1,90 @@
+"""Who waits for what on this node: for an applied index, or for the answer of the next quorum round.
+
+Knows integers and futures only. Invariant: every future handed out is resolved once, by progress, failure or close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from hiqlite.errors import HiqliteError
+
+
+class AppliedWaiters:
+    """Callbacks that run once this node has applied an index."""
+
+    __slots__ = ("_heap", "_number")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, index: int, callback: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (index, self._number, callback))
+
+    def reached(self, applied_index: int) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= applied_index:
+            heapq.heappop(heap)[2]()
+
+
+class ReadRound:
+    """Linearizable reads that share one round: those that arrive while one is under way wait for the next.
+
+    Args:
+        ask: starts a round; resolves with the read index, or raises.
+    """
+
+    __slots__ = ("_ask", "_joined", "_loop", "_next", "_task")
+
+    def __init__(self, ask: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._ask = ask
+        self._loop = loop
+        self._next: list[asyncio.Future[int]] = []
+        self._joined: list[asyncio.Future[int]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def join(self) -> asyncio.Future[int]:
+        """A future of the read index of a round that starts after this call."""
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._next.append(future)
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._next:
+                # Everything that became ready in this turn may still join; the round itself starts after that.
+                await asyncio.sleep(0)
+                self._joined, self._next = self._next, []
+                try:
+                    index = await self._ask()
+                except HiqliteError as error:
+                    for future in self._joined:
+                        if not future.done():
+                            future.set_exception(error)
+                else:
+                    for future in self._joined:
+                        if not future.done():
+                            future.set_result(index)
+        finally:
+            self._task = None
+
+    async def close(self, error: HiqliteError) -> None:
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        for future in self._joined + self._next:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # the caller may be gone; a close is no reason for a warning about it
+        self._joined, self._next = [], []

@@ -1,0 +1,59 @@
+"""`hiqlite serve`: one node as a process of its own, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from hiqlite import observe
+from hiqlite.config import NodeConfig
+from hiqlite.node import open as open_node
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config-file", type=Path, help="TOML or env file (default ~/.hiqlite/hiqlite.toml)")
+    parser.add_argument("--node-id", type=int, help="which of the config's nodes this is")
+    parser.add_argument("--data-dir", help="folder of this node's data")
+    parser.add_argument("--log-level", default="info", choices=["trace", "debug", "info", "warning", "error"])
+    parser.add_argument("--log-statements", action="store_true", help="log SQL texts")
+    parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
+
+
+def configured(options: argparse.Namespace) -> NodeConfig:
+    """The config file with the command line above it."""
+    overrides = {
+        "node_id": options.node_id, "data_dir": options.data_dir, "log_statements": options.log_statements or None,
+    }  # fmt: skip
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return NodeConfig.from_file(options.config_file).with_overrides(**given)
+
+
+async def run(config: NodeConfig) -> None:
+    async with open_node(config, handle_signals=True) as db:
+        address = config.address
+        if address is not None:
+            print(f"node {config.node_id} serves raft {address.raft_host}:{address.raft_port}, "
+                  f"api {address.api_host}:{address.api_port}", flush=True)  # fmt: skip
+        await db.closed()
+
+
+def main(options: argparse.Namespace) -> None:
+    import uvloop
+
+    observe.log_to_stderr(options.log_level)
+    if options.die_with_parent:
+        die_with_parent()
+    config = configured(options)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(config))
+
+
+def die_with_parent() -> None:
+    """Linux: the kernel ends this process when the one that started it is gone. Elsewhere nothing happens."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,56 @@
+"""Limits of the transport, in one value.
+
+Knows numbers only. Invariant: every queue, wait and portion of this room is bounded by a field here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FRAME_SLACK_BYTES = 1 << 16  # what a frame may hold beside one entry of the greatest size
+TIMEOUT_MS_MAX = 0xFFFFFFFF  # deadlines travel as u32 milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How much one node's network may hold, and how long it may wait.
+
+    Args:
+        max_entry_bytes: greatest entry; a frame may be that and `FRAME_SLACK_BYTES` long.
+        log_buffer_bytes: unsent bytes per log link; an append over it is dropped (the engine repeats it).
+        control_buffer_bytes: unsent bytes per control link.
+        requests_max: requests per link that wait for an answer, and that are being served.
+        unauthenticated_max: connections in the middle of a handshake; one more evicts the oldest.
+        clients_max: proven connections of the api port.
+        handshake_timeout_s: whole time of a handshake.
+        connect_timeout_s: name look-up and TCP connect of one dial.
+        backoff_min_s, backoff_max_s: pause between dials that fail, doubling, each shortened by a random part.
+        settled_s: a link that lived this long is dialled again without a pause.
+        keepalive_s: idle time before TCP probes.
+        user_timeout_ms: unacknowledged bytes older than this end a link (a dead path is left before TCP would give up).
+        close_timeout_s: how long closing waits for unsent bytes.
+    """
+
+    max_entry_bytes: int = 64 << 20
+    log_buffer_bytes: int = 8 << 20
+    control_buffer_bytes: int = 16 << 20
+    requests_max: int = 1024
+    unauthenticated_max: int = 256
+    clients_max: int = 4096
+    handshake_timeout_s: float = 5.0
+    connect_timeout_s: float = 2.0
+    backoff_min_s: float = 0.02
+    backoff_max_s: float = 0.5
+    settled_s: float = 1.0
+    keepalive_s: int = 5
+    user_timeout_ms: int = 5000
+    close_timeout_s: float = 0.2
+
+    def __post_init__(self) -> None:
+        assert 0 < self.backoff_min_s <= self.backoff_max_s
+        assert min(self.max_entry_bytes, self.log_buffer_bytes, self.control_buffer_bytes) > 0
+        assert min(self.requests_max, self.unauthenticated_max, self.clients_max) > 0
+
+    @property
+    def frame_bytes_max(self) -> int:
+        return self.max_entry_bytes + FRAME_SLACK_BYTES

@@ -1,0 +1,121 @@
+"""The native heartbeat thread: it beats while nothing else runs, hears only authentic beats, and stops when stuck."""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+from hiqlite._accel.beat import FRAME_BYTES, BeatThread, encode_beat
+
+KEY = bytes(range(16))
+
+
+def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "condition not reached in time"
+        select.select([], [], [], 0.005)
+
+
+@pytest.fixture
+def pair():
+    """Two nodes' threads joined by one connection in each direction."""
+    first, second = BeatThread(1, 10, 3000), BeatThread(2, 10, 3000)
+    for sender, receiver, sender_id, receiver_id in ((first, second, 1, 2), (second, first, 2, 1)):
+        left, right = socket.socketpair()
+        sender.add_link(receiver_id, left.detach(), KEY, True)
+        receiver.add_link(sender_id, right.detach(), KEY, False)
+    first.start()
+    second.start()
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_a_leader_is_heard_with_its_term_and_bounds(pair):
+    """What the leader's word says arrives as a stamp at its peer."""
+    first, second = pair
+    first.set_bounds(0, 77, 41, 1234)
+    first.set_word(0, 5, True)
+    eventually(lambda: second.stamps(0))
+    stamp = second.stamps(0)[0]
+    assert (stamp.peer_id, stamp.term, stamp.incarnation, stamp.commit_bound, stamp.group_time_ns) == (1, 5, 77, 41, 1234)
+    assert second.stamps(1) == []
+
+
+def test_a_follower_sends_no_beats(pair):
+    """Only who leads a group beats in it."""
+    first, second = pair
+    first.set_word(0, 5, False)
+    second.set_word(1, 5, True)
+    eventually(lambda: first.stamps(1))
+    assert second.stamps(0) == []
+
+
+def test_beats_go_on_while_python_holds_the_gil(pair):
+    """A busy callback of the user delays no beat."""
+    first, second = pair
+    first.set_word(0, 1, True)
+    eventually(lambda: second.counters["heard"] > 0)
+    before = second.counters["heard"]
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        sum(range(10_000))
+    assert second.counters["heard"] - before >= 10
+
+
+def test_a_stuck_loop_closes_the_gate():
+    """Without a tick of the loop for the stall time no beat leaves; a tick opens the gate again."""
+    left, right = socket.socketpair()
+    thread = BeatThread(1, 5, 50)
+    thread.add_link(2, left.detach(), KEY, True)
+    thread.set_word(0, 1, True)
+    thread.start()
+    eventually(lambda: thread.counters["gated"] > 0)
+    sent = thread.counters["sent"]
+    thread.tick()
+    eventually(lambda: thread.counters["sent"] > sent)
+    thread.tick(1)  # work has been waiting for the log since the machine booted
+    gated = thread.counters["gated"]
+    eventually(lambda: thread.counters["gated"] > gated)
+    thread.close()
+    right.close()
+
+
+@pytest.mark.parametrize("change", ["tag", "counter", "sender", "magic"])
+def test_a_beat_that_is_not_authentic_ends_the_link(change):
+    """A forged, replayed or foreign beat is not heard; the link is dropped."""
+    left, right = socket.socketpair()
+    thread = BeatThread(1, 1000, 3000)
+    thread.add_link(2, left.detach(), KEY, False)
+    thread.start()
+    right.sendall(encode_beat(KEY, 0, True, 2, 9, 3, 1, 0, 0))
+    eventually(lambda: thread.stamps(0))
+    good = encode_beat(KEY, 0, True, 2, 9, 4, 2, 0, 0)
+    bad = {
+        "tag": good[:-1] + bytes([good[-1] ^ 1]),
+        "counter": encode_beat(KEY, 0, True, 2, 9, 4, 1, 0, 0),
+        "sender": encode_beat(KEY, 0, True, 3, 9, 4, 2, 0, 0),
+        "magic": b"X" + good[1:],
+    }[change]
+    assert len(bad) == FRAME_BYTES
+    right.sendall(bad)
+    right.settimeout(5)
+    assert right.recv(1) == b""
+    assert thread.stamps(0)[0].term == 3
+    thread.close()
+    right.close()
+
+
+def test_a_lost_outgoing_link_is_reported_once():
+    """The loop learns which peer it has to dial again."""
+    left, right = socket.socketpair()
+    thread = BeatThread(1, 5, 3000)
+    thread.add_link(2, left.detach(), KEY, True)
+    thread.start()
+    right.close()
+    assert select.select([thread.fileno()], [], [], 5)[0]
+    assert thread.lost() == [2]
+    assert thread.lost() == []
+    thread.close()

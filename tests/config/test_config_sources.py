@@ -1,0 +1,281 @@
+"""Where settings come from, and who wins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiqlite.config import NodeConfig
+from hiqlite.config_sources import looks_like_env, parse_env
+from hiqlite.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS = {"HQL_SECRET_RAFT": "r" * 16, "HQL_SECRET_API": "a" * 16}
+CHILD = """
+import dataclasses, json
+from hiqlite.config import NodeConfig
+from hiqlite.errors import ConfigError
+try:
+    config = eval({expression!r})
+    print(json.dumps(dataclasses.asdict(config), default=str))
+except ConfigError as error:
+    print(json.dumps({{"error": str(error)}}))
+"""
+
+
+class Machine:
+    """A folder and an environment in which configs are loaded, in a process of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def load(self, expression: str, **environment: str) -> dict[str, Any]:
+        child = subprocess.run(
+            [sys.executable, "-W", "error", "-c", CHILD.format(expression=expression)],
+            cwd=self.folder, capture_output=True, text=True, timeout=60, check=True,
+            env={"PYTHONPATH": str(ROOT), "HOME": str(self.folder), **environment},
+        )  # fmt: skip
+        loaded = json.loads(child.stdout)
+        assert isinstance(loaded, dict)
+        return loaded
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_the_environment_wins_over_toml_which_wins_over_defaults(machine: Machine) -> None:
+    """Later sources replace single keys, not everything."""
+    machine.write("h.toml", '[hiqlite]\nread_pool_size = 7\nwal_size = "2 MiB"\n')
+    found = machine.load("NodeConfig.from_toml('h.toml')", HQL_READ_POOL_SIZE="9")
+    assert (found["read_pool_size"], found["wal_size"], found["log_sync"]) == (9, 2 << 20, "immediate")
+
+
+def test_env_files_are_layered_below_the_environment(machine: Machine) -> None:
+    """`.env` < first file < second file < the process; other programs' variables do not matter."""
+    machine.write(".env", "HQL_READ_POOL_SIZE=1\nHQL_WAL_SIZE=1MiB\nHQL_LOG_SYNC=interval_5\nHQL_DATA_DIR=d\nPATH=x\n")
+    machine.write("one", "HQL_WAL_SIZE=2MiB\nHQL_LOG_SYNC=interval_6\nHQL_DATA_DIR=e\nUNRELATED=1\n")
+    machine.write("two", "HQL_LOG_SYNC=interval_7\nHQL_DATA_DIR=f\n")
+    found = machine.load("NodeConfig.from_env(['one', 'two'])", HQL_DATA_DIR="g")
+    assert [found[key] for key in ("read_pool_size", "wal_size", "log_sync", "data_dir")] == [
+        1, 2 << 20, "interval_7", "g"
+    ]  # fmt: skip
+
+
+def test_the_originals_env_file_works_unchanged(machine: Machine) -> None:
+    """Version 0.3.2's names and layout: nodes over lines, keys over lines, settings that no longer have an effect."""
+    machine.write(
+        "config",
+        '# all of it\nHQL_NODE_ID=1\nHQL_NODES="\n1 localhost:8100 localhost:8200\n"\nHQL_LOG_STATEMENTS=true\n'
+        "HQL_SYNC_IMMEDIATE=false\nHQL_LOGS_UNTIL_SNAPSHOT=10000\nHQL_SHUTDOWN_DELAY_MILLS=5000\n"
+        "HQL_SECRET_RAFT=SuperSecureSecret1337\nHQL_SECRET_API=SuperSecureSecret1337\nHQL_ENC_KEYS_FROM=env\n"
+        'HQL_BACKUP_CRON="0 30 2 * * * *"\nHQL_SPLIT_BRAIN_INTERVAL=60\nHQL_CHECK_WAL_INTEGRITY=true\n'
+        'ENC_KEYS="\nabc/c2VjcmV0\n"\nENC_KEY_ACTIVE=abc\nHQL_INSECURE_COOKIE=true\n',
+    )
+    found = machine.load("NodeConfig.from_env('config')")
+    assert found["nodes"][0]["raft_port"] == 8100
+    assert (found["log_sync"], found["log_statements"]) == ("interval_200", True)
+    assert (found["enc_keys"], found["enc_key_active"]) == (["abc/c2VjcmV0"], "abc")
+    assert found["split_brain_interval"] == 60.0
+    assert [notice.split()[0] for notice in found["notices"]] == ["HQL_SHUTDOWN_DELAY_MILLS", "HQL_CHECK_WAL_INTEGRITY"]
+
+
+def test_the_originals_toml_file_works_unchanged(machine: Machine) -> None:
+    """The newest version's renamed durations are understood."""
+    machine.write(
+        "h.toml",
+        '[hiqlite]\nnode_id = 1\nnodes = ["1 localhost:8100 localhost:8200"]\nhealth_check_delay = "45s"\n'
+        'backup_keep_for = "14d"\nbackup_keep_for_local = "36h"\nwal_size = 2097152\nlog_sync = "interval_200"\n'
+        'tls_auto_certificates = false\nsecret_raft = "SuperSecureRaftSecret1337"\nshutdown_delay_millis = 5000\n'
+        'secret_api = "SuperSecureApiSecret1337"\ninsecure_cookie = false\nbackup_cron = "0 30 2 * * * *"\n',
+    )
+    found = machine.load("NodeConfig.from_toml('h.toml')")
+    assert [found[k] for k in ("health_check_delay_secs", "backup_keep_days", "backup_keep_days_local")] == [45, 14, 2]
+    assert len(found["notices"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "environment", "value", "expected"),
+    [
+        ("tls_auto_certificates", "HQL_TLS_AUTO_CERTS", "true", True),
+        ("tls_api_danger_tls_no_verify", "HQL_TLS_API_DANGER_TLS_NO_VERIFY", "true", True),
+        ("rate_limit_db_rps", "HQL_RL_DB_RPS", "100", 100),
+        ("heartbeat_interval_ms", "HQL_HEARTBEAT_INTERVAL_MS", "50", 50),
+        ("raft_stall_ms", "HQL_RAFT_STALL_MS", "4000", 4000),
+        ("link_loss_grace_ms", "HQL_RAFT_LINK_LOSS_GRACE_MS", "60", 60),
+        ("backup_restore", "HQL_BACKUP_RESTORE", "file:x", "file:x"),
+        ("danger_raft_state_reset", "HQL_DANGER_RAFT_STATE_RESET", "true", True),
+        ("db", "HQL_DB", "false", False),
+        ("caches", "HQL_CACHES", "a,b", ["a", "b"]),
+        ("cpu_affinity", "HQL_CPU_AFFINITY", "0-1", [0, 1]),
+    ],
+)
+def test_keys_have_their_documented_names(
+    machine: Machine, key: str, environment: str, value: str, expected: object
+) -> None:
+    """The environment's names that do not simply repeat the key are among them."""
+    assert machine.load("NodeConfig.from_env()", **{environment: value})[key] == expected
+
+
+def test_unknown_keys_of_files_are_errors_with_a_suggestion(machine: Machine) -> None:
+    """A typo is never a silent default, in TOML nor in env files."""
+    machine.write("h.toml", "[hiqlite]\nread_pool_siz = 7\n")
+    machine.write("e", "HQL_LOG_SYCN=immediate\n")
+    toml, env = machine.load("NodeConfig.from_toml('h.toml')"), machine.load("NodeConfig.from_env('e')")
+    assert toml["error"] == "unknown key read_pool_siz in h.toml (did you mean read_pool_size?)"
+    assert env["error"] == "unknown key HQL_LOG_SYCN in e (did you mean HQL_LOG_SYNC?)"
+
+
+def test_a_stray_variable_of_the_machine_is_told_not_refused(machine: Machine) -> None:
+    """Somebody else may have set it; the node says so once."""
+    found = machine.load("NodeConfig.from_env()", HQL_LOG_SYCN="immediate", OTHER="1")
+    assert found["notices"] == ["unknown key HQL_LOG_SYCN in the environment (did you mean HQL_LOG_SYNC?)"]
+
+
+def test_secrets_come_from_files_named_by_the_environment(machine: Machine) -> None:
+    """<ENV>_FILE is read without its last line end; naming a secret both ways is refused; others have no _FILE."""
+    path = machine.write("raft.secret", "s" * 20 + "\n")
+    assert machine.load("NodeConfig.from_env()", HQL_SECRET_RAFT_FILE=path)["secret_raft"] == "s" * 20
+    both = machine.load("NodeConfig.from_env()", HQL_SECRET_RAFT_FILE=path, HQL_SECRET_RAFT="x" * 16)
+    assert "both" in both["error"]
+    missing = machine.load("NodeConfig.from_env()", HQL_SECRET_RAFT_FILE="nowhere")
+    assert missing["error"] == "cannot read nowhere: No such file or directory"
+    assert machine.load("NodeConfig.from_env()", HQL_DATA_DIR_FILE=path)["notices"] != []
+
+
+def test_secrets_file_fills_in_what_is_marked(machine: Machine) -> None:
+    """`$SECRETS` is looked up in the same table of secrets_file, or of the file named in the call."""
+    text = '[hiqlite]\nsecret_raft = "$SECRETS"\nsecret_api = "$SECRETS"\nenc_keys = ["$SECRETS"]\n'
+    machine.write("h.toml", text + 'secrets_file = "s.toml"\n')
+    secrets = '[hiqlite]\nsecret_raft = "{0}"\nsecret_api = "{0}"\nenc_keys = ["i/k"]\n'
+    machine.write("s.toml", secrets.format("s" * 16))
+    machine.write("t.toml", secrets.format("t" * 16))
+    found = machine.load("NodeConfig.from_toml('h.toml')")
+    assert (found["secret_raft"], found["enc_keys"]) == ("s" * 16, ["i/k"])
+    assert machine.load("NodeConfig.from_toml('h.toml', secrets='t.toml')")["secret_api"] == "t" * 16
+    assert machine.load("NodeConfig.from_env()", HQL_SECRET_API="$SECRETS")["error"] == (
+        "secret_api is $SECRETS, but no secrets_file is given"
+    )
+    machine.write("empty.toml", "[hiqlite]\n")
+    lacking = machine.load("NodeConfig.from_toml('h.toml')", HQL_SECRETS_FILE="empty.toml")
+    assert "does not hold it" in lacking["error"]
+
+
+def test_keys_may_come_from_a_file_of_their_own(machine: Machine) -> None:
+    """HQL_ENC_KEYS_FROM=file:<path> of 0.3.2; a file without keys is refused."""
+    machine.write("keys", 'ENC_KEYS="\na/x\nb/y\n"\nENC_KEY_ACTIVE=b\n')
+    machine.write("nokeys", "OTHER=1\n")
+    assert machine.load("NodeConfig.from_env()", HQL_ENC_KEYS_FROM="file:keys")["enc_keys"] == ["a/x", "b/y"]
+    assert "ENC_KEYS" in machine.load("NodeConfig.from_env()", HQL_ENC_KEYS_FROM="file:nokeys")["error"]
+    assert "expected env or file" in machine.load("NodeConfig.from_env()", HQL_ENC_KEYS_FROM="vault")["error"]
+
+
+def test_tables_of_other_names_and_tables_in_tables_are_found(machine: Machine) -> None:
+    """An application keeps our table in its own file; a missing one names those that are there."""
+    machine.write("app.toml", "[web]\nport = 1\n[store.db]\nread_pool_size = 3\n")
+    assert machine.load("NodeConfig.from_toml('app.toml', 'store.db')")["read_pool_size"] == 3
+    assert machine.load("NodeConfig.from_toml('app.toml')")["error"] == (
+        "app.toml has no table [hiqlite] (tables there: web, store)"
+    )
+
+
+def test_config_files_are_told_apart_by_content(machine: Machine) -> None:
+    """The name says nothing: TOML in `a`, env syntax in `b.toml`."""
+    machine.write("a", "# comment\n\n[hiqlite]\nread_pool_size = 2\n")
+    machine.write("b.toml", "# comment\n\nHQL_READ_POOL_SIZE=3\n")
+    assert machine.load("NodeConfig.from_file('a')")["read_pool_size"] == 2
+    assert machine.load("NodeConfig.from_file('b.toml')")["read_pool_size"] == 3
+    assert looks_like_env("export HQL_NODE_ID=1") and not looks_like_env("node_id = 1") and not looks_like_env("")
+
+
+def test_without_a_name_the_file_in_the_home_folder_is_read(machine: Machine) -> None:
+    """`~/.hiqlite/hiqlite.toml`, else `~/.hiqlite/config`, else an error that says where to write one."""
+    assert "there is no config file" in machine.load("NodeConfig.from_file()")["error"]
+    machine.write(".hiqlite/config", "HQL_READ_POOL_SIZE=5\n")
+    assert machine.load("NodeConfig.from_file()")["read_pool_size"] == 5
+    machine.write(".hiqlite/hiqlite.toml", "[hiqlite]\nread_pool_size = 6\n")
+    assert machine.load("NodeConfig.from_file()")["read_pool_size"] == 6
+
+
+def test_unreadable_files_are_config_errors(machine: Machine) -> None:
+    """Missing, a folder, broken TOML, not UTF-8: the path and the reason."""
+    machine.write("broken.toml", "[hiqlite\n")
+    (machine.folder / "latin").write_bytes(b"[hiqlite]\n# \xe9\n")
+    reasons = {"none": "No such file", ".": "directory", "broken.toml": "no valid TOML", "latin": "UTF-8"}
+    for name, reason in reasons.items():
+        error = machine.load(f"NodeConfig.from_toml({name!r})")["error"]
+        assert name in error and reason in error
+
+
+def test_what_only_the_environment_may_say_is_refused_in_toml(machine: Machine) -> None:
+    """A restore or reset left in a file would repeat for ever."""
+    machine.write("h.toml", "[hiqlite]\ndanger_raft_state_reset = true\n")
+    assert "HQL_DANGER_RAFT_STATE_RESET" in machine.load("NodeConfig.from_toml('h.toml')")["error"]
+
+
+def test_a_mapping_is_taken_as_given(machine: Machine) -> None:
+    """The environment has no say where a program states its settings."""
+    found = machine.load("NodeConfig.from_mapping({'read_pool_size': 2})", HQL_READ_POOL_SIZE="9")
+    assert found["read_pool_size"] == 2
+    with pytest.raises(ConfigError, match="did you mean data_dir"):
+        NodeConfig.from_mapping({"datadir": "x"})
+
+
+ENV_TEXTS = [
+    ("A=1", {"A": "1"}),
+    ("  export A = b c  # d", {"A": "b c"}),
+    ("A=b#c", {"A": "b#c"}),
+    ("A=#c", {"A": ""}),
+    ("A=", {"A": ""}),
+    ("A='x\\n\"y\"'  # c", {"A": 'x\\n"y"'}),
+    ('A="x\\n\\"\\\\\\$z\\q"', {"A": 'x\n"\\$z\\q'}),
+    ('A="\n1\n2\n"\nB=3', {"A": "\n1\n2\n", "B": "3"}),
+    ("A=$SECRETS\r\nB=2\r\n", {"A": "$SECRETS", "B": "2"}),
+    ("A=1\nA=2", {"A": "2"}),
+    ("# A=1\n\n", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), ENV_TEXTS)
+def test_env_syntax_is_read(text: str, expected: dict[str, str]) -> None:
+    """Comments, quotes, several lines, escapes; no substitution."""
+    assert parse_env(text, "here") == expected
+
+
+@pytest.mark.parametrize("text", ["just words", "=1", "A='x", 'A="x\n', 'A="x" y', "1A=2"])
+def test_broken_env_syntax_is_refused_without_showing_the_line(text: str) -> None:
+    """The line may hold a secret, so only its place is told."""
+    with pytest.raises(ConfigError) as caught:
+        parse_env(f"OK=1\n{text}", "here")
+    assert str(caught.value).startswith("here") and "words" not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_read_as_env_or_refused(text: str) -> None:
+    """Nothing but ConfigError comes out of nonsense."""
+    try:
+        found = parse_env(text, "here")
+    except ConfigError:
+        return
+    assert all(isinstance(value, str) for value in found.values())
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True), st.text(), max_size=5))
+def test_quoted_values_survive_being_written(values: dict[str, str]) -> None:
+    """Whatever a value holds, double quotes with escapes carry it."""
+    escaped = {k: v.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") for k, v in values.items()}
+    assert parse_env("\n".join(f'{k}="{v}"' for k, v in escaped.items()), "here") == values

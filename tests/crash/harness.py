@@ -1,0 +1,165 @@
+"""Three real processes that can be killed, and a disk that loses power under them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hiqlite.transport.loopback import loopback_cluster
+
+HERE = Path(__file__).parent
+DEADLINE_S = 60.0
+
+
+class Member:
+    """One process of `member.py`."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.folder = Path(config["data_dir"])
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, preload: Path | None = None) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        if preload is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.shadow.mkdir(parents=True, exist_ok=True)
+            environment |= {
+                "LD_PRELOAD": str(preload),
+                "HQ_POWERLOSS_ROOT": str(self.folder),
+                "HQ_POWERLOSS_SHADOW": str(self.shadow),
+            }
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, str(HERE / "member.py"), json.dumps(self.config), env=environment,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+        )  # fmt: skip
+
+    @property
+    def shadow(self) -> Path:
+        """What is durable of the data folder."""
+        return self.folder.with_name(self.folder.name + "-durable")
+
+    async def answer(self) -> dict[str, Any]:
+        assert self.process is not None and self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_S)
+        assert line, f"node {self.config['node_id']} ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def do(self, **command: Any) -> dict[str, Any]:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+        answer = await self.answer()
+        assert "error" not in answer, answer
+        return answer
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        self.process._transport.close()  # type: ignore[attr-defined]  # else its pipes warn when collected
+        self.process = None
+
+    def lose_power(self) -> None:
+        """After `kill`: what was not synced is gone. The durable image takes the place of the folder."""
+        shutil.rmtree(self.folder)
+        self.shadow.rename(self.folder)
+
+
+class Members:
+    """Three members with ids 1, 2, 3."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        defaults = {"cache": False, "wal_size": "8 MiB", **settings}
+        self.all = {number: Member(config) for number, config in loopback_cluster(folder, 3, defaults).items()}
+        self.folder = folder
+
+    async def __aenter__(self) -> Members:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for member in self.all.values():
+            if member.process is not None:
+                await member.kill()
+
+    async def start(self, *numbers: int, preload: Path | None = None) -> None:
+        """Start the given members, or all, and wait until each is ready."""
+        chosen = [self.all[number] for number in numbers or self.all]
+        for member in chosen:
+            await member.start(preload)
+        await asyncio.gather(*(member.answer() for member in chosen))
+
+    @property
+    def up(self) -> list[Member]:
+        return [member for member in self.all.values() if member.process is not None]
+
+    async def leader(self) -> Member:
+        """The leader that all running members agree on."""
+        found: dict[str, int] = {}
+
+        async def agreed() -> bool:
+            known = {(await member.do(do="status"))["leader"] for member in self.up}
+            found["leader"] = next(iter(known))
+            return len(known) == 1 and self.all.get(found["leader"]) in self.up
+
+        await eventually(agreed)
+        return self.all[found["leader"]]
+
+    async def check_equal(self) -> None:
+        """All three have applied the same and hold the same content."""
+
+        async def level() -> bool:
+            return len({(await member.do(do="status"))["applied"] for member in self.up}) == 1
+
+        await eventually(level)
+        assert len({(await member.do(do="hash"))["hash"] for member in self.up}) == 1
+
+    async def check_acknowledged(self, *files: Path) -> int:
+        """Every acknowledged id is there, once, on every running member. Returns how many were acknowledged."""
+        acknowledged: list[int] = []
+        for file in files:
+            data = file.read_bytes()
+            acknowledged += [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) // 8 * 8, 8)]
+        assert len(set(acknowledged)) == len(acknowledged)
+        first = self.up[0]
+        rows = (await first.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
+        there = [row[0] for row in rows]
+        assert len(set(there)) == len(there)
+        missing = set(acknowledged) - set(there)
+        assert not missing, f"{len(missing)} acknowledged writes are lost, such as {sorted(missing)[:5]}"
+        return len(acknowledged)
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) -> None:
+    """Wait until the coroutine function `condition` gives True."""
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, "the condition was not reached in time"
+        await asyncio.sleep(0)
+
+
+def build_power_loss(folder: Path) -> Path:
+    """The preloaded library, compiled with the compiler that builds the product."""
+    library = folder / "powerloss.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "powerloss.c"), "-ldl", "-pthread"], check=True
+    )
+    return library
+
+
+SIGSTOP, SIGCONT = signal.SIGSTOP, signal.SIGCONT

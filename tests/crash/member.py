@@ -1,0 +1,124 @@
+"""A member of a cluster as a process of its own, for tests that kill it. Obeys lines of JSON, like the bench's worker.
+
+    {"do": "load", "acks": FILE, "tasks": 8, "start": 1}   begins to insert ids for ever; each acknowledged id goes to
+                                                           FILE at once (8 bytes each; the page cache outlives kill -9)
+    {"do": "stop_load"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import hiqlite
+import uvloop
+from hiqlite.client.local import LocalClient
+
+INSERT = "INSERT INTO load (id, node, text) VALUES (?, ?, ?)"
+
+
+class Load:
+    """Closed-loop tasks that insert unique ids and note what was acknowledged, and what was refused how."""
+
+    def __init__(self, db: LocalClient, command: dict[str, Any]) -> None:
+        self.outcomes: dict[str, int] = {}
+        self._stop = False
+        self._acks = os.open(command["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._next = command["start"]
+        self._db = db
+        self._tasks = [asyncio.create_task(self._work(command["node"])) for _ in range(command["tasks"])]
+
+    async def _work(self, node: int) -> None:
+        while not self._stop:
+            self._next += 1
+            number = self._next
+            try:
+                await self._db.execute(INSERT, (number, node, "x" * (number % 100)), timeout=5)
+            except hiqlite.HiqliteError as error:
+                key = f"{type(error).__name__}:{error.outcome}"
+                self.outcomes[key] = self.outcomes.get(key, 0) + 1
+                await asyncio.sleep(0.01)
+            else:
+                os.write(self._acks, number.to_bytes(8, "little"))
+
+    async def end(self) -> dict[str, int]:
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+        os.close(self._acks)
+        return self.outcomes
+
+
+async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
+    """Transactions of `statements` INSERTs by `tasks` closed-loop tasks. Returns how many committed."""
+    end, done = time.monotonic() + seconds, 0
+
+    async def work(number: int) -> None:
+        nonlocal done
+        step = 0
+        while time.monotonic() < end:
+            base = (number * 1_000_000 + step) * statements
+            await db.txn(
+                [("INSERT INTO giant VALUES (?, ?)", (base + k, "y" * 20)) for k in range(statements)], timeout=120
+            )
+            step += 1
+            done += 1
+
+    await asyncio.gather(*(work(number) for number in range(tasks)))
+    return done
+
+
+async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Load]) -> dict[str, Any]:
+    match command["do"]:
+        case "status":
+            group = (await db.metrics()).db
+            return {"leader": group.leader_id, "term": group.term, "applied": group.applied_index, "role": group.role}
+        case "execute":
+            result = await db.execute(command["sql"], command.get("params", ()), timeout=30)
+            return {"index": result.log_index}
+        case "query":
+            rows = await db.query(command["sql"], consistency=command.get("consistency"), timeout=60)
+            return {"rows": [list(row) for row in rows]}
+        case "hash":
+            return {"hash": await db.content_hash()}
+        case "load":
+            state["load"] = Load(db, command)
+            return {}
+        case "stop_load":
+            return {"outcomes": await state.pop("load").end()}
+        case "giant":
+            return {"done": await giant_transactions(db, command["seconds"], command["tasks"], command["statements"])}
+        case "hold_gil":
+            # ctypes.PyDLL keeps the GIL while the C call sleeps: what a badly written extension does.
+            ctypes.PyDLL(None).usleep(int(command["seconds"] * 1e6))
+            return {}
+        case "rss":
+            with open("/proc/self/status", encoding="ascii") as status:
+                line = next(line for line in status if line.startswith("VmHWM"))
+            return {"mb": int(line.split()[1]) / 1024}
+    raise ValueError(command["do"])
+
+
+async def serve(config: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    state: dict[str, Load] = {}
+    async with hiqlite.open(config) as db:
+        print(json.dumps({"ready": True}), flush=True)
+        while line := await lines.readline():
+            try:
+                answer = await obey(db, json.loads(line), state)
+            except hiqlite.HiqliteError as error:
+                answer = {"error": f"{type(error).__name__}: {error}", "outcome": error.outcome}
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # dies with the test
+    uvloop.run(serve(json.loads(sys.argv[1])))

@@ -1,0 +1,284 @@
+/* A disk that loses power: preloaded under a node (LD_PRELOAD), it keeps beside the data folder a shadow folder that
+ * holds exactly what has been made durable. Every write to a file below HQ_POWERLOSS_ROOT is remembered in memory and
+ * reaches the shadow only when its file is synced (fsync, fdatasync, or a descriptor opened O_SYNC/O_DSYNC); names
+ * (create, rename, unlink) reach it when their directory, or for new files the file itself, is synced. Killing the
+ * process at any moment and putting the shadow in the place of the folder is a loss of power at that moment.
+ *
+ * Sees the log, LMDB (its meta page is written through a second O_DSYNC descriptor) and SQLite alike. Memory maps are
+ * not seen; none of the three writes durable data through one.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+typedef struct event { struct event *next; off_t offset; size_t size; char data[]; } event; /* size 0: truncate to offset */
+typedef struct file {
+  struct file *next;
+  dev_t device; ino_t inode;
+  char path[PATH_MAX];   /* relative to the root, now */
+  char shadow[PATH_MAX]; /* relative name under which the shadow knows it; "" before it is durable */
+  event *head, *tail;
+} file;
+typedef struct name_change { struct name_change *next; char from[PATH_MAX], to[PATH_MAX]; } name_change; /* to "": unlink */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static file *files;
+static name_change *changes, **changes_end = &changes;
+static char root[PATH_MAX], shadow_root[PATH_MAX];
+#define FDS 65536
+static struct { char used, sync; } fds[FDS];
+
+#define REAL(name, type) static __typeof__(type) *real_slot; __typeof__(type) *real = real_slot; if (!real) real_slot = real = (__typeof__(type) *)dlsym(RTLD_NEXT, name)
+
+__attribute__((constructor)) static void begin(void) {
+  const char *r = getenv("HQ_POWERLOSS_ROOT"), *s = getenv("HQ_POWERLOSS_SHADOW");
+  if (r && s && realpath(r, root)) snprintf(shadow_root, sizeof shadow_root, "%s", s);
+}
+
+/* Path of `fd` relative to the root, or 0 when it is not below it. */
+static int relative(int fd, char *out) {
+  char link[64], path[PATH_MAX];
+  if (!root[0] || fd < 0) return 0;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(link, path, sizeof path - 1);
+  if (n <= 0) return 0;
+  path[n] = 0;
+  size_t length = strlen(root);
+  if (strncmp(path, root, length) || (path[length] != '/' && path[length])) return 0;
+  snprintf(out, PATH_MAX, "%s", path[length] ? path + length + 1 : "");
+  return 1;
+}
+
+static int relative_name(const char *path, char *out) {
+  char copy[PATH_MAX], folder[PATH_MAX];
+  if (!root[0]) return 0;
+  snprintf(copy, sizeof copy, "%s", path);
+  char *slash = strrchr(copy, '/');
+  const char *base = slash ? slash + 1 : copy;
+  if (slash) *slash = 0;
+  if (!realpath(slash ? (copy[0] ? copy : "/") : ".", folder)) return 0;
+  size_t length = strlen(root);
+  if (strncmp(folder, root, length) || (folder[length] != '/' && folder[length])) return 0;
+  if (folder[length]) { if (snprintf(out, PATH_MAX, "%s/%s", folder + length + 1, base) >= PATH_MAX) return 0; }
+  else snprintf(out, PATH_MAX, "%s", base);
+  return 1;
+}
+
+static void shadow_path(char *out, const char *name) {
+  if (snprintf(out, PATH_MAX * 2, "%s/%s", shadow_root, name) < 0) abort();
+}
+
+static void make_folders(const char *name) {
+  char path[PATH_MAX * 2];
+  shadow_path(path, name);
+  for (char *p = path + strlen(shadow_root) + 1; (p = strchr(p, '/')); p++) { *p = 0; mkdir(path, 0700); *p = '/'; }
+}
+
+static file *find(int fd) {
+  struct stat st;
+  char path[PATH_MAX];
+  if (fd < 0 || fd >= FDS || !fds[fd].used || fstat(fd, &st)) return NULL;
+  for (file *f = files; f; f = f->next) if (f->inode == st.st_ino && f->device == st.st_dev) return f;
+  if (!relative(fd, path)) return NULL;
+  file *f = calloc(1, sizeof *f);
+  f->device = st.st_dev; f->inode = st.st_ino;
+  snprintf(f->path, PATH_MAX, "%s", path);
+  char there[PATH_MAX * 2];
+  shadow_path(there, path);
+  if (!access(there, F_OK)) snprintf(f->shadow, PATH_MAX, "%s", path); /* durable since an earlier life */
+  f->next = files;
+  return files = f;
+}
+
+static void remember(file *f, off_t offset, const void *data, size_t size) {
+  event *e = malloc(sizeof *e + size);
+  e->next = NULL; e->offset = offset; e->size = size;
+  memcpy(e->data, data, size);
+  if (f->tail) f->tail->next = e; else f->head = e;
+  f->tail = e;
+}
+
+static void make_durable(file *f) {
+  typedef int (*open_t)(const char *, int, ...);
+  typedef ssize_t (*pwrite_t)(int, const void *, size_t, off_t);
+  typedef int (*truncate_t)(int, off_t);
+  char path[PATH_MAX * 2];
+  open_t real_open = (open_t)dlsym(RTLD_NEXT, "open");
+  pwrite_t real_pwrite = (pwrite_t)dlsym(RTLD_NEXT, "pwrite");
+  truncate_t real_truncate = (truncate_t)dlsym(RTLD_NEXT, "ftruncate");
+  if (!f->shadow[0]) snprintf(f->shadow, PATH_MAX, "%s", f->path);
+  make_folders(f->shadow);
+  shadow_path(path, f->shadow);
+  int fd = real_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) abort();
+  for (event *e = f->head, *next; e; e = next) {
+    next = e->next;
+    if (e->size ? real_pwrite(fd, e->data, e->size, e->offset) != (ssize_t)e->size : real_truncate(fd, e->offset)) abort();
+    free(e);
+  }
+  f->head = f->tail = NULL;
+  close(fd);
+}
+
+static void wrote(int fd, off_t offset, const void *data, size_t size) {
+  pthread_mutex_lock(&lock);
+  file *f = find(fd);
+  if (f) { remember(f, offset, data, size); if (fds[fd].sync) make_durable(f); }
+  pthread_mutex_unlock(&lock);
+}
+
+static void directory_synced(void) {
+  for (name_change *c = changes, *next; c; c = next) {
+    char from[PATH_MAX * 2], to[PATH_MAX * 2];
+    next = c->next;
+    shadow_path(from, c->from);
+    if (c->to[0]) { make_folders(c->to); shadow_path(to, c->to); }
+    typedef int (*rename_t)(const char *, const char *);
+    typedef int (*unlink_t)(const char *);
+    if (c->to[0]) ((rename_t)dlsym(RTLD_NEXT, "rename"))(from, to);
+    else if (((unlink_t)dlsym(RTLD_NEXT, "unlink"))(from)) rmdir(from);
+    for (file *f = files; f; f = f->next) if (!strcmp(f->shadow, c->from)) snprintf(f->shadow, PATH_MAX, "%s", c->to);
+    free(c);
+  }
+  changes = NULL; changes_end = &changes;
+}
+
+static void synced(int fd) {
+  struct stat st;
+  char path[PATH_MAX];
+  if (fd < 0 || fstat(fd, &st)) return;
+  pthread_mutex_lock(&lock);
+  if (S_ISDIR(st.st_mode)) {
+    if (relative(fd, path)) {
+      directory_synced();
+      make_folders(path[0] ? strcat(path, "/x") : "x");
+    }
+  } else {
+    file *f = find(fd);
+    if (f) make_durable(f);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+static void renamed(const char *from, const char *to) {
+  name_change *c = calloc(1, sizeof *c);
+  snprintf(c->from, PATH_MAX, "%s", from);
+  if (to) snprintf(c->to, PATH_MAX, "%s", to);
+  pthread_mutex_lock(&lock);
+  file **link = &files;
+  while (*link) {
+    file *f = *link;
+    if (!to && !strcmp(f->path, from)) { *link = f->next; for (event *e = f->head, *n; e; e = n) { n = e->next; free(e); } free(f); continue; }
+    if (to && !strcmp(f->path, to)) f->path[0] = 0;
+    if (to && !strcmp(f->path, from)) snprintf(f->path, PATH_MAX, "%s", to);
+    link = &f->next;
+  }
+  *changes_end = c; changes_end = &c->next;
+  pthread_mutex_unlock(&lock);
+}
+
+static int opened(int fd, int flags) {
+  char path[PATH_MAX];
+  if (fd >= 0 && fd < FDS) {
+    pthread_mutex_lock(&lock);
+    struct stat st;
+    fds[fd].used = relative(fd, path) && !fstat(fd, &st) && S_ISREG(st.st_mode) && strcmp(path, "lock") && !strstr(path, "lock.mdb");
+    fds[fd].sync = (flags & O_DSYNC) != 0;
+    file *f = fds[fd].used ? find(fd) : NULL;
+    if (f && (flags & O_TRUNC)) remember(f, 0, "", 0);
+    pthread_mutex_unlock(&lock);
+  }
+  return fd;
+}
+
+#define MODE mode_t mode = 0; if (flags & (O_CREAT | O_TMPFILE)) { va_list a; va_start(a, flags); mode = va_arg(a, mode_t); va_end(a); }
+#define OPEN(name) int name(const char *path, int flags, ...) { MODE REAL(#name, int (const char *, int, ...)); return opened(real(path, flags, mode), flags); }
+#define OPENAT(name) int name(int at, const char *path, int flags, ...) { MODE REAL(#name, int (int, const char *, int, ...)); return opened(real(at, path, flags, mode), flags); }
+OPEN(open) OPEN(open64) OPENAT(openat) OPENAT(openat64)
+
+int close(int fd) {
+  REAL("close", int (int));
+  if (fd >= 0 && fd < FDS) fds[fd].used = 0;
+  return real(fd);
+}
+
+#define PWRITE(name) ssize_t name(int fd, const void *data, size_t size, off_t offset) { REAL(#name, ssize_t (int, const void *, size_t, off_t)); \
+  ssize_t n = real(fd, data, size, offset); if (n > 0 && fd >= 0 && fd < FDS && fds[fd].used) wrote(fd, offset, data, n); return n; }
+PWRITE(pwrite) PWRITE(pwrite64)
+
+ssize_t write(int fd, const void *data, size_t size) {
+  REAL("write", ssize_t (int, const void *, size_t));
+  if (fd < 0 || fd >= FDS || !fds[fd].used) return real(fd, data, size);
+  off_t offset = fcntl(fd, F_GETFL) & O_APPEND ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
+  ssize_t n = real(fd, data, size);
+  if (n > 0) wrote(fd, offset, data, n);
+  return n;
+}
+
+static void wrote_parts(int fd, const struct iovec *parts, int count, off_t offset, ssize_t n) {
+  for (int i = 0; i < count && n > 0; i++) {
+    size_t size = (size_t)n < parts[i].iov_len ? (size_t)n : parts[i].iov_len;
+    if (size) wrote(fd, offset, parts[i].iov_base, size);
+    offset += size; n -= size;
+  }
+}
+
+#define PWRITEV(name) ssize_t name(int fd, const struct iovec *parts, int count, off_t offset) { REAL(#name, ssize_t (int, const struct iovec *, int, off_t)); \
+  ssize_t n = real(fd, parts, count, offset); if (n > 0 && fd >= 0 && fd < FDS && fds[fd].used) wrote_parts(fd, parts, count, offset, n); return n; }
+PWRITEV(pwritev) PWRITEV(pwritev64)
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+  REAL("writev", ssize_t (int, const struct iovec *, int));
+  if (fd < 0 || fd >= FDS || !fds[fd].used) return real(fd, parts, count);
+  off_t offset = lseek(fd, 0, SEEK_CUR);
+  ssize_t n = real(fd, parts, count);
+  if (n > 0) wrote_parts(fd, parts, count, offset, n);
+  return n;
+}
+
+static void truncated(int fd, off_t size) {
+  if (fd < 0 || fd >= FDS || !fds[fd].used) return;
+  pthread_mutex_lock(&lock);
+  file *f = find(fd);
+  if (f) remember(f, size, "", 0);
+  pthread_mutex_unlock(&lock);
+}
+#define FTRUNCATE(name) int name(int fd, off_t size) { REAL(#name, int (int, off_t)); int r = real(fd, size); if (!r) truncated(fd, size); return r; }
+FTRUNCATE(ftruncate) FTRUNCATE(ftruncate64)
+#define FALLOCATE(name) int name(int fd, int mode, off_t offset, off_t size) { REAL(#name, int (int, int, off_t, off_t)); \
+  struct stat st; int r = real(fd, mode, offset, size); if (!r && !mode && !fstat(fd, &st)) truncated(fd, st.st_size); return r; }
+FALLOCATE(fallocate) FALLOCATE(fallocate64)
+#define PFALLOCATE(name) int name(int fd, off_t offset, off_t size) { REAL(#name, int (int, off_t, off_t)); \
+  struct stat st; int r = real(fd, offset, size); if (!r && !fstat(fd, &st)) truncated(fd, st.st_size); return r; }
+PFALLOCATE(posix_fallocate) PFALLOCATE(posix_fallocate64)
+
+#define SYNC(name) int name(int fd) { REAL(#name, int (int)); int r = real(fd); if (!r) synced(fd); return r; }
+SYNC(fsync) SYNC(fdatasync)
+
+int rename(const char *from, const char *to) {
+  char a[PATH_MAX], b[PATH_MAX];
+  int inside = relative_name(from, a) && relative_name(to, b);
+  REAL("rename", int (const char *, const char *));
+  int r = real(from, to);
+  if (!r && inside) renamed(a, b);
+  return r;
+}
+
+int unlink(const char *path) {
+  char a[PATH_MAX];
+  int inside = relative_name(path, a);
+  REAL("unlink", int (const char *));
+  int r = real(path);
+  if (!r && inside) renamed(a, NULL);
+  return r;
+}

@@ -1,0 +1,126 @@
+"""kill -9 and loss of power on three real processes: nothing that was acknowledged is lost, nothing is rebuilt."""
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+from harness import Members, build_power_loss, eventually
+
+CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
+UPPER_ELECTION_TIMEOUT_S = 1.0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+async def begin_load(members: Members, tasks: int = 16) -> list[Path]:
+    """Load through every node, with ids that never meet."""
+    files = []
+    for number, member in members.all.items():
+        if member.process is None:
+            continue
+        file = members.folder / f"acks-{number}-{time.monotonic_ns()}"
+        start = time.monotonic_ns() + number * 10**15  # later rounds go on above earlier ones
+        await member.do(do="load", acks=str(file), tasks=tasks, start=start, node=number)
+        files.append(file)
+    return files
+
+
+async def acknowledged(files: list[Path], count: int) -> None:
+    async def enough() -> bool:
+        return sum(file.stat().st_size // 8 for file in files if file.exists()) >= count
+
+    await eventually(enough)
+
+
+async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
+    """A new leader within two upper election timeouts, every acknowledged write kept, the killed node catches up."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql=CREATE)
+        files = await begin_load(members)
+        await acknowledged(files, 1000)
+        inode = next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino
+        killed = time.monotonic()
+        await leader.kill()
+        await members.leader()
+        assert time.monotonic() - killed < 2 * UPPER_ELECTION_TIMEOUT_S
+        before = sum(file.stat().st_size for file in files)
+        await acknowledged(files, before // 8 + 500)
+        for member in members.up:
+            await member.do(do="stop_load")
+        await members.start(leader.config["node_id"])
+        await members.check_equal()
+        assert await members.check_acknowledged(*files) > 1500
+        assert next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "the database was rebuilt"
+
+
+async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
+    """kill -9 of all three under load, three times: they come back with every acknowledged write."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        await (await members.leader()).do(do="execute", sql=CREATE)
+        files: list[Path] = []
+        for _ in range(3):
+            files += await begin_load(members)
+            await acknowledged(files[-3:], 500)
+            await asyncio.gather(*(member.kill() for member in members.up))
+            await members.start()
+            await members.check_equal()
+            await members.check_acknowledged(*files)
+
+
+async def test_power_loss_of_all_nodes_loses_no_acknowledged_write(tmp_path: Path):
+    """What log, LMDB and SQLite did not sync is dropped on all three disks: every acknowledged write is still there."""
+    library = build_power_loss(tmp_path)
+    async with Members(tmp_path) as members:
+        await members.start(preload=library)
+        await (await members.leader()).do(do="execute", sql=CREATE)
+        files: list[Path] = []
+        for _ in range(3):
+            files += await begin_load(members)
+            await acknowledged(files[-3:], 500)
+            await asyncio.gather(*(member.kill() for member in members.up))
+            for member in members.all.values():
+                member.lose_power()
+            await members.start()
+            await members.check_equal()
+            await members.check_acknowledged(*files)
+            await asyncio.gather(*(member.kill() for member in members.up))
+            await members.start(preload=library)
+
+
+async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
+    """Two seconds without Python on the leader: beats go on, the term stays."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql=CREATE)
+        before = await leader.do(do="status")
+        await leader.do(do="hold_gil", seconds=2)
+        for member in members.up:
+            after = await member.do(do="status")
+            assert (after["term"], after["leader"]) == (before["term"], before["leader"])
+        await leader.do(do="execute", sql="INSERT INTO load VALUES (1, 1, 'after')")
+
+
+async def test_giant_transactions_cause_no_election_and_bounded_memory(tmp_path: Path):
+    """25 000 statements in a transaction, sixteen at a time: the leader stays, memory stays bounded."""
+    seconds = float(os.environ.get("HQ_GIANT_SECONDS", "6"))
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql="CREATE TABLE giant (id INTEGER PRIMARY KEY, text TEXT)")
+        before = await leader.do(do="status")
+        answer = await leader.do(do="giant", seconds=seconds, tasks=16, statements=25_000)
+        assert answer["done"] >= 16
+        for member in members.up:
+            after = await member.do(do="status")
+            assert (after["term"], after["leader"]) == (before["term"], before["leader"])
+            assert (await member.do(do="rss"))["mb"] < 1500
+        await members.check_equal()

@@ -1,0 +1,77 @@
+"""Importing is quick, independent of order, and without effects."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from house_tree import PACKAGE, ROOT, module_name, sources
+
+IMPORT_MS_MAX = 150
+
+# A child per module, forked from an interpreter that has imported nothing of ours: as fresh as a new one, and quick.
+EACH_ALONE = """
+import importlib, json, os, sys, threading, traceback
+failures = {}
+for name in json.loads(sys.argv[1]):
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        try:
+            importlib.import_module(name)
+            problem = "" if threading.active_count() == 1 else "it starts a thread"
+        except BaseException:
+            problem = traceback.format_exc(limit=-3)
+        with os.fdopen(write_end, "w") as pipe:
+            pipe.write(problem)
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        problem = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if problem or status:
+        failures[name] = problem or f"the interpreter died with status {status}"
+print(json.dumps(failures))
+"""
+
+# Measured inside the child, so that the start of the interpreter does not count.
+IMPORT_TIME = """
+import time
+begin = time.perf_counter_ns()
+import hiqlite
+print((time.perf_counter_ns() - begin) / 1e6)
+"""
+
+
+def python(*arguments: str) -> str:
+    child = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def is_built(path: Path) -> bool:
+    return path.suffix == ".py" or any(path.parent.glob(f"{path.stem}.*.so"))
+
+
+def test_each_module_can_be_imported_alone() -> None:
+    """No module needs another one to have been imported before it, and importing starts no thread."""
+    names = sorted({module_name(path) for path in sources(".py", ".pyx") if is_built(path)} - {"hiqlite.__main__"})
+    assert json.loads(python("-c", EACH_ALONE, json.dumps(names))) == {}
+
+
+def test_importing_hiqlite_takes_less_than_150_ms() -> None:
+    """Best of five fresh processes: who only wants a client does not wait for S3, HTTP or the command line."""
+    assert PACKAGE.is_dir()
+    assert min(float(python("-c", IMPORT_TIME)) for _ in range(5)) < IMPORT_MS_MAX
+
+
+def test_importing_hiqlite_leaves_heavy_libraries_alone() -> None:
+    """Optional and rarely needed libraries are imported where they are used."""
+    heavy = ["aiobotocore", "botocore", "OpenSSL", "croniter", "starlette", "uvicorn", "tomllib", "pytest"]
+    code = f"import hiqlite, json, sys; print(json.dumps([n for n in {heavy!r} if n in sys.modules]))"
+    assert json.loads(python("-c", code)) == []

@@ -1,0 +1,53 @@
+"""The property of recovery: what it must keep, what it may say instead, and that it never invents."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hiqlite._accel import wal as native
+from hiqlite.logstore.recovery import Plan
+from tests.logstore.log_twin import NODE, History, State, entries, is_faulty, terms_of
+
+
+def reader_of(folder: Path, plan: Plan) -> native.NativeLog:
+    """A native log that is not started: it can only read what `plan` found."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        log = native.NativeLog(descriptor, 0, NODE.id, NODE.incarnation, 16 << 10, 0, 0)
+    finally:
+        os.close(descriptor)
+    log.set_base(plan.recovered.base_index)
+    for span in plan.spans:
+        log.add_span(*span)
+    return log
+
+
+def check_entries(folder: Path, plan: Plan) -> None:
+    """Each entry that is not faulty reads back as it was written; each faulty one says that it is."""
+    log = reader_of(folder, plan)
+    for index, term in enumerate(terms_of(plan.recovered.runs), start=1):
+        if is_faulty(plan, index):
+            with pytest.raises(native.ReadDamaged):
+                log.read(index, 1)
+        else:
+            assert log.read(index, 1) == (index, entries(term, index, index))
+    with pytest.raises(native.ReadAbsent):
+        log.read(plan.recovered.last_index + 1, 1)
+
+
+def check_plan(folder: Path, plan: Plan, history: History, said: int) -> None:
+    """`said`: the highest io sequence that a header which is still whole says to be on disk."""
+    recovered = plan.recovered
+    terms = terms_of(recovered.runs)
+    matching = [io for io, state in history.states.items() if state.terms == terms]
+    assert matching, "the log is no state that ever was"
+    if recovered.whole:
+        assert max(matching) >= said, "an entry that had been synced is gone without a word"
+    check_entries(folder, plan)
+
+
+def state_of(plan: Plan) -> State:
+    return State(terms_of(plan.recovered.runs), plan.recovered.term, plan.recovered.vote)

@@ -1,0 +1,141 @@
+"""Links between simulated nodes: sessions with epochs that are made, reset and refused; messages that suffer.
+
+A session exists per pair; what was sent in an ended one is dropped, or, if the profile says so, still arrives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hiqlite.engine.model import Message
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+    from .node import Body, Node
+
+MS = 1_000_000
+
+
+class Network:
+    """Who can reach whom, by which session."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.profile = cluster.profile
+        self.blocked: set[tuple[int, int]] = set()  # log and control links, one direction
+        self.beat_blocked: set[tuple[int, int]] = set()
+        self.sessions: dict[tuple[int, int], int] = {}  # ordered pair -> epoch; absent: no session
+        self.epoch = 0
+        self.calm = False
+
+    # ------------------------------------------------------------------ sessions
+
+    def connect(self, a: int, b: int) -> None:
+        """Make a session if both run and reach each other, else try again later."""
+        pair = (min(a, b), max(a, b))
+        nodes = self.cluster.nodes
+        if pair in self.sessions or not nodes[a].up or not nodes[b].up:
+            return
+        if (a, b) in self.blocked or (b, a) in self.blocked:
+            self.world.after(50 * MS, self.connect, a, b)
+            return
+        self.epoch += 1
+        self.sessions[pair] = self.epoch
+        for own, peer in ((a, b), (b, a)):
+            node = nodes[own]
+            self.world.after(self.world.below(2 * MS), self._connected, node, node.life, peer, self.epoch)
+
+    def _connected(self, node: Node, life: int, peer_id: int, epoch: int) -> None:
+        if node.life != life or self.sessions.get(_pair(node.id, peer_id)) != epoch:
+            return
+        if not node.runs():
+            self.world.after(MS, self._connected, node, life, peer_id, epoch)
+            return
+        node.raft.peer_connected(peer_id, epoch, self.world.now_ns)
+        node.turn_soon()
+
+    def reset(self, a: int, b: int, refused: bool) -> None:
+        """The session breaks; both ends that run learn it, and dial again."""
+        if self.sessions.pop(_pair(a, b), 0) == 0:
+            return
+        for own, peer in ((a, b), (b, a)):
+            node = self.cluster.nodes[own]
+            if node.up:
+                self.world.after(self.world.below(MS), self._lost, node, node.life, peer, False)
+                if refused:
+                    self.world.after(MS + self.world.below(20 * MS), self._lost, node, node.life, peer, True)
+        if not refused:
+            self.world.after(5 * MS + self.world.below(30 * MS), self.connect, a, b)
+
+    def _lost(self, node: Node, life: int, peer_id: int, refused: bool) -> None:
+        if node.life != life or _pair(node.id, peer_id) in self.sessions:
+            return
+        if not node.runs():
+            self.world.after(MS, self._lost, node, life, peer_id, refused)
+            return
+        node.raft.peer_lost(peer_id, refused, self.world.now_ns)
+        node.turn_soon()
+
+    # ------------------------------------------------------------------ messages
+
+    def send(self, node: Node, peer_id: int, message: Message, body: Body | None) -> None:
+        """One message on its way, once, twice or never."""
+        epoch = self.sessions.get(_pair(node.id, peer_id), 0)
+        profile, world = self.profile, self.world
+        if not epoch or (node.id, peer_id) in self.blocked:
+            return
+        if self.calm:
+            world.after(1 + world.below(MS), self._arrive, peer_id, epoch, node.id, message, body)
+            return
+        chance = world.chance
+        if profile.loss and chance() < profile.loss:
+            return
+        copies = 2 if profile.duplicate and chance() < profile.duplicate else 1
+        for _ in range(copies):
+            late = profile.late and chance() < profile.late
+            delay = 1 + world.below(profile.late_ns if late else profile.delay_ns)
+            world.after(delay, self._arrive, peer_id, epoch, node.id, message, body)
+
+    def _arrive(self, peer_id: int, epoch: int, sender_id: int, message: Message, body: Body | None) -> None:
+        node = self.cluster.nodes[peer_id]
+        if not node.up or (sender_id, peer_id) in self.blocked:
+            return
+        if self.sessions.get(_pair(sender_id, peer_id)) != epoch and self.world.chance() >= self.profile.stale_session:
+            return
+        node.deliver(message, body)
+
+    def beat(self, node: Node, term: int, commit: int) -> None:
+        """Heartbeats on connections of their own."""
+        for peer in self.cluster.nodes.values():
+            if peer is not node and (node.id, peer.id) not in self.beat_blocked and peer.up:
+                if not self.calm and self.profile.loss and self.world.chance() < self.profile.loss:
+                    continue
+                arguments = (peer, peer.life, term, node.id, node.identity.incarnation, commit)
+                self.world.after(1 + self.world.below(self.profile.delay_ns), self._beat_arrives, *arguments)
+
+    def _beat_arrives(self, peer: Node, life: int, term: int, sender: int, incarnation: int, commit: int) -> None:
+        if peer.life == life and not peer.stopped and (sender, peer.id) not in self.beat_blocked:
+            peer.stamp(term, sender, incarnation, commit)
+
+    # ------------------------------------------------------------------ faults
+
+    def cut(self, ours: set[int], both_ways: bool, beats: bool) -> None:
+        """Nothing passes from the nodes in `ours` to the others, nor back if `both_ways`."""
+        ids = set(self.cluster.nodes)
+        pairs = {(a, b) for a in ours for b in ids - ours}
+        if both_ways:
+            pairs |= {(b, a) for a, b in pairs}
+        self.blocked |= pairs
+        if beats:
+            self.beat_blocked |= pairs
+        self.cluster.reach_changed()
+
+    def heal(self) -> None:
+        self.blocked.clear()
+        self.beat_blocked.clear()
+        self.cluster.reach_changed()
+
+
+def _pair(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)

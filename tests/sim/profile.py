@@ -1,0 +1,78 @@
+"""Fault profiles: each seed draws one, so that some schedules are all loss, others all crashes (swarm testing).
+
+Knows numbers only. Invariant: a profile is a pure function of the random source given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from hiqlite.config import RaftSettings
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What may go wrong in one schedule, and how often. Probabilities are per message or per fault draw."""
+
+    nodes: int
+    learners: int
+    settings: RaftSettings
+    loss: float
+    duplicate: float
+    late: float  # share of messages that take up to `late_ns`
+    late_ns: int
+    delay_ns: int
+    stale_session: float  # share of messages of an ended session that still arrive
+    disk_ns: int
+    disk_stall: float
+    apply_ns: int
+    batch: float  # share of inputs after which the runtime does not turn at once
+    proposals_per_s: int
+    reads_per_s: int
+    fault_every_ns: int  # 0: a schedule without faults
+    weights: dict[str, int]
+    duration_ns: int
+
+
+FAULTS = (
+    "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
+    "leader_kill", "leader_cut", "vote_crash", "one_copy", "split_tail",
+)  # fmt: skip
+
+
+def draw(random: Random) -> Profile:
+    """The profile of one schedule."""
+    small = random.random() < 0.5
+    settings = RaftSettings(
+        frame_bytes_max=2_000 if small else 1 << 20,
+        window_bytes=8_000 if small else 4 << 20,
+        memory_window_bytes=64_000 if small else 64 << 20,
+    )
+    calm = random.random() < 0.06
+    weights = {fault: (random.choice((0, 0, 1, 3)) if not calm else 0) for fault in FAULTS}
+    heal = max(2, sum(weights.values()) // 3)
+    weights |= {"heal": heal, "restart": heal + 2 * (weights["kill"] + weights["power"])}
+    noisy = not calm and random.random() < 0.5
+    return Profile(
+        nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
+        learners=random.choice((0, 0, 0, 1)),
+        settings=settings,
+        loss=random.choice((0.0, 0.02, 0.2)) if noisy else 0.0,
+        duplicate=random.choice((0.0, 0.05, 0.2)) if noisy else 0.0,
+        late=random.choice((0.0, 0.03, 0.15)) if noisy else 0.0,
+        late_ns=random.choice((20, 200, 800)) * MS,
+        delay_ns=random.choice((MS // 5, 2 * MS, 8 * MS)),
+        stale_session=random.choice((0.0, 0.5)),
+        disk_ns=random.choice((MS // 5, 2 * MS, 12 * MS)),
+        disk_stall=0.0 if calm else random.choice((0.0, 0.0, 0.02)),
+        apply_ns=random.choice((MS // 10, 3 * MS)),
+        batch=random.choice((0.0, 0.3)),
+        proposals_per_s=random.choice((5, 20, 60)),
+        reads_per_s=random.choice((0, 5, 20)),
+        fault_every_ns=0 if calm else random.choice((60, 150, 400)) * MS,
+        weights=weights,
+        duration_ns=random.choice((1500, 3000, 5000)) * MS,
+    )
