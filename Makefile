@@ -51,6 +51,7 @@ docs: build ## check the documents: snippets run, links lead somewhere
 	$(BIN)/python -m pytest tests/house/test_documents.py
 
 wheel: build ## a wheel of this machine's kind in dist/
+	rm -rf build/lib.* build/bdist.* # else modules of an earlier build would travel along
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what was built; .venv stays

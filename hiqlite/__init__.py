@@ -3,6 +3,8 @@
 from hiqlite._accel.answers import ExecuteResult
 from hiqlite._accel.commands import Reference as ref
 from hiqlite._accel.values import Json, Row
+from hiqlite.client.base import Client
+from hiqlite.client.results import BatchResult, MigrationReport
 from hiqlite.config import NodeConfig
 from hiqlite.errors import (
     AnswerNotKept,
@@ -45,6 +47,7 @@ from hiqlite.errors import (
     TransportError,
     UsageError,
 )
+from hiqlite.node import open
 
 __version__ = "0.1.0"
 

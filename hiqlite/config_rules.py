@@ -51,7 +51,6 @@ NOT_BUILT_YET = (
     "request_id_ttl",
     "session_",
     "statement_timeout",
-    "query_iter_",
 )
 
 Broken = Iterator[tuple[str, str]]  # (what is wrong, what to do)

@@ -21,11 +21,12 @@ from hiqlite._accel.commands import command_view
 from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
+from hiqlite.engine.forming import Forming
 from hiqlite.engine.model import Membership, Message, Role
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 from hiqlite.node_storage import Storage
-from hiqlite.runtime.forming import form
+from hiqlite.runtime.forming import Former
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics
@@ -176,6 +177,7 @@ class Node:
                 query_iter_total_s=config.query_iter_total,
                 max_entry_bytes=config.max_entry_size,
                 node=self,
+                content_hash=storage.content_hash,
             )
         )
 
@@ -184,12 +186,20 @@ class Node:
         storage, network = self.storage, self.network
         if network is not None:
             self._connect(network)
+        configured = [node.id for node in self.config.nodes] or [self.config.node_id]
         membership = storage.membership()
+        forming = Forming(
+            storage.identity,
+            configured,
+            recorded=storage.meta.recorded_set,
+            formed=membership is not None,
+            without=form_without,
+        )
+        former = Former(forming, storage, network)
+        if network is not None:
+            await network.start()
         if membership is None:
-            voters = await form(
-                self.config, storage.identity, storage.meta, network, form_without, lambda: storage.meta.cluster_id
-            )
-            membership = Membership(0, voters)
+            membership = Membership(0, await former.run())
         if network is not None:
             network.identify(cluster_id=storage.meta.cluster_id)
         restored = storage.restored(membership)

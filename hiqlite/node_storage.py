@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovery import Recovered
 from hiqlite.logstore.wal import WalLog
 from hiqlite.statemachine.audit import PROTECTED
-from hiqlite.statemachine.connection import ConnectionSettings, open_inspector
+from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
+from hiqlite.statemachine.equality import content_hash
 from hiqlite.statemachine.inspector import Inspector
 from hiqlite.statemachine.reader import Reader, ReaderSettings
 from hiqlite.statemachine.writer import Writer, WriterSettings
@@ -42,6 +44,8 @@ class Storage:
     writer: Writer
     reader: Reader
     inspector: Inspector
+    _path: Path
+    _connection: ConnectionSettings
 
     def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
@@ -118,8 +122,8 @@ class Storage:
         # A generation whose folder was lost comes back empty: the log is replayed from its beginning.
         make_durable_folder(folder.databases)
         make_durable_folder(folder.databases / generation)
-        path: Path = folder.databases / generation / config.filename_db
-        connection = ConnectionSettings(
+        path = self._path = folder.databases / generation / config.filename_db
+        connection = self._connection = ConnectionSettings(
             shared_access=config.db_shared_access,
             max_entry_bytes=config.max_entry_size,
             statement_cache=config.prepared_statement_cache_capacity,
@@ -146,11 +150,15 @@ class Storage:
 
     def membership(self) -> Membership | None:
         """The membership in force, as far as this node knows; None while it has not formed or joined."""
-        known = self.meta.membership(DB)
-        if known is not None:
-            return known
-        recorded = self.meta.recorded_set
-        return None if recorded is None else Membership(0, recorded)
+        return self.meta.membership(DB)
+
+    async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None:
+        """The set that forms; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_formed, cluster_id, voters))
+
+    async def form(self, voters: tuple[Identity, ...]) -> None:
+        """The recorded set acts from now on; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, DB, Membership(0, voters)))
 
     def restored(self, membership: Membership) -> Restored:
         """What the engine starts from."""
@@ -167,6 +175,19 @@ class Storage:
             io_sequence=found.io_sequence,
             faulty=found.faulty,
         )
+
+    async def content_hash(self) -> str:
+        """Hash of schema and rows, read on a thread and a connection of its own from one snapshot."""
+
+        def scan() -> str:
+            connection = open_reader(self._path, self._connection)
+            try:
+                return content_hash(connection)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(1, "hiqlite-hash") as executor:
+            return await self._loop.run_in_executor(executor, scan)
 
     def chance(self) -> int:
         """A seed for the engine's timeouts, different on every start."""

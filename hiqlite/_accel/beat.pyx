@@ -21,7 +21,7 @@ cdef extern from "beat.h" nogil:
         int64_t heard_at_ns
     ctypedef struct hq_beat_link:
         int fd
-        int outgoing
+        int dialed
         uint64_t id
         int lost
         hq_stamp stamp[2]
@@ -37,7 +37,7 @@ cdef extern from "beat.h" nogil:
     int hq_beat_start(hq_beat* beat)
     void hq_beat_stop(hq_beat* beat)
     void hq_beat_free(hq_beat* beat)
-    int hq_beat_add(hq_beat* beat, uint64_t id, int fd, const uint8_t* key, int outgoing)
+    int hq_beat_add(hq_beat* beat, uint64_t id, int fd, const uint8_t* key, int dialed)
     void hq_beat_remove(hq_beat* beat, uint64_t id)
     int64_t hq_boot_ns()
     void hq_beat_encode(uint8_t* frame, const uint8_t* key, int group, int leads, uint64_t sender, uint64_t incarnation,
@@ -116,11 +116,11 @@ cdef class BeatThread:
         """Readable when a link was lost; read it empty, then ask `lost()`."""
         return self.beat.report_fd
 
-    def add_link(self, uint64_t peer_id, int fd, bytes key, bint outgoing):
-        """Hand over a connected socket; the thread owns and closes it. This node beats on an outgoing one."""
+    def add_link(self, uint64_t peer_id, int fd, bytes key, bint dialed):
+        """Hand over a connected socket; the thread owns and closes it. Beats go both ways on it."""
         if len(key) != 16:
             raise ValueError("a beat key has 16 bytes")
-        if hq_beat_add(self.beat, peer_id, fd, <const uint8_t*>key, outgoing):
+        if hq_beat_add(self.beat, peer_id, fd, <const uint8_t*>key, dialed):
             raise RuntimeError(f"more than {HQ_BEAT_LINKS} links")
 
     def remove_peer(self, uint64_t peer_id):
@@ -138,13 +138,13 @@ cdef class BeatThread:
         hq_tick(self.beat, log_waiting_since_ns)
 
     def lost(self):
-        """Ids of peers whose outgoing link broke since the last call: dial them again."""
+        """Ids of peers whose link, dialled by this node, broke since the last call: dial them again."""
         found = []
         pthread_mutex_lock(&self.beat.mutex)
         for i in range(HQ_BEAT_LINKS):
             if self.beat.link[i].lost:
                 self.beat.link[i].lost = 0
-                if self.beat.link[i].outgoing:
+                if self.beat.link[i].dialed:
                     found.append(self.beat.link[i].id)
         pthread_mutex_unlock(&self.beat.mutex)
         return found
@@ -156,7 +156,7 @@ cdef class BeatThread:
         pthread_mutex_lock(&self.beat.mutex)
         for i in range(HQ_BEAT_LINKS):
             stamp = self.beat.link[i].stamp[group]
-            if stamp.heard_at_ns and not self.beat.link[i].outgoing:
+            if stamp.heard_at_ns:
                 found.append(Stamp(self.beat.link[i].id, stamp.term, stamp.incarnation, stamp.commit_bound,
                                    stamp.group_time_ns, stamp.heard_at_ns))
         pthread_mutex_unlock(&self.beat.mutex)

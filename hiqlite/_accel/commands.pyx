@@ -176,6 +176,7 @@ cdef int append_execute(Encoder encoder, bytes text_utf8, object params, int fla
     cdef Py_ssize_t start = encoder.size
     try:
         begin_command(encoder, HQ_OP_EXECUTE, flags, 1, None)
+        hq_put_u16(encoder.data + start + HQ_RECORD_HEADER + 34, 1)  # one text
         put_sql(encoder, text_utf8)
         put_statement(encoder, HQ_OP_EXECUTE, 0, 0, params, None)
         return end_record(encoder, start, HQ_KIND_ENTRY, HQ_ENTRY_COMMAND)

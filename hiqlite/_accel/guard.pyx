@@ -108,7 +108,7 @@ def register_vfs():
 
 
 def attach(uintptr_t db_pointer, int role):
-    """Attaches a guard to the `sqlite3 *` and returns its address, for native code. 0: not loaded, or an unknown role."""
+    """Attaches a guard to the `sqlite3 *`; returns its address, for native code. 0: not loaded, or an unknown role."""
     return <uintptr_t>API.attach(<sqlite3 *>db_pointer, role)
 
 
@@ -164,7 +164,8 @@ cdef int describe(Program program, sqlite3_stmt *stmt) except -1:
         name = sqlite3_bind_parameter_name(stmt, i + 1)
         names.append(None if name == NULL or name[0] == c"?" else text_or_none(name + 1))
     program.parameter_names = tuple(names)
-    program.column_names = tuple([text_or_none(sqlite3_column_name(stmt, i)) for i in range(sqlite3_column_count(stmt))])
+    columns = range(sqlite3_column_count(stmt))
+    program.column_names = tuple([text_or_none(sqlite3_column_name(stmt, i)) for i in columns])
     return 0
 
 

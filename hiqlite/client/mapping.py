@@ -15,7 +15,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, cast, get_type_hints
 
@@ -57,14 +57,6 @@ def compile_mapper(columns: tuple[str, ...], into: Any) -> Mapper:
         return _compile(columns, into)  # a callable object that cannot be a key
 
 
-def map_rows(rows: Sequence[Row], into: Any) -> list[Any]:
-    """All rows of one result as `into`."""
-    if not rows:
-        return []
-    mapper = compile_mapper(rows[0].keys(), into)
-    return [mapper(row) for row in rows]
-
-
 def _compile(columns: tuple[str, ...], into: Any) -> Mapper:
     if isinstance(into, type):
         if hasattr(into, "model_validate") and hasattr(into, "model_fields"):
@@ -88,21 +80,34 @@ _compiled = lru_cache(maxsize=MAPPERS_KEPT)(_compile)
 # --------------------------------------------------------------------------- what a type wants
 
 
-def _hints(into: type) -> dict[str, Any]:
+def _hints(into: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(into)
-    except (NameError, TypeError, AttributeError) as error:
+        return get_type_hints(into, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise RowMappingError(f"the annotations of {into.__name__} cannot be resolved: {error}") from error
 
 
-def _dataclass(into: type) -> list[Target]:
+def _constructor(into: Any, columns: Mapping[str, str] = types.MappingProxyType({})) -> list[Target]:
+    """The arguments of a class whose constructor stands for its fields.
+
+    Args:
+        columns: argument -> column, where their names differ.
+    """
     hints = _hints(into)
-    missing = dataclasses.MISSING
-    return [
-        Target(field.name, hints[field.name], field.default is missing and field.default_factory is missing, field.name)
-        for field in dataclasses.fields(into)
-        if field.init
-    ]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    targets = []
+    for argument, parameter in inspect.signature(into).parameters.items():
+        name = columns.get(argument, argument)
+        hint = hints.get(name, Any)
+        if isinstance(hint, dataclasses.InitVar):
+            hint = hint.type
+        if parameter.kind in named:
+            targets.append(Target(name, hint, parameter.default is inspect.Parameter.empty, argument))
+    return targets
+
+
+def _attrs(into: Any) -> list[Target]:
+    return _constructor(into, {attribute.alias: attribute.name for attribute in into.__attrs_attrs__})
 
 
 def _named_tuple(into: Any) -> list[Target]:
@@ -111,39 +116,20 @@ def _named_tuple(into: Any) -> list[Target]:
 
 
 def _typed_dict(into: Any) -> list[Target]:
-    return [Target(name, hint, name in into.__required_keys__, name) for name, hint in _hints(into).items()]
-
-
-def _attrs(into: Any) -> list[Target]:
-    hints = _hints(into)
-    signature = inspect.signature(into).parameters
+    """`__required_keys__` does not see Required and NotRequired in annotations that were text; the hints do."""
+    marks = {typing.Required: True, typing.NotRequired: False}
     return [
-        Target(
-            attribute.name,
-            hints.get(attribute.name, Any),
-            signature[attribute.alias].default is inspect.Parameter.empty,
-            attribute.alias,
-        )
-        for attribute in into.__attrs_attrs__
-        if attribute.init
-    ]
-
-
-def _msgspec(into: Any) -> list[Target]:
-    hints = _hints(into)
-    signature = inspect.signature(into).parameters
-    return [
-        Target(name, hints[name], signature[name].default is inspect.Parameter.empty, name)
-        for name in into.__struct_fields__
+        Target(name, hint, marks.get(typing.get_origin(hint), name in into.__required_keys__), name)
+        for name, hint in _hints(into).items()
     ]
 
 
 # Mark of a kind of type -> how its fields are found.
 FINDERS: Final[Mapping[str, Callable[[Any], list[Target]]]] = types.MappingProxyType(
     {
-        "__dataclass_fields__": _dataclass,
+        "__dataclass_fields__": _constructor,
         "__attrs_attrs__": _attrs,
-        "__struct_fields__": _msgspec,
+        "__struct_fields__": _constructor,  # msgspec
     }
 )
 
@@ -216,4 +202,4 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
-__all__ = ["compile_mapper", "map_rows"]
+__all__ = ["compile_mapper"]

@@ -18,6 +18,7 @@ cpdef peer_lost(State state, long long peer_id, bint refused)
 cpdef receive_request(State state, object request)
 @cython.locals(peer=Progress)
 cpdef receive_reply(State state, object reply)
+cpdef count_own_vote(State state)
 cdef bint _vote_in_own_term(State state, object request) except *
 cdef bint _hears_leader(State state) except *
 @cython.locals(peer=Progress)

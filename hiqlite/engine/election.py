@@ -130,6 +130,14 @@ def receive_reply(state: State, reply: VoteReply) -> None:
             _become_leader(state)
 
 
+def count_own_vote(state: State) -> None:
+    """The own vote counts from the moment it is durable; with it alone a single voter leads."""
+    if state.role is Role.CANDIDATE and not state.granted[0] and state.outbox.synced_io >= state.outbox.term_io:
+        state.granted[0] = 1
+        if quorum.won(state.config.voter_sets, state.granted):
+            _become_leader(state)
+
+
 def _vote_in_own_term(state: State, request: VoteRequest) -> bool:
     if state.vote is not None:
         return state.vote == request.sender
@@ -165,18 +173,16 @@ def _pre_campaign(state: State) -> None:
 
 
 def _campaign(state: State) -> None:
-    """Enter the next term with the own vote; the requests leave once that is durable."""
+    """Enter the next term with the own vote; the requests leave, and the vote counts, once that is durable."""
     adopt(state, state.term + 1, state.own)
     _set_role(state, Role.CANDIDATE)
     rest(state, 0)
     _ask_voters(state, False)
-    if quorum.won(state.config.voter_sets, state.granted):
-        _become_leader(state)
 
 
 def _ask_voters(state: State, pre: bool) -> None:
     state.granted = [0] * state.config.size()
-    state.granted[0] = 1
+    state.granted[0] = 1 if pre else 0
     for peer in state.peers:
         if peer.connected and peer.identity in state.config.voters:
             _request_vote(state, peer.peer_id, pre)

@@ -72,7 +72,7 @@ class Raft:
         state = self.state
         if not self._enter(now_ns):
             return
-        if not 0 < message.term < NUMBER_MAX or message.sender.id == state.own.id:
+        if not 0 <= message.term < NUMBER_MAX or message.sender.id == state.own.id:
             raise ProtocolError(f"message of node {message.sender.id} in term {message.term} cannot be")
         if isinstance(message, AppendReply):
             replication.receive_append_reply(state, message)
@@ -112,6 +112,8 @@ class Raft:
         state.outbox.progress(written_io, synced_io)
         if state.leads:
             replication.advance_commit(state)
+        else:
+            election.count_own_vote(state)
 
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to `index`."""

@@ -91,7 +91,7 @@ def entries_fetched(state: State, peer_id: int, first: int, last: int, size_byte
         return
     if last < first or last > state.log.last_index or not peer.connected:
         return
-    if peer.replicating and peer.next_index == first:
+    if peer.replicating and peer.next_index == first and peer.has_room(state.window_frames, state.window_bytes):
         _send_frame(state, peer, last, size_bytes)
 
 

@@ -7,7 +7,7 @@ has released.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hiqlite._accel.records import slice_records
 from hiqlite.engine.ports import LogStore, Run, StateMachine
@@ -60,7 +60,7 @@ class Applier:
         self._answers = answers
         self._feed()
 
-    def take(self) -> list[Run]:
+    def take(self) -> Sequence[Run]:
         """Runs that were applied since the last call; feeds on."""
         runs = self._machine.take()
         if runs:

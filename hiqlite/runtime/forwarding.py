@@ -1,8 +1,9 @@
 """Writes on their way to the leader, and the leader's side of them.
 
 A follower's writes of one loop turn travel in one frame and come back in one frame; the follower resolves them once it
-has applied the entry itself. Knows records as bytes; must not know SQL. Invariant: a write that was sent is never sent
-again unless the leader has said that it did not apply it.
+has applied the entry itself. Knows records as bytes; must not know SQL. Invariants: a write that was sent is never sent
+again unless the leader has said that it did not apply it; writes stand in the log in the order in which they were
+issued, because those sent to a deposed leader are answered, or given up as unknown, before the next leader gets any.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hiqlite.errors import (
     Overloaded,
     ProtocolError,
     RequestTimeout,
+    ShuttingDown,
     from_wire,
 )
 
@@ -30,8 +32,14 @@ from hiqlite.errors import (
 FORWARD = struct.Struct("<QII")  # request number, timeout in ms, zero; a record follows
 REPLY = struct.Struct("<QQII")  # request number, log index, size, status; bytes padded to 8 follow
 ANSWERED, REFUSED = 0, 1
+WENT_WELL = b"\0"  # status of an answer, docs/formats.md section 4
 RECORD_LENGTH = struct.Struct("<I")
 RECORD_HEADER_BYTES = 64
+
+# With outcome "not_applied" these say that another node may take the write.
+ELSEWHERE = (NotLeader, NoLeader, LeadershipLost, ShuttingDown)
+# The leader that refused a write so is asked again after this time, unless another one is known before.
+AGAIN_NS = 20_000_000
 
 
 class Waiting(Protocol):
@@ -48,6 +56,7 @@ class Forwarder:
         send: hands one frame's body to the leader; False when it cannot be sent now.
         when_applied: calls back once this node has applied an index.
         queue_bytes_max: limit of what waits for a leader or for an answer.
+        patience_ns: how long writes for a new leader wait for the answers of the one before.
     """
 
     def __init__(
@@ -57,19 +66,25 @@ class Forwarder:
         send: Callable[[int, bytes], bool],
         when_applied: Callable[[int, Callable[[], None]], None],
         queue_bytes_max: int,
+        patience_ns: int,
     ) -> None:
         self._loop = loop
         self._send = send
         self._when_applied = when_applied
         self._queue_bytes_max = queue_bytes_max
+        self._patience_ns = patience_ns
         self._queue: list[tuple[bytes, Op]] = []
         self._sent: dict[int, tuple[bytes, Op]] = {}
+        self._answered: dict[int, Answered] = {}  # this node has not applied them yet
         self._number = 0
         self._sent_to = 0
+        self._deposed_since_ns = 0  # since when another leader is known than the one that owes answers
+        self._refused_by = 0
+        self._refused_at_ns = 0
         self.waiting_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._sent)
+        return len(self._queue) + len(self._sent) + len(self._answered)
 
     def put(self, record: bytes, op: Op) -> None:
         """Queue a write for the leader of the moment; `flush` sends it."""
@@ -78,15 +93,20 @@ class Forwarder:
         self.waiting_bytes += len(record)
         self._queue.append((record, op))
 
+    def put_first(self, writes: list[tuple[bytes, Op]]) -> None:
+        """Writes that were issued before all that is queued; they were admitted once and are not refused now."""
+        self.waiting_bytes += sum(len(record) for record, _ in writes)
+        self._queue[:0] = writes
+
     def take_queued(self) -> list[tuple[bytes, Op]]:
         """What was never sent: this node leads now and proposes it itself."""
         queued, self._queue = self._queue, []
         self.waiting_bytes -= sum(len(record) for record, _ in queued)
-        return queued
+        return [(record, op) for record, op in queued if not op.done()]
 
     def flush(self, leader_id: int, now_ns: int) -> None:
         """Send all that is queued to the leader, in order, as one frame."""
-        if not self._queue:
+        if not self._queue or not self._may_send(leader_id, now_ns):
             return
         parts: list[bytes] = []
         batch = [(record, op) for record, op in self._queue if not op.done()]
@@ -104,39 +124,52 @@ class Forwarder:
         self._sent_to = leader_id
         self._sent.update(enumerate(batch, first))
 
-    def replied(self, peer_id: int, body: bytes) -> None:
+    def _may_send(self, leader_id: int, now_ns: int) -> bool:
+        if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
+            return False
+        if not self._sent or leader_id == self._sent_to:
+            self._deposed_since_ns = 0
+            return True
+        if not self._deposed_since_ns:
+            self._deposed_since_ns = now_ns
+        if now_ns - self._deposed_since_ns < self._patience_ns:
+            return False
+        self._give_up()
+        return True
+
+    def replied(self, peer_id: int, body: bytes, now_ns: int) -> None:
         """Answers of the leader. Raises ProtocolError on a malformed body."""
-        offset, size = 0, len(body)
         retry: list[tuple[bytes, Op]] = []
-        while offset < size:
-            if size - offset < REPLY.size:
-                raise ProtocolError("forward_reply is cut short")
-            number, index, length, status = REPLY.unpack_from(body, offset)
-            offset += REPLY.size
-            if size - offset < length:
-                raise ProtocolError("forward_reply is cut short")
-            data = body[offset : offset + length]
-            offset += length + (-length % 8)
-            entry = self._sent.pop(number, None)
-            if entry is None:
-                continue
-            record, op = entry
-            if status == REFUSED:
-                error = from_wire(msgpack.unpackb(data))
-                if isinstance(error, NotLeader) and error.outcome == "not_applied":
-                    retry.append(entry)
+        try:
+            for number, index, status, data in split_replies(body):
+                record, op = self._sent.get(number, (b"", None))
+                if op is None or peer_id != self._sent_to:
                     continue
+                error = refusal(data) if status == REFUSED else None
+                del self._sent[number]
                 self.waiting_bytes -= len(record)
-                op.set_exception(error)
-            else:
-                self.waiting_bytes -= len(record)
-                self._when_applied(index, Resolve(op, data, index))
-        self._queue[:0] = retry
+                if error is None:
+                    self._answered[number] = answered = Answered(self, number, op, data, index)
+                    self._when_applied(index, answered)
+                elif isinstance(error, ELSEWHERE) and error.outcome == "not_applied":
+                    retry.append((record, op))
+                else:
+                    op.set_exception(error)
+        finally:
+            if retry:
+                self._refused_by, self._refused_at_ns = peer_id, now_ns
+                self.put_first(retry)
+
+    def resolved(self, number: int) -> None:
+        """This node has applied what the leader answered."""
+        self._answered.pop(number, None)
 
     def lost(self, peer_id: int) -> None:
         """The link to the leader broke: nobody knows what became of the writes under way."""
-        if peer_id != self._sent_to or not self._sent:
-            return
+        if peer_id == self._sent_to:
+            self._give_up()
+
+    def _give_up(self) -> None:
         sent, self._sent = self._sent, {}
         for record, op in sent.values():
             self.waiting_bytes -= len(record)
@@ -157,28 +190,43 @@ class Forwarder:
             record, op = self._sent.pop(number)
             self.waiting_bytes -= len(record)
             op.set_exception(RequestTimeout("the leader did not answer in time", outcome="unknown"))
+        for answered in [one for one in self._answered.values() if 0 < one.op.deadline_ns <= now_ns]:
+            answered.give_up(RequestTimeout("this node did not apply the write in time", outcome="applied"))
 
     def fail(self, error: HiqliteError) -> None:
-        """This node stops: what was queued is not applied, what was sent is unknown."""
+        """This node stops: what was queued is not applied, what was sent is unknown, what was answered is known."""
         for _, op in self._queue:
             op.set_exception(type(error)(error.message, hint=error.hint, outcome="not_applied"))
         for _, op in self._sent.values():
             op.set_exception(type(error)(error.message, hint=error.hint, outcome="unknown"))
+        for answered in list(self._answered.values()):
+            answered.give_up(type(error)(error.message, hint=error.hint, outcome="applied"))
         self._queue, self._sent, self.waiting_bytes = [], {}, 0
 
 
-class Resolve:
-    """Resolves an op with the leader's answer, once this node has applied the entry."""
+class Answered:
+    """A write that the leader has answered; called, it resolves: this node has applied the entry."""
 
-    __slots__ = ("_answer", "_index", "_op")
+    __slots__ = ("_answer", "_forwarder", "_index", "_number", "op")
 
-    def __init__(self, op: Op, answer: bytes, index: int) -> None:
-        self._op = op
+    def __init__(self, forwarder: Forwarder, number: int, op: Op, answer: bytes, index: int) -> None:
+        self._forwarder = forwarder
+        self._number = number
         self._answer = answer
         self._index = index
+        self.op = op
 
     def __call__(self) -> None:
-        self._op.answer(self._answer, self._index)
+        self._forwarder.resolved(self._number)
+        self.op.answer(self._answer, self._index)
+
+    def give_up(self, error: HiqliteError) -> None:
+        """Wait no longer. An entry that failed is told as it failed, because nothing of it can be missing here."""
+        self._forwarder.resolved(self._number)
+        if self._answer[1:2] == WENT_WELL:
+            self.op.set_exception(error)
+        else:
+            self.op.answer(self._answer, self._index)
 
 
 class ForwardedWrite:
@@ -244,3 +292,33 @@ def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:
         found.append((number, timeout_ms, body[offset : offset + length]))
         offset += length
     return found
+
+
+def split_replies(body: bytes) -> list[tuple[int, int, int, bytes]]:
+    """The answers of one `forward_reply` frame: (request number, log index, status, data). Raises ProtocolError."""
+    found: list[tuple[int, int, int, bytes]] = []
+    offset, size = 0, len(body)
+    while offset < size:
+        if size - offset < REPLY.size:
+            raise ProtocolError("forward_reply is cut short")
+        number, index, length, status = REPLY.unpack_from(body, offset)
+        offset += REPLY.size
+        padded = length + (-length % 8)
+        if size - offset < padded:
+            raise ProtocolError("forward_reply is cut short")
+        if status not in (ANSWERED, REFUSED):
+            raise ProtocolError(f"forward_reply has an unknown status {status}")
+        found.append((number, index, status, body[offset : offset + length]))
+        offset += padded
+    return found
+
+
+def refusal(data: bytes) -> HiqliteError:
+    """The error that a leader sent instead of an answer. Raises ProtocolError."""
+    try:
+        wire = msgpack.unpackb(data)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise ProtocolError("forward_reply carries an error that is not msgpack") from error
+    if not isinstance(wire, dict):
+        raise ProtocolError("forward_reply carries an error that is no map")
+    return from_wire(wire)

@@ -94,7 +94,8 @@ class Group:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._pumping = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_ns = 0
         self._reads: dict[int, asyncio.Future[int]] = {}
         self.before_deadline: Callable[[], bool] = lambda: True
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
@@ -211,8 +212,12 @@ class Group:
 
     def forward_replied(self, peer_id: int, body: bytes) -> None:
         """Answers of the leader to writes of this node."""
-        self.proposals.forwarder.replied(peer_id, body)
-        self._schedule()
+        try:
+            self.proposals.forwarder.replied(peer_id, body, self.clock.monotonic_ns())
+        finally:
+            if self.leads:
+                self.proposals.lead()  # what came back as not applied is this node's to propose by now
+            self._schedule()
 
     # -- the crank
 
@@ -234,6 +239,7 @@ class Group:
                 self.fail(StorageError(reason, hint="check the disk, then restart"))
                 return
             self.engine.log_progress(self.log_store.written, self.log_store.synced, now_ns)
+            self.machine.set_synced_index(self.engine.synced_index)
             self._propose(now_ns)
             self._turn(now_ns)
             self._arm(now_ns)
@@ -385,11 +391,11 @@ class Group:
     def _arm(self, now_ns: int) -> None:
         deadline_ns = self.engine.next_deadline()
         if self._timer is not None:
-            if self._timer.when() <= self._loop.time() + (deadline_ns - now_ns) / 1e9:
-                return
+            if self._timer_ns <= deadline_ns:
+                return  # a timer that fires early judges nothing and is armed anew
             self._timer.cancel()
-        delay = max(0.0, (deadline_ns - now_ns) / 1e9)
-        self._timer = self._loop.call_at(self._loop.time() + delay, self._deadline)
+        self._timer_ns = deadline_ns
+        self._timer = self._loop.call_later(max(0, deadline_ns - now_ns) / 1e9, self._deadline)
 
     def _deadline(self) -> None:
         self._timer = None
@@ -397,7 +403,7 @@ class Group:
             return
         if not self.before_deadline():
             # The loop was stuck: first take in what the network brought meanwhile, then judge.
-            self._timer = self._loop.call_at(self._loop.time(), self._deadline)
+            self._timer = self._loop.call_soon(self._deadline)
             return
         self.engine.tick(self.clock.monotonic_ns())
         self.pump()

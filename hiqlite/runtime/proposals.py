@@ -14,9 +14,13 @@ from hiqlite._accel.batch import Batch, Op, Pending, ProposalBuffer
 from hiqlite._accel.records import offsets
 from hiqlite.config import RaftSettings
 from hiqlite.engine.ports import Run
-from hiqlite.errors import HiqliteError, LeadershipLost, Overloaded, RequestTimeout, ShuttingDown
+from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded, RequestTimeout, ShuttingDown
 
 from .forwarding import Forwarder, Waiting
+
+# What a peer is told of its writes; only their wire form is used, so one object serves all.
+NOT_HERE = NotLeader("the node no longer leads", outcome="not_applied")
+LOST_HERE = LeadershipLost("the leader was lost before the write was confirmed", outcome="unknown")
 
 
 class Proposals:
@@ -39,7 +43,11 @@ class Proposals:
         self.buffer = ProposalBuffer(settings.frame_bytes_max)
         self.pending = Pending()
         self.forwarder = Forwarder(
-            loop, send=send_forward, when_applied=when_applied, queue_bytes_max=settings.proposal_queue_bytes
+            loop,
+            send=send_forward,
+            when_applied=when_applied,
+            queue_bytes_max=settings.proposal_queue_bytes,
+            patience_ns=settings.election_timeout_min_ms * 1_000_000,
         )
         self.failure: HiqliteError | None = None
         self._closing = False
@@ -66,6 +74,11 @@ class Proposals:
         self._admit(len(record))
         self.forwarder.put(record, op)
         self._wake()
+
+    @property
+    def taking(self) -> bool:
+        """Whether writes are taken at all: the node works and is not shutting down."""
+        return self.failure is None and not self._closing
 
     def _admit(self, size_bytes: int) -> None:
         if self.failure is not None:
@@ -108,14 +121,17 @@ class Proposals:
 
     def follow(self) -> None:
         """Leadership went before these were proposed: they are not applied, so the new leader may have them."""
+        own: list[tuple[bytes, Op]] = []
         while self.buffer.peek() is not None:
             batch = self.buffer.pop()
             starts = [*offsets(batch.data), len(batch.data)]
-            for number, op in enumerate(batch.ops):
-                if isinstance(op, Op):
-                    self.forwarder.put(batch.data[starts[number] : starts[number + 1]], op)
+            for number, waiting in enumerate(batch.ops):
+                if isinstance(waiting, Op):
+                    own.append((batch.data[starts[number] : starts[number + 1]], waiting))
                 else:
-                    op.set_exception(LeadershipLost("this node no longer leads", outcome="not_applied"))
+                    waiting.set_exception(NOT_HERE)
+        # Before what was issued since: one client's writes keep their order.
+        self.forwarder.put_first(own)
 
     # -- ends
 
@@ -129,11 +145,11 @@ class Proposals:
         """Nothing is taken any more; every waiting caller is told what is known of its write."""
         self.failure = self.failure or error
         unknown, refused = told(error, "unknown"), told(error, "not_applied")
-        for op in self.pending.cut_from(1):
-            op.set_exception(unknown)
+        for waiting in self.pending.cut_from(1):
+            waiting.set_exception(unknown if isinstance(waiting, Op) else LOST_HERE)
         while self.buffer.peek() is not None:
-            for op in self.buffer.pop().ops:
-                op.set_exception(refused)
+            for waiting in self.buffer.pop().ops:
+                waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
         self.forwarder.fail(error)
 
     async def drain(self, timeout_s: float) -> None:

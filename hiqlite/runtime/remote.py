@@ -44,7 +44,7 @@ class RemoteWrites:
             write = ForwardedWrite(self._replies, peer_id, number)
             if record[KIND_AT] != ENTRY or record[ENTRY_KIND_AT] not in (COMMAND, MIGRATION):
                 raise ProtocolError("a peer forwarded something that is no write")
-            if not self._group.leads:
+            if not self._group.leads or not self._group.proposals.taking:
                 leader_id = self._group.engine.leader_id if self._group.started else 0
                 write.set_exception(NotLeader("this node does not lead", leader_id=leader_id or None))
                 continue

@@ -20,12 +20,11 @@ def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 @pytest.fixture
 def pair():
-    """Two nodes' threads joined by one connection in each direction."""
+    """Two nodes' threads joined by one connection."""
     first, second = BeatThread(1, 10, 3000), BeatThread(2, 10, 3000)
-    for sender, receiver, sender_id, receiver_id in ((first, second, 1, 2), (second, first, 2, 1)):
-        left, right = socket.socketpair()
-        sender.add_link(receiver_id, left.detach(), KEY, True)
-        receiver.add_link(sender_id, right.detach(), KEY, False)
+    left, right = socket.socketpair()
+    first.add_link(2, left.detach(), KEY, True)
+    second.add_link(1, right.detach(), KEY, False)
     first.start()
     second.start()
     yield first, second
@@ -108,7 +107,7 @@ def test_a_beat_that_is_not_authentic_ends_the_link(change):
     right.close()
 
 
-def test_a_lost_outgoing_link_is_reported_once():
+def test_a_lost_link_is_reported_once_to_who_dialled_it():
     """The loop learns which peer it has to dial again."""
     left, right = socket.socketpair()
     thread = BeatThread(1, 5, 3000)

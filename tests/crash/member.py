@@ -16,8 +16,9 @@ import sys
 import time
 from typing import Any
 
-import hiqlite
 import uvloop
+
+import hiqlite
 from hiqlite.client.local import LocalClient
 
 INSERT = "INSERT INTO load (id, node, text) VALUES (?, ?, ?)"

@@ -2,13 +2,10 @@
 
 import asyncio
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, os.path.dirname(__file__))
 from harness import Members, build_power_loss, eventually
 
 CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"

@@ -51,7 +51,7 @@ def test_python_snippets_of_the_documents_run(tmp_path: Path) -> None:
         )  # fmt: skip
         if child.returncode != 0:
             failures[where] = child.stderr
-    assert failures == {}
+    assert not failures, "\n".join(f"{where}: {problem}" for where, problem in failures.items())
 
 
 def test_the_runner_of_snippets_fails_when_a_snippet_fails() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from hiqlite._accel.plain import records
@@ -20,6 +21,7 @@ NODE = Identity(7, 0x1122334455667788)
 SEGMENT_BYTES = 16 << 10
 
 
+@cache
 def record(kind: int, term: int, index: int, payload: bytes = b"") -> bytes:
     return bytes(records.encode_record(kind, 1 if kind in (ENTRY, REPAIR) else 0, payload, term=term, index=index))
 
@@ -29,6 +31,7 @@ def payload_of(term: int, index: int) -> bytes:
     return f"{term}:{index}:".encode() * (1 + index % 4)
 
 
+@cache
 def entries(term: int, first: int, last: int) -> bytes:
     return b"".join(record(ENTRY, term, index, payload_of(term, index)) for index in range(first, last + 1))
 

@@ -5,6 +5,7 @@ A session exists per pair; what was sent in an ended one is dropped, or, if the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hiqlite.engine.model import Message
@@ -28,6 +29,7 @@ class Network:
         self.sessions: dict[tuple[int, int], int] = {}  # ordered pair -> epoch; absent: no session
         self.epoch = 0
         self.calm = False
+        self.trap: Callable[[Node, int, Message], None] | None = None  # a nemesis that waits for a message
 
     # ------------------------------------------------------------------ sessions
 
@@ -81,6 +83,8 @@ class Network:
 
     def send(self, node: Node, peer_id: int, message: Message, body: Body | None) -> None:
         """One message on its way, once, twice or never."""
+        if self.trap is not None:
+            self.trap(node, peer_id, message)
         epoch = self.sessions.get(_pair(node.id, peer_id), 0)
         profile, world = self.profile, self.world
         if not epoch or (node.id, peer_id) in self.blocked:

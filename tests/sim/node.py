@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from hiqlite.engine.model import (
     AppendKind,
-    AppendReply,
     AppendRequest,
     Identity,
     Message,
@@ -43,7 +42,6 @@ class Node:
         self.up = False
         self.stopped = False  # SIGSTOP: nothing runs, not even heartbeats
         self.stalled = False  # the loop stands still, heartbeats go on
-        self.wake_at = 0
         self.raft: Raft
         self.terms: list[int] = []
         self.values: list[int] = []
@@ -70,6 +68,7 @@ class Node:
         self.applying = False
         self.to_apply: list[int] = []
         self.turn_planned = False
+        self.tick_at = 0
         self.word = (0, False)
         self.was_leader = False
         self.seen_commit = self.applied
@@ -138,18 +137,26 @@ class Node:
         self.on_disk()
         self.plan_tick()
 
-    def tick(self, life: int) -> None:
-        if life != self.life or not self.runs() or self.world.now_ns < self.tick_at:
+    def tick(self, life: int, at_ns: int) -> None:
+        if life != self.life or at_ns != self.tick_at:
             return
-        self.raft.tick(self.world.now_ns)
         self.tick_at = 0
-        self.turn()
+        if not self.runs():
+            return
+        if self.raft.next_deadline() <= self.world.now_ns:
+            self.raft.tick(self.world.now_ns)
+            self.turn()
+            if self.up and self.raft.next_deadline() <= self.world.now_ns:
+                self.checks.fail("deadlines", f"node {self.id}: a tick did not consume its deadline")
+        else:
+            self.plan_tick()
 
     def plan_tick(self) -> None:
+        """One event for the earliest deadline; one that moved away is looked at when it comes."""
         deadline = max(self.raft.next_deadline(), self.world.now_ns + 1)
-        self.tick_at = deadline
-        if deadline < self.world.now_ns + 60_000 * MS:
-            self.world.after(deadline - self.world.now_ns, self.tick, self.life)
+        if (self.tick_at == 0 or deadline < self.tick_at) and deadline < self.world.now_ns + 60_000 * MS:
+            self.tick_at = deadline
+            self.world.after(deadline - self.world.now_ns, self.tick, self.life, deadline)
 
     def beat(self, life: int) -> None:
         """The heartbeat thread: knows only the word that the loop stored."""
@@ -157,11 +164,13 @@ class Node:
             return
         if not self.stopped and self.word[1]:
             self.checks.beating(self)
-            self.cluster.network.beat(self, self.word[0], self.raft.commit_index)
+            self.cluster.network.beat(self, self.word[0], self.seen_commit)
         self.world.after(100 * MS, self.beat, life)
 
     def propose(self, count: int, size_bytes: int) -> int:
         raft = self.raft
+        if raft.leads and not self.was_leader:
+            self.turn()  # the entry that opens the term comes first
         first = raft.propose(count, size_bytes, self.world.now_ns)
         if first:
             values = self.cluster.new_values(count)
@@ -202,7 +211,8 @@ class Node:
         while self.up and raft.has_ready():
             self.do(raft.ready())
             self.checks.stepped(self)
-        if self.up and raft.next_deadline() != self.tick_at:
+        self.bodies.clear()
+        if self.up:
             self.plan_tick()
 
     def do(self, ready: Ready) -> None:
@@ -228,7 +238,6 @@ class Node:
             elif append.kind is AppendKind.RECEIVED:
                 self.take_body(first, last, append.term)
             disk.push((append.io_sequence, "append", first, self.terms[first : last + 1], self.values[first : last + 1]))
-        self.bodies.clear()
         if raft.commit_index != self.seen_commit:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
@@ -237,7 +246,6 @@ class Node:
             body = self.body_of(send.peer_id, message) if isinstance(message, AppendRequest) else None
             self.checks.sending(self, message)
             self.cluster.network.send(self, send.peer_id, message, body)
-        self.fetched.clear()
         for fetch in ready.fetches:
             self.fetch(fetch.peer_id, fetch.first, fetch.size_max)
         if ready.apply is not None:
@@ -300,6 +308,7 @@ class Node:
         self.fetched[peer_id] = body
         self.raft.entries_fetched(peer_id, first, last, 100 * (last - first + 1), self.world.now_ns)
         self.turn()
+        self.fetched.clear()
 
     # ------------------------------------------------------------------ the database
 
@@ -324,7 +333,3 @@ class Node:
                 if value:
                     self.checks.acknowledged(self, index, value)
         self.apply_later()
-
-
-def is_acknowledgement(message: Message) -> bool:
-    return isinstance(message, AppendReply) and message.accepted

@@ -39,7 +39,7 @@ class Profile:
 
 FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
-    "leader_kill", "leader_cut", "vote_crash", "one_copy", "split_tail",
+    "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define HQ_BEAT_LINKS 128 /* two per peer: one beats, one listens */
+#define HQ_BEAT_LINKS 128 /* one per peer, used both ways */
 #define HQ_BEAT_GROUPS 2
 #define HQ_BEAT_BYTES 80
 #define HQ_BEAT_SIGNED 64
@@ -26,7 +26,7 @@ typedef struct {
 
 typedef struct {
   int fd;       /* -1: free */
-  int outgoing; /* 1: this node beats on it; 0: it listens to the peer's beats */
+  int dialed;   /* 1: this node dialled it, and dials again when it is lost */
   uint64_t id, counter_out, counter_in;
   uint8_t key[16], inbox[HQ_BEAT_BYTES];
   int inbox_size;
@@ -58,7 +58,7 @@ hq_beat *hq_beat_new(uint64_t node_id, int64_t interval_ns, int64_t stall_ns);
 int hq_beat_start(hq_beat *beat);
 void hq_beat_stop(hq_beat *beat); /* joins; call without the GIL */
 void hq_beat_free(hq_beat *beat);
-int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int outgoing); /* owns fd; 0, or -1 when full */
+int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int dialed); /* owns fd; 0, or -1 when full */
 void hq_beat_remove(hq_beat *beat, uint64_t id);
 int64_t hq_boot_ns(void);
 void hq_beat_encode(uint8_t *frame, const uint8_t *key, int group, int leads, uint64_t sender, uint64_t incarnation,

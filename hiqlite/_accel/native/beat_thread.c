@@ -106,7 +106,7 @@ static void send_beats(hq_beat *beat, int64_t now_ns) {
     if (!(word & 1)) continue;
     for (int i = 0; i < HQ_BEAT_LINKS; i++) {
       hq_beat_link *link = &beat->link[i];
-      if (link->fd < 0 || !link->outgoing) continue;
+      if (link->fd < 0) continue;
       hq_beat_encode(frame, link->key, g, 1, beat->node_id, atomic_load(&group->incarnation), word >> 1,
                      ++link->counter_out, atomic_load(&group->group_time_ns), atomic_load(&group->commit_bound));
       ssize_t put_bytes = send(link->fd, frame, sizeof frame, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -201,19 +201,19 @@ void hq_beat_free(hq_beat *beat) {
   free(beat);
 }
 
-int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int outgoing) {
+int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int dialed) {
   hq_beat_link *place = NULL;
   pthread_mutex_lock(&beat->mutex);
   for (int i = 0; i < HQ_BEAT_LINKS; i++) {
     hq_beat_link *link = &beat->link[i];
-    if (link->id == id && link->outgoing == outgoing) { place = link; break; }
+    if (link->id == id) { place = link; break; }
     if (!place && link->id == 0) place = link;
   }
   if (place) {
     if (place->fd >= 0) close(place->fd);
     place->fd = fd;
     place->id = id;
-    place->outgoing = outgoing;
+    place->dialed = dialed;
     place->counter_in = place->counter_out = 0;
     place->inbox_size = place->lost = 0;
     memcpy(place->key, key, 16);

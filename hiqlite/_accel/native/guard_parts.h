@@ -1,7 +1,7 @@
 /* guard_parts.h: what the C files of the guard share; no other extension includes it.
 
-   Invariants: every call to SQLite goes through `sqlite3_api` of the library that loaded this extension; entry contexts
-   are thread-local; a struct hq_guard is touched by one thread at a time. */
+   Invariants: every call to SQLite goes through `sqlite3_api` of the library that loaded this extension; entry
+   contexts are thread-local; a struct hq_guard is touched by one thread at a time. */
 #ifndef HQ_GUARD_PARTS_H
 #define HQ_GUARD_PARTS_H
 
@@ -22,44 +22,44 @@ SQLITE_EXTENSION_INIT3
 
 /* What the text of the statement in preparation says by itself. */
 typedef struct hq_text {
-  int explain;      /* EXPLAIN or EXPLAIN QUERY PLAN */
-  int pragma;       /* PRAGMA */
-  int vacuum;       /* VACUUM */
-  int writes;       /* first word creates, drops, alters, inserts, updates, deletes, reindexes or analyzes */
-  int create_index; /* CREATE [UNIQUE] INDEX */
-  int ddl;          /* CREATE or ALTER: names may be defined in it */
+    int explain;      /* EXPLAIN or EXPLAIN QUERY PLAN */
+    int pragma;       /* PRAGMA */
+    int vacuum;       /* VACUUM */
+    int writes;       /* first word creates, drops, alters, inserts, updates, deletes, reindexes or analyzes */
+    int create_index; /* CREATE [UNIQUE] INDEX */
+    int ddl;          /* CREATE or ALTER: names may be defined in it */
 } hq_text;
 
 /* What is remembered of the schema, valid for one schema cookie. */
 typedef struct hq_schema {
-  int known;
-  int64_t cookie;
-  int uses_changes;  /* the word "changes" stands in some CREATE text */
-  char **virtuals;   /* names of virtual tables, in malloc'ed strings */
-  int virtual_count;
+    int known;
+    int64_t cookie;
+    int uses_changes; /* the word "changes" stands in some CREATE text */
+    char **virtuals;  /* names of virtual tables, in malloc'ed strings */
+    int virtual_count;
 } hq_schema;
 
 typedef struct hq_guard {
-  sqlite3 *db;
-  int role;
-  int own;        /* our own statements: everything passes */
-  int preparing;  /* inside prepare(): `text` describes the user's statement */
-  int internal;   /* the guard itself reads the schema */
-  int last_rowid; /* a row with rowid 2^63-1 was written */
-  hq_text text;
-  uint32_t seen;
-  int refusal_class;
-  char reason[HQ_REASON_MAX];
-  hq_schema schema;
+    sqlite3 *db;
+    int role;
+    int own;        /* our own statements: everything passes */
+    int preparing;  /* inside prepare(): `text` describes the user's statement */
+    int internal;   /* the guard itself reads the schema */
+    int last_rowid; /* a row with rowid 2^63-1 was written */
+    hq_text text;
+    uint32_t seen;
+    int refusal_class;
+    char reason[HQ_REASON_MAX];
+    hq_schema schema;
 } hq_guard;
 
 /* The entry that this thread applies or tries. */
 typedef struct hq_entry {
-  int active;
-  int local_time_refused;
-  int64_t julian_ms;
-  uint64_t seed;
-  uint64_t state[4];
+    int active;
+    int local_time_refused;
+    int64_t julian_ms;
+    uint64_t seed;
+    uint64_t state[4];
 } hq_entry;
 
 extern __thread hq_entry hq_current_entry;

@@ -1,10 +1,10 @@
 /* guard_rules.c: what SQL may do, as SQLite's authorizer sees it (semantics: "Authorizer before prepare").
 
-   Writer and inspector: DDL and DML of ordinary names. Never: objects of the database `temp` (they vanish with a restart),
-   ATTACH, DETACH, transaction control, SAVEPOINT, internal tables, PRAGMAs outside the list. Reader: reads only.
-   What can be judged only from the finished program (sqlite_stat*, reads of what differs per node inside a write) is noted
-   in `seen` and judged by hq_judge() after prepare.
-   Invariant: every SQLITE_DENY has recorded a reason and a class. Must not run SQL: SQLite forbids it in this callback. */
+   Writer and inspector: DDL and DML of ordinary names. Never: objects of the database `temp` (they vanish with a
+   restart), ATTACH, DETACH, transaction control, SAVEPOINT, internal tables, PRAGMAs outside the list. Reader: reads
+   only. What can be judged only from the finished program (sqlite_stat*, functions that tell of the build inside
+   a write) is noted in `seen` and judged by hq_judge() after prepare. Invariant: every SQLITE_DENY has recorded a
+   reason and a class. Must not run SQL: SQLite forbids it in this callback. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,207 +13,252 @@
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
 
 static int same(const char *a, const char *b) {
-  if (!a) return 0;
-  for (; *a && *b; a++, b++)
-    if (lower(*a) != lower(*b)) return 0;
-  return *a == *b;
+    if (!a)
+        return 0;
+    for (; *a && *b; a++, b++)
+        if (lower(*a) != lower(*b))
+            return 0;
+    return *a == *b;
 }
 
 static int begins(const char *name, const char *prefix) {
-  if (!name) return 0;
-  for (; *prefix; name++, prefix++)
-    if (lower(*name) != *prefix) return 0;
-  return 1;
+    if (!name)
+        return 0;
+    for (; *prefix; name++, prefix++)
+        if (lower(*name) != *prefix)
+            return 0;
+    return 1;
 }
 
 static int in_list(const char *name, const char *const *list) {
-  for (; *list; list++)
-    if (same(name, *list)) return 1;
-  return 0;
+    for (; *list; list++)
+        if (same(name, *list))
+            return 1;
+    return 0;
 }
 
 int hq_name_reserved(const char *name) { return begins(name, "_hiqlite") || same(name, "_migrations"); }
 
 /* ------------------------------------------------------------------ PRAGMA */
 
-/* Readable; `argument` says whether one may follow. The argument of these names an object or a limit, it sets nothing. */
+/* Readable; `argument` says whether one may follow. The argument of these names an object or a limit, it sets
+ * nothing. */
 static const char *const PRAGMAS_WITH_ARGUMENT[] = {
-    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
-    "foreign_key_check", "integrity_check", "quick_check", NULL};
-static const char *const PRAGMAS_PLAIN[] = {"page_count",     "freelist_count", "compile_options", "function_list",
-                                            "collation_list", "encoding",       NULL};
+    "table_info",       "table_xinfo",       "table_list",      "index_list",  "index_info", "index_xinfo",
+    "foreign_key_list", "foreign_key_check", "integrity_check", "quick_check", NULL};
+static const char *const PRAGMAS_PLAIN[] = {
+    "page_count", "freelist_count", "compile_options", "function_list", "collation_list", "encoding", NULL};
 static const char *const PRAGMAS_SETTABLE[] = {"user_version", "application_id", NULL};
 /* What virtual tables ask of themselves (FTS5, R-tree). */
 static const char *const PRAGMAS_NESTED[] = {"data_version", "page_size", NULL};
 /* Allowed, but their answer is a property of this node's build or file. */
-static const char *const PRAGMAS_LOCAL[] = {"page_count", "freelist_count", "compile_options", "function_list",
-                                            "collation_list", NULL};
+static const char *const PRAGMAS_LOCAL[] = {"page_count",    "freelist_count", "compile_options",
+                                            "function_list", "collation_list", NULL};
 
-/* A PRAGMA that a virtual table prepares for itself: never while the user's own text is a PRAGMA. Whoever prepares without
-   prepare() gives no text; virtual tables always name the database. */
-static int is_nested(const hq_guard *g, const char *database) { return g->preparing ? !g->text.pragma : database != NULL; }
+/* A PRAGMA that a virtual table prepares for itself: never while the user's own text is a PRAGMA. Whoever prepares
+   without prepare() gives no text; virtual tables always name the database. */
+static int is_nested(const hq_guard *g, const char *database) {
+    return g->preparing ? !g->text.pragma : database != NULL;
+}
 
 static int judge_pragma(hq_guard *g, const char *name, const char *argument, const char *database) {
-  if (in_list(name, PRAGMAS_LOCAL)) g->seen |= HQ_SEEN_LOCAL;
-  if (in_list(name, PRAGMAS_WITH_ARGUMENT)) return SQLITE_OK;
-  if (!argument && (in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE))) return SQLITE_OK;
-  if (argument && in_list(name, PRAGMAS_SETTABLE)) {
-    if (g->role != HQ_ROLE_READER) return SQLITE_OK;
-    hq_refuse(g, HQ_CLASS_USAGE, "PRAGMA %.40s with a value writes: use execute()", name);
+    if (in_list(name, PRAGMAS_LOCAL))
+        g->seen |= HQ_SEEN_LOCAL;
+    if (in_list(name, PRAGMAS_WITH_ARGUMENT))
+        return SQLITE_OK;
+    if (!argument && (in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE)))
+        return SQLITE_OK;
+    if (argument && in_list(name, PRAGMAS_SETTABLE)) {
+        if (g->role != HQ_ROLE_READER)
+            return SQLITE_OK;
+        hq_refuse(g, HQ_CLASS_USAGE, "PRAGMA %.40s with a value writes: use execute()", name);
+        return SQLITE_DENY;
+    }
+    if (!argument && in_list(name, PRAGMAS_NESTED) && is_nested(g, database))
+        return SQLITE_OK;
+    hq_refuse(g, HQ_CLASS_STATEMENT, "PRAGMA %.60s is not allowed: the cluster keeps the settings of its databases",
+              name);
     return SQLITE_DENY;
-  }
-  if (!argument && in_list(name, PRAGMAS_NESTED) && is_nested(g, database)) return SQLITE_OK;
-  hq_refuse(g, HQ_CLASS_STATEMENT, "PRAGMA %.60s is not allowed: the cluster keeps the settings of its databases", name);
-  return SQLITE_DENY;
+}
+
+/* A table whose rows differ per node. The writer never reads one, not even in a SELECT: a virtual table over it (FTS5
+   with `content=`) reads it while it is stepped, when no finished program can be judged any more. */
+static int judge_local_table(hq_guard *g, const char *table) {
+    g->seen |= HQ_SEEN_LOCAL;
+    if (g->role == HQ_ROLE_READER)
+        return SQLITE_OK;
+    hq_refuse(g, HQ_CLASS_DETERMINISM, "%.60s differs from node to node, so no write may read it: use query()", table);
+    return SQLITE_DENY;
 }
 
 /* The table function pragma_<name>: the same list, by the name of the table. */
 static int judge_pragma_table(hq_guard *g, const char *table) {
-  const char *name = table + strlen("pragma_");
-  if (in_list(name, PRAGMAS_LOCAL)) g->seen |= HQ_SEEN_LOCAL;
-  g->seen |= HQ_SEEN_VIRTUAL;
-  if (in_list(name, PRAGMAS_WITH_ARGUMENT) || in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE))
-    return SQLITE_OK;
-  hq_refuse(g, HQ_CLASS_STATEMENT, "the table function %.60s is not allowed", table);
-  return SQLITE_DENY;
+    const char *name = table + strlen("pragma_");
+    g->seen |= HQ_SEEN_VIRTUAL;
+    if (in_list(name, PRAGMAS_LOCAL))
+        return judge_local_table(g, table);
+    if (in_list(name, PRAGMAS_WITH_ARGUMENT) || in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE))
+        return SQLITE_OK;
+    hq_refuse(g, HQ_CLASS_STATEMENT, "the table function %.60s is not allowed", table);
+    return SQLITE_DENY;
 }
 
 /* ------------------------------------------------------------------ functions and reads */
 
-static const char *const BUILD_FUNCTIONS[] = {"sqlite_version",           "sqlite_source_id",         "fts5_source_id",
-                                              "sqlite_compileoption_get", "sqlite_compileoption_used", NULL};
-static const char *const TIME_FUNCTIONS[] = {"date",     "time",         "datetime",     "julianday",         "strftime", "unixepoch",
-                                             "timediff", "current_time", "current_date", "current_timestamp", NULL};
+static const char *const BUILD_FUNCTIONS[] = {
+    "sqlite_version",           "sqlite_source_id",          "fts5_source_id",
+    "sqlite_compileoption_get", "sqlite_compileoption_used", NULL};
+static const char *const TIME_FUNCTIONS[] = {
+    "date",     "time",         "datetime",     "julianday",         "strftime", "unixepoch",
+    "timediff", "current_time", "current_date", "current_timestamp", NULL};
 
 static int judge_function(hq_guard *g, const char *name) {
-  if (same(name, "load_extension")) {
-    hq_refuse(g, HQ_CLASS_DETERMINISM, "load_extension() is not allowed: nodes could load different code");
-    return SQLITE_DENY;
-  }
-  if (same(name, "total_changes")) {
-    hq_refuse(g, HQ_CLASS_DETERMINISM, "total_changes() is not allowed: it counts since the connection was opened, which differs per node");
-    return SQLITE_DENY;
-  }
-  if (in_list(name, BUILD_FUNCTIONS)) g->seen |= HQ_SEEN_LOCAL;
-  if (same(name, "changes")) g->seen |= HQ_SEEN_CHANGES;
-  if (same(name, "random") || same(name, "randomblob")) g->seen |= HQ_SEEN_RANDOM;
-  if (in_list(name, TIME_FUNCTIONS)) g->seen |= HQ_SEEN_TIME;
-  return SQLITE_OK;
+    if (same(name, "load_extension")) {
+        hq_refuse(g, HQ_CLASS_DETERMINISM, "load_extension() is not allowed: nodes could load different code");
+        return SQLITE_DENY;
+    }
+    if (same(name, "total_changes")) {
+        hq_refuse(
+            g, HQ_CLASS_DETERMINISM,
+            "total_changes() is not allowed: it counts since the connection was opened, which differs per node");
+        return SQLITE_DENY;
+    }
+    if (in_list(name, BUILD_FUNCTIONS))
+        g->seen |= HQ_SEEN_LOCAL;
+    if (same(name, "changes"))
+        g->seen |= HQ_SEEN_CHANGES;
+    if (same(name, "random") || same(name, "randomblob"))
+        g->seen |= HQ_SEEN_RANDOM;
+    if (in_list(name, TIME_FUNCTIONS))
+        g->seen |= HQ_SEEN_TIME;
+    return SQLITE_OK;
 }
 
-static const char *const EPONYMOUS[] = {"json_each", "json_tree", "jsonb_each", "jsonb_tree", "carray", "dbstat", "fts3tokenize", NULL};
+static const char *const EPONYMOUS[] = {"json_each", "json_tree", "jsonb_each",   "jsonb_tree",
+                                        "carray",    "dbstat",    "fts3tokenize", NULL};
 
 static int judge_read(hq_guard *g, const char *table) {
-  if (begins(table, "pragma_")) return judge_pragma_table(g, table);
-  if (same(table, "dbstat") || begins(table, "_hiqlite")) g->seen |= HQ_SEEN_LOCAL;
-  if (in_list(table, EPONYMOUS) || hq_is_virtual(&g->schema, table)) g->seen |= HQ_SEEN_VIRTUAL;
-  return SQLITE_OK;
+    if (begins(table, "pragma_"))
+        return judge_pragma_table(g, table);
+    if (same(table, "dbstat") || begins(table, "_hiqlite"))
+        return judge_local_table(g, table);
+    if (in_list(table, EPONYMOUS) || hq_is_virtual(&g->schema, table))
+        g->seen |= HQ_SEEN_VIRTUAL;
+    return SQLITE_OK;
 }
 
 /* ------------------------------------------------------------------ writes */
 
 static int refuse_temp(hq_guard *g) {
-  hq_refuse(g, HQ_CLASS_STATEMENT, "temporary objects are not allowed: they would exist on one node only, and vanish with a restart");
-  return SQLITE_DENY;
+    hq_refuse(g, HQ_CLASS_STATEMENT,
+              "temporary objects are not allowed: they would exist on one node only, and vanish with a restart");
+    return SQLITE_DENY;
 }
 
 static int refuse_reserved(hq_guard *g, const char *name) {
-  hq_refuse(g, HQ_CLASS_STATEMENT, "%.60s is reserved: names that begin with _hiqlite, and _migrations, belong to the database itself", name);
-  return SQLITE_DENY;
+    hq_refuse(g, HQ_CLASS_STATEMENT,
+              "%.60s is reserved: names that begin with _hiqlite, and _migrations, belong to the database itself",
+              name);
+    return SQLITE_DENY;
 }
 
 static int judge_change(hq_guard *g, int code, const char *table, const char *database) {
-  uint32_t bit = code == SQLITE_INSERT ? HQ_SEEN_INSERT : code == SQLITE_UPDATE ? HQ_SEEN_UPDATE : HQ_SEEN_DELETE;
-  /* INSERT into sqlite_temp_master precedes every CREATE in temp, however it is written; ALTER TABLE of an ordinary table
-     updates sqlite_temp_master, which holds nothing here. */
-  if (same(database, "temp") && code == SQLITE_INSERT) return refuse_temp(g);
-  if (hq_name_reserved(table)) return refuse_reserved(g, table);
-  if (begins(table, "sqlite_stat")) g->seen |= HQ_SEEN_STAT;
-  if (hq_is_virtual(&g->schema, table)) g->seen |= HQ_SEEN_VIRTUAL;
-  if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master")) g->seen |= bit;
-  return SQLITE_OK;
+    uint32_t bit = code == SQLITE_INSERT ? HQ_SEEN_INSERT : code == SQLITE_UPDATE ? HQ_SEEN_UPDATE : HQ_SEEN_DELETE;
+    /* INSERT into sqlite_temp_master precedes every CREATE in temp, however it is written; ALTER TABLE of an ordinary
+       table updates sqlite_temp_master, which holds nothing here. */
+    if (same(database, "temp") && code == SQLITE_INSERT)
+        return refuse_temp(g);
+    if (hq_name_reserved(table))
+        return refuse_reserved(g, table);
+    if (begins(table, "sqlite_stat"))
+        g->seen |= HQ_SEEN_STAT;
+    if (hq_is_virtual(&g->schema, table))
+        g->seen |= HQ_SEEN_VIRTUAL;
+    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master"))
+        g->seen |= bit;
+    return SQLITE_OK;
 }
 
 static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const char *database) {
-  g->seen |= HQ_SEEN_SCHEMA;
-  if (same(database, "temp")) return refuse_temp(g);
-  if (hq_name_reserved(a)) return refuse_reserved(g, a);
-  if (hq_name_reserved(b) && code != SQLITE_CREATE_VTABLE && code != SQLITE_DROP_VTABLE) return refuse_reserved(g, b);
-  switch (code) {
-    case SQLITE_CREATE_VTABLE:
-    case SQLITE_DROP_VTABLE:
-      g->seen |= HQ_SEEN_VIRTUAL;
-      break;
-    case SQLITE_CREATE_INDEX:
-      if (g->preparing && g->text.create_index) g->seen |= HQ_SEEN_CREATE_INDEX;
-      break;
-    default:
-      break;
-  }
-  if (code == SQLITE_DROP_INDEX || code == SQLITE_DROP_TABLE || code == SQLITE_DROP_VTABLE || code == SQLITE_DROP_TRIGGER ||
-      code == SQLITE_DROP_VIEW)
-    g->seen |= HQ_SEEN_DROP;
-  if (code == SQLITE_DROP_TABLE && begins(a, "sqlite_stat")) g->seen |= HQ_SEEN_RELOAD;
-  return SQLITE_OK;
+    g->seen |= HQ_SEEN_SCHEMA;
+    if (same(database, "temp"))
+        return refuse_temp(g);
+    if (hq_name_reserved(a))
+        return refuse_reserved(g, a);
+    if (hq_name_reserved(b) && code != SQLITE_CREATE_VTABLE && code != SQLITE_DROP_VTABLE)
+        return refuse_reserved(g, b);
+    if (code == SQLITE_CREATE_VTABLE || code == SQLITE_DROP_VTABLE)
+        g->seen |= HQ_SEEN_VIRTUAL;
+    if (code == SQLITE_CREATE_INDEX && g->preparing && g->text.create_index)
+        g->seen |= HQ_SEEN_CREATE_INDEX;
+    if (code == SQLITE_DROP_INDEX || code == SQLITE_DROP_TABLE || code == SQLITE_DROP_VTABLE ||
+        code == SQLITE_DROP_TRIGGER || code == SQLITE_DROP_VIEW)
+        g->seen |= HQ_SEEN_DROP;
+    if (code == SQLITE_DROP_TABLE && begins(a, "sqlite_stat"))
+        g->seen |= HQ_SEEN_RELOAD;
+    return SQLITE_OK;
 }
 
 /* ------------------------------------------------------------------ by role */
 
 static int authorize_reading(hq_guard *g, int code, const char *a, const char *b, const char *database) {
-  switch (code) {
+    switch (code) {
     case SQLITE_SELECT:
-      return SQLITE_OK;
+        return SQLITE_OK;
     case SQLITE_READ:
-      return judge_read(g, a);
+        return judge_read(g, a);
     case SQLITE_FUNCTION:
-      return judge_function(g, b);
+        return judge_function(g, b);
     case SQLITE_RECURSIVE:
-      g->seen |= HQ_SEEN_RECURSIVE;
-      return SQLITE_OK;
+        g->seen |= HQ_SEEN_RECURSIVE;
+        return SQLITE_OK;
     case SQLITE_PRAGMA:
-      return judge_pragma(g, a, b, database);
+        return judge_pragma(g, a, b, database);
     case SQLITE_TRANSACTION:
     case SQLITE_SAVEPOINT:
-      hq_refuse(g, HQ_CLASS_STATEMENT, "transaction control is not allowed: use txn() or atomic()");
-      return SQLITE_DENY;
+        hq_refuse(g, HQ_CLASS_STATEMENT, "transaction control is not allowed: use txn() or atomic()");
+        return SQLITE_DENY;
     case SQLITE_ATTACH:
     case SQLITE_DETACH:
-      hq_refuse(g, HQ_CLASS_STATEMENT, "ATTACH, DETACH and VACUUM are not allowed: a node serves one database");
-      return SQLITE_DENY;
+        hq_refuse(g, HQ_CLASS_STATEMENT, "ATTACH, DETACH and VACUUM are not allowed: a node serves one database");
+        return SQLITE_DENY;
     default:
-      return -1;
-  }
+        return -1;
+    }
 }
 
-/* Virtual tables prepare their own writes as soon as they are connected (R-tree, FTS), and step them never on a reader:
-   `query_only` is on. With the user's text at hand, writing is judged by its first word here and by the finished program in
-   hq_judge(); without it, only tables that are named like a virtual table's shadow pass. */
+/* Virtual tables prepare their own writes as soon as they are connected (R-tree, FTS), and step them never on a
+   reader: `query_only` is on. With the user's text at hand, writing is judged by its first word here and by the
+   finished program in hq_judge(); without it, only tables that are named like a virtual table's shadow pass. */
 static int is_shadow_name(const char *table) {
-  static const char *const suffixes[] = {"_node",   "_rowid",   "_parent",   "_data",   "_idx",  "_content",
-                                         "_config", "_docsize", "_segments", "_segdir", "_stat", NULL};
-  size_t size = table ? strlen(table) : 0;
-  for (const char *const *suffix = suffixes; *suffix; suffix++)
-    if (size > strlen(*suffix) && same(table + size - strlen(*suffix), *suffix)) return 1;
-  return 0;
+    static const char *const suffixes[] = {"_node",   "_rowid",   "_parent",   "_data",   "_idx",  "_content",
+                                           "_config", "_docsize", "_segments", "_segdir", "_stat", NULL};
+    size_t size = table ? strlen(table) : 0;
+    for (const char *const *suffix = suffixes; *suffix; suffix++)
+        if (size > strlen(*suffix) && same(table + size - strlen(*suffix), *suffix))
+            return 1;
+    return 0;
 }
 
 static int may_prepare_on_reader(const hq_guard *g, const char *table) {
-  return g->preparing ? g->text.explain || !g->text.writes : is_shadow_name(table);
+    return g->preparing ? g->text.explain || !g->text.writes : is_shadow_name(table);
 }
 
 static int authorize_reader(hq_guard *g, int code, const char *a) {
-  int changes = code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE;
-  if (changes && may_prepare_on_reader(g, a)) return SQLITE_OK;
-  hq_refuse(g, HQ_CLASS_USAGE, "this statement writes: use execute(), or execute_returning() for the rows of RETURNING");
-  return SQLITE_DENY;
+    int changes = code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE;
+    if (changes && may_prepare_on_reader(g, a))
+        return SQLITE_OK;
+    hq_refuse(g, HQ_CLASS_USAGE,
+              "this statement writes: use execute(), or execute_returning() for the rows of RETURNING");
+    return SQLITE_DENY;
 }
 
 static int authorize_writer(hq_guard *g, int code, const char *a, const char *b, const char *database) {
-  switch (code) {
+    switch (code) {
     case SQLITE_INSERT:
     case SQLITE_UPDATE:
     case SQLITE_DELETE:
-      return judge_change(g, code, a, database);
+        return judge_change(g, code, a, database);
     case SQLITE_CREATE_TEMP_INDEX:
     case SQLITE_CREATE_TEMP_TABLE:
     case SQLITE_CREATE_TEMP_TRIGGER:
@@ -222,7 +267,7 @@ static int authorize_writer(hq_guard *g, int code, const char *a, const char *b,
     case SQLITE_DROP_TEMP_TABLE:
     case SQLITE_DROP_TEMP_TRIGGER:
     case SQLITE_DROP_TEMP_VIEW:
-      return refuse_temp(g);
+        return refuse_temp(g);
     case SQLITE_CREATE_INDEX:
     case SQLITE_CREATE_TABLE:
     case SQLITE_CREATE_TRIGGER:
@@ -233,47 +278,52 @@ static int authorize_writer(hq_guard *g, int code, const char *a, const char *b,
     case SQLITE_DROP_TRIGGER:
     case SQLITE_DROP_VIEW:
     case SQLITE_DROP_VTABLE:
-      return judge_ddl(g, code, a, b, database);
+        return judge_ddl(g, code, a, b, database);
     case SQLITE_ALTER_TABLE: /* a: database, b: table */
-      return judge_ddl(g, code, b, NULL, a);
+        return judge_ddl(g, code, b, NULL, a);
     case SQLITE_REINDEX:
-      g->seen |= HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD;
-      return SQLITE_OK;
+        g->seen |= HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD;
+        return SQLITE_OK;
     case SQLITE_ANALYZE:
-      g->seen |= HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD;
-      /* The row count of internal tables depends on how runs were cut, which differs per node: left out of sqlite_stat1. */
-      return begins(a, "_hiqlite") ? SQLITE_IGNORE : SQLITE_OK;
+        g->seen |= HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD;
+        /* The row count of internal tables depends on how runs were cut, which differs per node: left out of
+         * sqlite_stat1. */
+        return begins(a, "_hiqlite") ? SQLITE_IGNORE : SQLITE_OK;
     default:
-      hq_refuse(g, HQ_CLASS_STATEMENT, "this kind of statement is not allowed (authorizer code %d)", code);
-      return SQLITE_DENY;
-  }
+        hq_refuse(g, HQ_CLASS_STATEMENT, "this kind of statement is not allowed (authorizer code %d)", code);
+        return SQLITE_DENY;
+    }
 }
 
 int hq_authorize(void *guard, int code, const char *a, const char *b, const char *database, const char *inner) {
-  hq_guard *g = guard;
-  int rc;
-  (void)inner;
-  if (g->internal) return SQLITE_OK;
-  if (g->own) return SQLITE_OK;
-  rc = authorize_reading(g, code, a, b, database);
-  if (rc >= 0) return rc;
-  return g->role == HQ_ROLE_READER ? authorize_reader(g, code, a) : authorize_writer(g, code, a, b, database);
+    hq_guard *g = guard;
+    int rc;
+    (void)inner;
+    if (g->internal || g->own)
+        return SQLITE_OK;
+    rc = authorize_reading(g, code, a, b, database);
+    if (rc >= 0)
+        return rc;
+    return g->role == HQ_ROLE_READER ? authorize_reader(g, code, a) : authorize_writer(g, code, a, b, database);
 }
 
 /* What only the finished program tells: the reason of a refusal, or NULL. */
 const char *hq_judge(hq_guard *g, int read_only, int *error_class) {
-  *error_class = HQ_CLASS_STATEMENT;
-  if (g->text.vacuum) return "VACUUM is not allowed: it changes rowids, and each node keeps its own file";
-  if (g->role == HQ_ROLE_READER) {
-    *error_class = HQ_CLASS_USAGE;
-    if (!read_only) return "this statement writes: use execute(), or execute_returning() for the rows of RETURNING";
+    *error_class = HQ_CLASS_STATEMENT;
+    if (g->text.vacuum)
+        return "VACUUM is not allowed: it changes rowids, and each node keeps its own file";
+    if (g->role == HQ_ROLE_READER) {
+        *error_class = HQ_CLASS_USAGE;
+        if (!read_only)
+            return "this statement writes: use execute(), or execute_returning() for the rows of RETURNING";
+        return NULL;
+    }
+    if ((g->seen & HQ_SEEN_STAT) && !(g->seen & (HQ_SEEN_DROP | HQ_SEEN_RELOAD)))
+        return "sqlite_stat tables are written by ANALYZE only: a connection reads them once, so nodes would plan "
+               "differently";
+    if ((g->seen & HQ_SEEN_LOCAL) && !read_only) {
+        *error_class = HQ_CLASS_DETERMINISM;
+        return "the version and the build of SQLite differ from node to node: a write must not read them";
+    }
     return NULL;
-  }
-  if ((g->seen & HQ_SEEN_STAT) && !(g->seen & (HQ_SEEN_DROP | HQ_SEEN_RELOAD)))
-    return "sqlite_stat tables are written by ANALYZE only: a connection reads them once, so nodes would plan differently";
-  if ((g->seen & HQ_SEEN_LOCAL) && !read_only) {
-    *error_class = HQ_CLASS_DETERMINISM;
-    return "the version and build of SQLite, the layout of pages and the tables _hiqlite_* differ from node to node: a write must not read them";
-  }
-  return NULL;
 }

@@ -1,0 +1,417 @@
+"""Applies committed entries to a SQLite connection on a native thread, without the GIL (native/apply.h).
+
+This very module is a SQLite extension: `load(connection)` makes the SQLite inside apsw hand it its table of functions.
+An `Applier` owns the connection from `__init__` to `close`: nobody else may step a statement on it meanwhile.
+
+Must not know: asyncio, Raft, what becomes of an answer. Invariant: the bytes objects of a submission are kept alive until
+no native code looks at them any more; they are let go in `take`, `close` or deallocation, under the GIL.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdint cimport int64_t, uint32_t, uint8_t, uint64_t, uintptr_t
+from posix.unistd cimport usleep
+
+
+cdef extern from "guard.h" nogil:
+    enum:
+        HQ_GUARD_API_VERSION
+    ctypedef struct hq_guard_api:
+        int version
+        int size
+
+cdef extern from "apply_queue.h" nogil:
+    enum:
+        HQ_HASH_KEPT, HQ_HASH_EVERY
+        HQ_STOP_DRAINED, HQ_STOP_NOW
+        HQ_ANSWER_BYTES_MAX
+        SQLITE_CHECKPOINT_TRUNCATE
+    ctypedef struct sqlite3:
+        pass
+    ctypedef int hq_stop_mode
+    ctypedef struct hq_failure:
+        int code
+        uint64_t index
+        char message[1024]
+    ctypedef struct hq_apply:
+        uint64_t applied_index, applied_term, equality_hash
+        uint64_t hash_index[64]
+        uint64_t hash_value[64]
+        uint64_t wal_pages
+        uint64_t run_count, entry_count, replay_count, checkpoint_count
+        hq_failure failure
+    ctypedef struct hq_piece:
+        const uint8_t *data
+        size_t size
+    ctypedef struct hq_job:
+        hq_job *next
+        uint64_t first, last
+        int want_answers
+        uint32_t piece_count
+        size_t size
+        void *owner
+        hq_piece *pieces
+    ctypedef struct hq_queue:
+        int event_fd
+        uint64_t queued_bytes, submitted_index, inline_runs, synced_index
+        int64_t busy_ns
+    hq_apply *hq_apply_open(sqlite3 *, const hq_guard_api *, uint32_t, hq_failure *)
+    void hq_apply_close(hq_apply *)
+    int hq_checkpoint(hq_apply *, int)
+    void hq_run_result_free(hq_run_result *)
+    hq_queue *hq_queue_open(hq_apply *)
+    int hq_queue_start(hq_queue *, const int *, int)
+    hq_job *hq_job_new(uint32_t)
+    void hq_queue_submit(hq_queue *, hq_job *)
+    int hq_queue_inline(hq_queue *, hq_job *)
+    int64_t hq_queue_predict_ns(hq_queue *, size_t)
+    void hq_queue_set_synced(hq_queue *, uint64_t)
+    hq_run_result *hq_queue_take(hq_queue *, hq_job **)
+    int hq_queue_failure(hq_queue *, hq_failure *)
+    void hq_queue_resume(hq_queue *)
+    void hq_queue_stop(hq_queue *, hq_stop_mode)
+    int hq_queue_stopped(hq_queue *)
+    void hq_queue_join(hq_queue *)
+    hq_job *hq_queue_close(hq_queue *)
+    int hq_apply_loaded()
+
+cdef extern from "stdlib.h" nogil:
+    void free(void *)
+
+ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
+HASH_EVERY = HQ_HASH_EVERY
+
+cdef enum:
+    CPUS_MAX = 256
+
+
+def extension_path():
+    """Path of the shared library that SQLite loads."""
+    return __file__
+
+
+def load(connection):
+    """Loads this module as a SQLite extension through an `apsw.Connection`; needed once per process, harmless again."""
+    connection.enable_load_extension(True)
+    try:
+        connection.load_extension(__file__, "sqlite3_apply_init")
+    finally:
+        connection.enable_load_extension(False)
+
+
+cdef class AppliedRun:
+    """The answers of the entries `[first, last]`, applied in one transaction."""
+
+    def __cinit__(self):
+        self.result = NULL
+
+    def __init__(self):
+        raise TypeError("runs come from Applier.take()")
+
+    def __dealloc__(self):
+        hq_run_result_free(self.result)
+
+    @property
+    def first(self):
+        return self.result.first
+
+    @property
+    def last(self):
+        return self.result.last
+
+    @property
+    def last_term(self):
+        return self.result.last_term
+
+    def __len__(self):
+        return self.result.last - self.result.first + 1
+
+    cdef bint answer_at(self, uint64_t index, const uint8_t **data, size_t *size) noexcept nogil:
+        cdef size_t begin
+        if index < self.result.first or index > self.result.last:
+            return False
+        begin = self.result.offsets[index - self.result.first]
+        size[0] = self.result.offsets[index - self.result.first + 1] - begin
+        data[0] = self.result.answers + begin
+        return size[0] > 0
+
+    def answer(self, uint64_t index):
+        """The answer of the entry at `index` (docs/formats.md section 4).
+
+        Raises:
+            LookupError: the entry is not of this run, or was submitted without a wish for answers.
+        """
+        cdef const uint8_t *data = NULL
+        cdef size_t size = 0
+        if not self.answer_at(index, &data, &size):
+            raise LookupError(f"no answer was kept for entry {index}")
+        return PyBytes_FromStringAndSize(<const char *>data, size)
+
+    def __repr__(self):
+        return f"AppliedRun(first={self.first}, last={self.last}, last_term={self.last_term})"
+
+
+cdef int forget_jobs(hq_job *job) except -1:
+    """Lets the owners of finished jobs go."""
+    cdef hq_job *following
+    while job != NULL:
+        following = job.next
+        Py_DECREF(<object><PyObject *>job.owner)
+        free(job)
+        job = following
+    return 0
+
+
+cdef hq_job *make_job(uint64_t first, uint64_t last, list pieces, bint want_answers) except NULL:
+    cdef Py_ssize_t count = len(pieces), i
+    cdef hq_job *job
+    cdef bytes piece
+    for i in range(count):
+        if type(pieces[i]) is not bytes:
+            raise TypeError("records are submitted as bytes")
+    job = hq_job_new(<uint32_t>count)
+    if job == NULL:
+        raise MemoryError
+    job.first, job.last, job.want_answers = first, last, want_answers
+    for i in range(count):
+        piece = <bytes>pieces[i]
+        job.pieces[i].data = <const uint8_t *>PyBytes_AS_STRING(piece)
+        job.pieces[i].size = PyBytes_GET_SIZE(piece)
+        job.size += PyBytes_GET_SIZE(piece)
+    job.owner = <PyObject *>pieces
+    Py_INCREF(pieces)
+    return job
+
+
+cdef class Applier:
+    """Owner of the writer connection: applies runs of committed entries, each run one transaction.
+
+    Args:
+        db_pointer: the `sqlite3 *` of a connection opened by `statemachine.connection.open_writer`; it must stay open
+            until `close`.
+        guard_address: `guard.api_address()`.
+        statement_cache: how many prepared statements are kept.
+        connection: kept alive until this object goes, so that the pointer cannot dangle.
+
+    Raises:
+        RuntimeError: the extension was not loaded, or the guard speaks another version.
+        OSError: the internal tables cannot be read or created; `errno` is SQLite's extended code.
+    """
+
+    cdef hq_apply *worker
+    cdef hq_queue *queue
+    cdef object connection
+
+    def __cinit__(self):
+        self.worker = NULL
+        self.queue = NULL
+
+    def __init__(self, uintptr_t db_pointer, uintptr_t guard_address, uint32_t statement_cache=1000, connection=None):
+        cdef const hq_guard_api *guard = <const hq_guard_api *>guard_address
+        cdef hq_failure why
+        if self.queue != NULL:
+            raise RuntimeError("an Applier is initialised once")
+        if not hq_apply_loaded():
+            raise RuntimeError("the apply extension was not loaded into SQLite")
+        if guard == NULL or guard.version != HQ_GUARD_API_VERSION:
+            raise RuntimeError("the guard extension is of another version")
+        why.code = 0
+        self.connection = connection
+        self.worker = hq_apply_open(<sqlite3 *>db_pointer, guard, statement_cache, &why)
+        if self.worker == NULL:
+            if why.code == 0:
+                raise MemoryError
+            raise OSError(why.code, text_of(why.message))
+        self.queue = hq_queue_open(self.worker)
+        if self.queue == NULL:
+            hq_apply_close(self.worker)
+            self.worker = NULL
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.queue != NULL:
+            self.finish()
+
+    cdef hq_queue *open_queue(self) except NULL:
+        if self.queue == NULL:
+            raise ValueError("the applier is closed")
+        return self.queue
+
+    cdef int finish(self) except -1:
+        """Ends the thread, whatever it does, and gives up everything that is of this connection."""
+        cdef hq_queue *queue = self.queue
+        cdef hq_apply *worker = self.worker
+        self.queue = NULL
+        self.worker = NULL
+        with nogil:
+            hq_queue_stop(queue, HQ_STOP_NOW)
+            while not hq_queue_stopped(queue):  # an interrupt between two statements is lost, so it is repeated
+                usleep(1000)
+                hq_queue_stop(queue, HQ_STOP_NOW)
+            hq_queue_join(queue)
+            hq_apply_close(worker)
+        forget_jobs(hq_queue_close(queue))
+        return 0
+
+    # -- life
+
+    def start(self, cpus=()):
+        """Starts the thread, on the given CPUs if any are named. Without it only `apply_inline` applies."""
+        cdef int numbers[CPUS_MAX]
+        cdef int count = 0, rc
+        for cpu in cpus:
+            if count == CPUS_MAX:
+                raise ValueError("too many CPUs")
+            numbers[count] = cpu
+            count += 1
+        rc = hq_queue_start(self.open_queue(), numbers, count)
+        if rc:
+            raise OSError(rc, "the apply thread could not be started or pinned")
+
+    def stop(self, *, bint now=False):
+        """Asks the thread to end: after the queue is empty, or `now`, which interrupts a running statement.
+
+        `fileno` becomes readable when it has ended; see `stopped`.
+        """
+        hq_queue_stop(self.open_queue(), HQ_STOP_NOW if now else HQ_STOP_DRAINED)
+
+    @property
+    def stopped(self):
+        return self.queue == NULL or bool(hq_queue_stopped(self.queue))
+
+    def close(self):
+        """Ends the thread and finalizes every statement; the connection may be closed afterwards. Idempotent."""
+        if self.queue != NULL:
+            self.finish()
+
+    # -- in
+
+    def submit(self, uint64_t first, uint64_t last, uint64_t last_term, list records not None, bint want_answers):
+        """Hands over the entries `[first, last]`: bytes objects that hold them as whole records, in order."""
+        hq_queue_submit(self.open_queue(), self.job(first, last, records, want_answers))
+
+    def apply_inline(self, uint64_t first, uint64_t last, uint64_t last_term, list records not None, bint want_answers):
+        """As `submit`, but applies here and now if the thread is parked and nothing waits.
+
+        Returns:
+            True when it was applied (or failed: see `failure`) here; `fileno` is not made readable then.
+        """
+        cdef hq_queue *queue = self.open_queue()
+        cdef hq_job *job = self.job(first, last, records, want_answers)
+        cdef int done
+        with nogil:
+            done = hq_queue_inline(queue, job)
+        return bool(done)
+
+    cdef hq_job *job(self, uint64_t first, uint64_t last, list records, bint want_answers) except NULL:
+        if first != self.queue.submitted_index + 1 or last < first:
+            raise ValueError(f"entries [{first}, {last}] cannot follow entry {self.queue.submitted_index}")
+        return make_job(first, last, records, want_answers)
+
+    def predict_ns(self, size_t size_bytes):
+        """How long a run of records of that size would take, by a moving average."""
+        return hq_queue_predict_ns(self.open_queue(), size_bytes)
+
+    def set_synced_index(self, uint64_t index):
+        """This node's own log is durable up to `index`: checkpoints may reach it."""
+        hq_queue_set_synced(self.open_queue(), index)
+
+    # -- out
+
+    @property
+    def fileno(self):
+        """An eventfd: readable when there is something to take, after a failure, and when the thread has ended."""
+        return self.open_queue().event_fd
+
+    def take(self):
+        """Runs that were finished since the last call, in order."""
+        cdef hq_job *finished = NULL
+        cdef hq_run_result *result = hq_queue_take(self.open_queue(), &finished)
+        cdef AppliedRun run
+        cdef list runs = []
+        while result != NULL:
+            run = AppliedRun.__new__(AppliedRun)
+            run.result = result
+            result = result.next
+            runs.append(run)
+        forget_jobs(finished)
+        return runs
+
+    @property
+    def failure(self):
+        """(extended SQLite code, message, index of the entry or 0) once the applier stopped by itself, else None."""
+        cdef hq_failure failure
+        if self.queue == NULL or not hq_queue_failure(self.queue, &failure):
+            return None
+        return failure.code, text_of(failure.message), failure.index
+
+    def resume(self):
+        """Goes on after a failure, from the first entry that is not in the database."""
+        hq_queue_resume(self.open_queue())
+
+    def checkpoint(self):
+        """Moves everything into the database file and empties SQLite's log, as far as readers allow.
+
+        Only after the thread has ended, and only by who knows that the own log is synced up to `applied_index`.
+
+        Returns:
+            False when readers stood in the way.
+        """
+        cdef int rc
+        if not hq_queue_stopped(self.open_queue()):
+            raise ValueError("the apply thread still runs")
+        with nogil:
+            rc = hq_checkpoint(self.worker, SQLITE_CHECKPOINT_TRUNCATE)
+        if self.worker.failure.code:
+            raise OSError(self.worker.failure.code, text_of(self.worker.failure.message))
+        return rc == 0
+
+    # -- where it stands
+
+    @property
+    def applied_index(self):
+        """Index of the last entry that is committed in the database."""
+        self.open_queue()
+        return self.worker.applied_index
+
+    @property
+    def applied_term(self):
+        self.open_queue()
+        return self.worker.applied_term
+
+    @property
+    def equality_hash(self):
+        """Running hash over what all nodes must agree on, at `applied_index`. Of meaning while nothing is applied."""
+        self.open_queue()
+        return self.worker.equality_hash
+
+    def hash_at(self, uint64_t index):
+        """The running hash at `index`, a multiple of HASH_EVERY, or None when it is not remembered (any more)."""
+        self.open_queue()
+        cdef uint64_t slot = index // <uint64_t>HQ_HASH_EVERY % <uint64_t>HQ_HASH_KEPT
+        cdef uint64_t value = self.worker.hash_value[slot]
+        if index == 0 or index > self.worker.applied_index or self.worker.hash_index[slot] != index:
+            return None
+        return value
+
+    @property
+    def queued_bytes(self):
+        return 0 if self.queue == NULL else self.queue.queued_bytes
+
+    def stats(self):
+        """Counters since the start, by name."""
+        cdef hq_queue *queue = self.open_queue()
+        return {
+            "runs": self.worker.run_count,
+            "entries": self.worker.entry_count,
+            "replays": self.worker.replay_count,
+            "checkpoints": self.worker.checkpoint_count,
+            "wal_pages": self.worker.wal_pages,
+            "inline_runs": queue.inline_runs,
+            "busy_ns": queue.busy_ns,
+            "synced_index": queue.synced_index,
+        }
+
+
+cdef str text_of(const char *text):
+    return (<bytes>text).decode("utf-8", "replace")

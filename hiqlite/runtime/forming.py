@@ -1,0 +1,140 @@
+"""Drives the forming of a cluster over the wire: exchanges greetings, makes each step durable before it is said.
+
+Decides nothing: `engine/forming.py` does. Invariant: what a greeting says is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgpack
+
+from hiqlite import observe
+from hiqlite.engine.forming import Forming, Greeting, Step
+from hiqlite.engine.model import Identity
+from hiqlite.errors import HiqliteError, ProtocolError
+
+ASK_EVERY_S = 0.05
+ASK_TIMEOUT_S = 1.0
+SAY_WHY_EVERY_S = 5.0
+REQUEST = "greeting"
+log = observe.logger("runtime")
+
+
+class Peers(Protocol):
+    """What forming needs of the network."""
+
+    def serve(self, name: str, handler: Callable[[int, Any], Any]) -> None: ...
+    async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any: ...
+
+
+class Records(Protocol):
+    """Where the steps become durable; both return when they are."""
+
+    async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None: ...
+    async def form(self, voters: tuple[Identity, ...]) -> None: ...
+
+
+def cluster_id_of(voters: Sequence[Identity]) -> bytes:
+    """The cluster's id: nobody mints it, it follows from the recorded set (docs/formats.md section 8)."""
+    packed: bytes = msgpack.packb([[one.id, one.incarnation] for one in sorted(voters)])
+    return hashlib.sha256(packed).digest()
+
+
+class Former:
+    """One node's forming; answers peers' greetings as long as the node lives."""
+
+    def __init__(self, forming: Forming, records: Records, peers: Peers | None) -> None:
+        self._forming = forming
+        self._records = records
+        self._peers = peers
+        self._turn = asyncio.Event()
+        if peers is not None:
+            peers.serve(REQUEST, self._greeted)
+
+    async def run(self) -> tuple[Identity, ...]:
+        """Until this node has formed. Returns the first voters."""
+        forming = self._forming
+        said_at, why = 0.0, ""
+        loop = asyncio.get_running_loop()
+        while (step := forming.step()) is not Step.DONE:
+            if step is Step.RECORD:
+                voters = forming.proposal
+                await self._records.record(voters, cluster_id_of(voters))
+                forming.has_recorded(voters)
+            elif step is Step.FORM:
+                assert forming.recorded is not None
+                await self._records.form(forming.recorded)
+                forming.has_formed()
+            else:
+                if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
+                    said_at, why = loop.time(), forming.reason
+                    log.info("node %d: %s", forming.own.id, why)
+                await self._ask_all()
+        assert forming.recorded is not None
+        return forming.recorded
+
+    async def _ask_all(self) -> None:
+        """One round of greetings; ends early when a peer greets first with news."""
+        assert self._peers is not None, "a single node never waits"
+        self._turn.clear()
+        others = [number for number in self._forming.configured if number != self._forming.own.id]
+        await asyncio.gather(*(self._ask(number) for number in others))
+        if self._forming.step() is Step.WAIT:
+            try:
+                await asyncio.wait_for(self._turn.wait(), ASK_EVERY_S)
+            except TimeoutError:
+                return
+
+    async def _ask(self, number: int) -> None:
+        assert self._peers is not None
+        try:
+            answer = await self._peers.request(number, REQUEST, to_wire(self._forming.greeting()), ASK_TIMEOUT_S)
+            self._hear(number, answer)
+        except HiqliteError as error:
+            log.debug("node %d did not answer the greeting: %s", number, error)
+
+    async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
+        self._hear(peer_id, payload)
+        self._turn.set()
+        return to_wire(self._forming.greeting())
+
+    def _hear(self, peer_id: int, wire: Any) -> None:
+        greeting = from_wire(wire)
+        if greeting.identity.id != peer_id:
+            raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
+        self._forming.hear(greeting)
+
+
+def to_wire(greeting: Greeting) -> dict[str, Any]:
+    recorded = greeting.recorded
+    return {
+        "id": greeting.identity.id,
+        "incarnation": greeting.identity.incarnation,
+        "configured": list(greeting.configured),
+        "recorded": None if recorded is None else [[one.id, one.incarnation] for one in recorded],
+        "formed": greeting.formed,
+    }
+
+
+def from_wire(wire: Any) -> Greeting:
+    """Raises ProtocolError for anything that is no greeting."""
+    try:
+        recorded = wire["recorded"]
+        return Greeting(
+            Identity(whole(wire["id"]), whole(wire["incarnation"])),
+            tuple(whole(number) for number in wire["configured"]),
+            None if recorded is None else tuple(Identity(whole(one), whole(life)) for one, life in recorded),
+            wire["formed"] is True,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError("the peer's greeting is malformed") from error
+
+
+def whole(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("expected a whole number above 0")
+    return value

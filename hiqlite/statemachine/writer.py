@@ -1,0 +1,263 @@
+"""The state machine of the `db` group: committed entries in, answers out, each run one SQLite transaction.
+
+A native thread owns the writer connection (`_accel/apply`); this room opens it, decides which thread applies a run,
+tells the loop, and closes it. Must not know: Raft, peers, futures, what an answer means. Invariant: entries are applied
+in the order of their indexes, and where the database stands is written in the transaction that changed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from hiqlite import observe
+from hiqlite._accel import apply, guard
+from hiqlite._accel.apply import AppliedRun, Applier
+from hiqlite.errors import StorageError
+
+from .connection import ConnectionSettings, open_writer, translated
+from .outcome import failure_of
+
+# A run that is predicted to end within this time is applied on the loop in mode `auto`: waking a thread costs as much.
+INLINE_NS_MAX = 250_000
+# How long `close` waits for a run that is under way before it interrupts it; nothing is lost, the log repeats the run.
+CLOSE_PATIENCE_S = 5.0
+CLOSE_RETRY_S = 0.05
+CPUS_MIN_FOR_OWN = 4
+
+ApplyThread = Literal["auto", "always", "inline"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """How a state machine is opened.
+
+    Args:
+        apply_thread: `always` the native thread; `inline` always the loop; `auto` the loop for short runs while the
+            thread is idle.
+        cpu_affinity: CPUs that the thread is bound to: `auto` (one core from 4 cores up, else free), `none`, or their
+            numbers.
+    """
+
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    apply_thread: str = "auto"
+    cpu_affinity: str | Sequence[int] = "none"
+
+
+class Writer:
+    """A database and the thread that applies entries to it; implements `engine.ports.StateMachine`."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: apsw.Connection,
+        applier: Applier,
+        mode: ApplyThread,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._path = path
+        self._connection = connection
+        self._applier = applier
+        self._mode = mode
+        self._loop = loop
+        self._callback: Callable[[], None] | None = None
+        self._taken: list[AppliedRun] = []
+        self._announced = False
+        self._stopped: asyncio.Event = asyncio.Event()
+        self._closing = self._closed = False
+        self._final_index = 0
+        self._final_term = 0
+        self._synced_index = 0
+        loop.add_reader(applier.fileno, self._wake)
+
+    @classmethod
+    def open(
+        cls, path: Path, settings: WriterSettings | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Writer:
+        """Opens (or makes) the database and starts the thread.
+
+        Raises:
+            DataFolderInUse, DiskFull, StorageError: as `connection.open_writer`.
+        """
+        settings = settings or WriterSettings()
+        if settings.apply_thread not in ("auto", "always", "inline"):
+            raise ValueError(f"apply_thread must be auto, always or inline, not {settings.apply_thread!r}")
+        connection = open_writer(path, settings.connection)
+        try:
+            with translated(path):
+                apply.load(connection)
+            applier = Applier(
+                connection.sqlite3_pointer(), guard.api_address(), settings.connection.statement_cache, connection
+            )
+            try:
+                applier.start(cpus_of(settings.cpu_affinity))
+                mode: ApplyThread = settings.apply_thread  # type: ignore[assignment]  # checked above
+                return cls(path, connection, applier, mode, loop or asyncio.get_running_loop())
+            except BaseException:
+                applier.close()
+                raise
+        except OSError as error:
+            connection.close(True)
+            raise failure_of(error.errno or apsw.SQLITE_INTERNAL, str(error.strerror), 0) from error
+        except BaseException:
+            connection.close(True)
+            raise
+
+    # -- the port
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that is committed in the database."""
+        return self._final_index if self._closed else self._applier.applied_index
+
+    @property
+    def applied_term(self) -> int:
+        return self._final_term if self._closed else self._applier.applied_term
+
+    @property
+    def queued_bytes(self) -> int:
+        return 0 if self._closed else self._applier.queued_bytes
+
+    @property
+    def failure(self) -> StorageError | None:
+        """Why applying stopped by itself; `resume` tries again."""
+        failure = None if self._closed else self._applier.failure
+        return None if failure is None else failure_of(*failure)
+
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+        """Hand over the committed entries `[first, last]`, `last` being of `last_term`.
+
+        Args:
+            records: bytes objects of whole records, in order.
+            answers: whether somebody here waits for what the entries give.
+        """
+        pieces = list(records)
+        if self._here(pieces):
+            if self._applier.apply_inline(first, last, last_term, pieces, answers):
+                self._announce()
+        else:
+            self._applier.submit(first, last, last_term, pieces, answers)
+
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        """`callback` runs on the loop when there is something to take, or `failure` is set."""
+        self._callback = callback
+        self._announce()
+
+    def take(self) -> list[AppliedRun]:
+        """Runs that were applied since the last call, in order."""
+        runs, self._taken = self._taken, []
+        return runs if self._closed else runs + self._applier.take()
+
+    async def close(self) -> None:
+        """Applies what is queued, moves everything into the database file if that is synced, closes. Idempotent."""
+        if self._closing:
+            await self._stopped.wait()
+            return
+        self._closing = True
+        self._applier.stop()
+        await self._ended()
+        self._loop.remove_reader(self._applier.fileno)
+        self._taken += self._applier.take()
+        self._final_index, self._final_term = self._applier.applied_index, self._applier.applied_term
+        self._closed = True
+        try:
+            self._checkpoint_at_end()
+        finally:
+            self._applier.close()
+            self._connection.close(True)
+
+    # -- beyond the port
+
+    def set_synced_index(self, index: int) -> None:
+        """This node's own log is durable up to `index`. Without this no checkpoint is made: the database file must
+        never hold what the log may lose."""
+        self._synced_index = index
+        if not self._closed:
+            self._applier.set_synced_index(index)
+
+    def resume(self) -> None:
+        """Go on after a failure whose cause is gone."""
+        self._applier.resume()
+
+    def hash_at(self, index: int) -> int | None:
+        """Running equality hash at `index`, a multiple of `apply.HASH_EVERY`, while it is remembered."""
+        return None if self._closed else self._applier.hash_at(index)
+
+    @property
+    def equality_hash(self) -> int:
+        """Running equality hash at `applied_index`; of meaning while nothing is being applied."""
+        return self._applier.equality_hash
+
+    def metrics(self) -> dict[str, int]:
+        """Counters by name, `apply_` in front."""
+        if self._closed:
+            return {}
+        return {f"apply_{name}": value for name, value in self._applier.stats().items()}
+
+    # -- inside
+
+    def _here(self, pieces: list[bytes]) -> bool:
+        if self._mode == "auto":
+            return self._applier.predict_ns(sum(map(len, pieces))) < INLINE_NS_MAX
+        return self._mode == "inline"
+
+    def _announce(self) -> None:
+        """Tell the owner in a turn of its own: it may be in the middle of the call that led here."""
+        if not self._announced:
+            self._announced = True
+            self._loop.call_soon(self._progress)
+
+    def _progress(self) -> None:
+        self._announced = False
+        if self._callback is not None and not self._closed:
+            self._callback()
+
+    def _wake(self) -> None:
+        self._taken += self._applier.take()  # also makes the file descriptor quiet again
+        if self._applier.stopped:
+            self._stopped.set()
+        if self._callback is not None:
+            self._callback()
+
+    async def _ended(self) -> None:
+        """Waits until the thread has ended; interrupts what runs too long."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), CLOSE_PATIENCE_S)
+            return
+        except TimeoutError:
+            observe.logger("statemachine").warning("a run is interrupted because the node stops; the log repeats it")
+        while not self._applier.stopped:
+            self._applier.stop(now=True)
+            await asyncio.sleep(CLOSE_RETRY_S)
+
+    def _checkpoint_at_end(self) -> None:
+        if self._synced_index < self._final_index or self._applier.failure is not None:
+            return
+        try:
+            self._applier.checkpoint()
+        except OSError as error:
+            # The data is safe in SQLite's own log and in ours; the next start reads both.
+            observe.logger("statemachine").warning("%s: no checkpoint at the end: %s", self._path, error.strerror)
+
+
+def cpus_of(affinity: str | Sequence[int]) -> list[int]:
+    """The CPUs that the apply thread is bound to; empty: any.
+
+    `auto` binds it from four CPUs up. On fewer it stays free: short runs are applied on the loop anyway, and long ones
+    gain by running beside it.
+    """
+    if not isinstance(affinity, str):
+        return [int(cpu) for cpu in affinity]
+    if affinity == "none" or not hasattr(os, "sched_getaffinity"):
+        return []
+    if affinity != "auto":
+        raise ValueError(f"cpu_affinity must be auto, none or numbers of CPUs, not {affinity!r}")
+    allowed = sorted(os.sched_getaffinity(0))
+    # By process, so that several nodes on one machine do not meet on one core.
+    return [allowed[os.getpid() % len(allowed)]] if len(allowed) >= CPUS_MIN_FOR_OWN else []

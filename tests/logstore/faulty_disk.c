@@ -1,0 +1,66 @@
+/* A disk that fails on request, preloaded under a test's child process.
+ *
+ * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
+ * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros. [4]: hold fdatasync while set. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static volatile unsigned char *orders;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("FAULTY_DISK");
+    int fd = path == NULL ? -1 : open(path, O_RDWR);
+    if (fd < 0)
+        _exit(99);
+    orders = mmap(NULL, 64, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (orders == MAP_FAILED)
+        _exit(99);
+}
+
+#define REFUSE(at)                                                                                                     \
+    if (orders[at]) {                                                                                                  \
+        errno = orders[at];                                                                                            \
+        return -1;                                                                                                     \
+    }
+
+int fdatasync(int fd) {
+    static int (*real)(int);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "fdatasync");
+    while (orders[4])
+        usleep(500);
+    REFUSE(0)
+    return real(fd);
+}
+
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
+    static ssize_t (*real)(int, const struct iovec *, int, off_t);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "pwritev");
+    REFUSE(1)
+    return real(fd, parts, count, offset);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t size) {
+    static int (*real)(int, int, off_t, off_t);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "fallocate");
+    REFUSE(2)
+    return real(fd, mode, offset, size);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
+    static ssize_t (*real)(int, const void *, size_t, off_t);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "pwrite");
+    if (size > 0 && ((const char *)bytes)[0] == 0)
+        REFUSE(3)
+    return real(fd, bytes, size, offset);
+}

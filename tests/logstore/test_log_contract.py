@@ -1,0 +1,122 @@
+"""The contract of ports.LogStore, over every implementation: the same calls, the same promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hiqlite.engine.model import Identity
+from hiqlite.engine.ports import LogStore
+from hiqlite.errors import StorageError, UsageError
+from hiqlite.logstore.memory import MemoryLog
+from tests.logstore.log_runs import running, until
+from tests.logstore.log_twin import entries
+
+
+@asynccontextmanager
+async def on_disk(folder: Path) -> AsyncIterator[LogStore]:
+    async with running(folder) as (log, _):
+        yield log
+
+
+@asynccontextmanager
+async def in_memory(folder: Path) -> AsyncIterator[LogStore]:
+    del folder
+    log = MemoryLog()
+    yield log
+    await log.close()
+
+
+@pytest.fixture(params=[on_disk, in_memory])
+async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LogStore]:
+    async with request.param(tmp_path) as opened:
+        yield opened
+
+
+async def test_nothing_is_told_inside_the_call(log: LogStore) -> None:
+    """Completion comes with a later turn of the loop, by the callback, which sees it in `synced`."""
+    seen: list[int] = []
+    log.on_progress(lambda: seen.append(log.synced))
+    log.hard_state(1, 1, Identity(1, 1))
+    log.append(2, 1, 2, entries(1, 1, 2))
+    assert seen == []
+    await until(lambda: bool(seen) and seen[-1] == 2)
+    assert seen == sorted(seen) and log.written == 2 and log.failure is None
+    assert log.queued_bytes == 0
+
+
+async def test_synced_covers_all_that_is_below_it(log: LogStore) -> None:
+    """Writes complete in the order of the calls, whatever they are."""
+    log.append(1, 1, 3, entries(1, 1, 3))
+    log.truncate(2, 2)
+    log.hard_state(3, 2, None)
+    log.append(4, 3, 3, entries(2, 3, 3))
+    last = 0
+    while log.synced < 4:
+        assert log.synced >= last
+        last = log.synced
+        await asyncio.sleep(0)
+    assert await log.read(1, 1 << 20) == (3, entries(1, 1, 2) + entries(2, 3, 3))
+
+
+async def test_reading_gives_whole_records_in_order(log: LogStore) -> None:
+    """At least one, at most `size_max` bytes, nothing that was truncated, also right after the calls."""
+    for io in range(1, 11):
+        log.append(io, io * 3 - 2, io * 3, entries(1, io * 3 - 2, io * 3))
+    log.truncate(11, 20)
+    log.append(12, 21, 22, entries(2, 21, 22))
+    everything = entries(1, 1, 20) + entries(2, 21, 22)
+    assert await log.read(1, 1 << 20) == (22, everything)
+    for first in range(1, 23):
+        last, data = await log.read(first, 400)
+        expected = b"".join(entries(1 if index <= 20 else 2, index, index) for index in range(first, last + 1))
+        assert data == expected and (len(data) <= 400 or last == first)
+    for absent in (0, 23):
+        with pytest.raises(StorageError):
+            await log.read(absent, 100)
+
+
+async def test_an_io_sequence_counts_once(log: LogStore) -> None:
+    """A call whose io sequence does not ascend is refused."""
+    log.append(5, 1, 1, entries(1, 1, 1))
+    calls: list[Callable[[], None]] = [
+        lambda: log.append(5, 2, 2, entries(1, 2, 2)),
+        lambda: log.truncate(4, 0),
+        lambda: log.hard_state(5, 1, None),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError):
+            call()
+    await until(lambda: log.synced == 5)
+
+
+async def test_a_closed_log_takes_nothing(log: LogStore) -> None:
+    """Closing twice is allowed; writing afterwards is not."""
+    log.append(1, 1, 1, entries(1, 1, 1))
+    await log.close()
+    await log.close()
+    with pytest.raises(UsageError):
+        log.append(2, 2, 2, entries(1, 2, 2))
+
+
+async def test_a_memory_log_forgets_what_is_purged() -> None:
+    """Whole chunks at or below the index go; the rest stays readable."""
+    log = MemoryLog()
+    for io in (1, 2, 3):
+        log.append(io, io * 2 - 1, io * 2, entries(1, io * 2 - 1, io * 2))
+    log.purge(3)
+    assert log.first_index == 3 and log.last_index == 6
+    assert await log.read(3, 1 << 20) == (6, entries(1, 3, 6))
+    with pytest.raises(StorageError):
+        await log.read(2, 100)
+    log.purge(6)
+    assert log.first_index == 7 and log.last_index == 6
+    log.append(4, 7, 7, entries(1, 7, 7))
+    assert await log.restart_at(20, 3) == 5
+    log.append(6, 21, 21, entries(3, 21, 21))
+    assert await log.read(21, 1) == (21, entries(3, 21, 21))
+    await log.close()

@@ -1,0 +1,137 @@
+"""The metadata: what is put comes back, and what is damaged is told instead of being believed."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from hiqlite.engine.model import Identity, Membership
+from hiqlite.errors import StorageError
+from hiqlite.logstore.meta import HardState, Meta
+
+ONE, TWO = Identity(1, 2**64 - 1), Identity(2, 7)
+
+
+def test_everything_put_comes_back(tmp_path: Path) -> None:
+    """Each key of the format, per group, after closing and opening; a fresh one knows nothing."""
+    meta = Meta.open(tmp_path / "a" / "meta")
+    assert meta.fresh and meta.node_id is None and meta.cluster_id is None and meta.recorded_set is None
+    assert meta.hard_state(0) == HardState() and meta.membership(0) is None and meta.newest_segment(1) == 0
+    meta.set_node_id(3)
+    meta.set_formed(b"c" * 32, (ONE, TWO))
+    membership = Membership(9, (ONE,), (TWO,))
+    meta.set_incarnation(0, 2**63)
+    meta.set_hard_state(0, 4, TWO)
+    meta.set_hard_state(1, 5, None)
+    meta.set_membership(1, membership)
+    meta.set_newest_segment(0, 12)
+    meta.set_generation(0, "0001-abc")
+    meta.close()
+    meta.close()
+    meta = Meta.open(tmp_path / "a" / "meta")
+    assert not meta.fresh
+    assert (meta.node_id, meta.cluster_id, meta.recorded_set) == (3, b"c" * 32, (ONE, TWO))
+    assert (meta.incarnation(0), meta.incarnation(1)) == (2**63, None)
+    assert (meta.hard_state(0), meta.hard_state(1)) == (HardState(4, TWO), HardState(5, None))
+    assert (meta.membership(0), meta.membership(1)) == (None, membership)
+    assert (meta.newest_segment(0), meta.newest_segment(1)) == (12, 0)
+    assert (meta.generation(0), meta.generation(1)) == ("0001-abc", None)
+    meta.close()
+
+
+def test_the_stable_file_format_is_used(tmp_path: Path) -> None:
+    """lmdb carries two; ours is the one that every LMDB reads."""
+    Meta.open(tmp_path).close()
+    assert struct.unpack_from("<II", (tmp_path / "data.mdb").read_bytes(), 16) == (0xBEEFC0DE, 1)
+
+
+def test_a_value_whose_checksum_is_wrong_is_an_error(tmp_path: Path) -> None:
+    """LMDB itself would hand it out."""
+    meta = Meta.open(tmp_path)
+    meta.set_hard_state(0, 4, TWO)
+    meta.close()
+    path = tmp_path / "data.mdb"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"db/hard_state")
+    while at >= 0:
+        content[at + len(b"db/hard_state") + 1] ^= 2
+        at = content.find(b"db/hard_state", at + 1)
+    path.write_bytes(content)
+    meta = Meta.open(tmp_path)
+    with pytest.raises(StorageError, match="checksum of db/hard_state"):
+        meta.hard_state(0)
+    meta.close()
+
+
+def test_a_file_cut_short_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    """Mapping it would end the process with SIGBUS: every length but the whole one and none is refused."""
+    meta = Meta.open(tmp_path)
+    for term in range(40):
+        meta.set_hard_state(0, term, TWO)
+        meta.put({f"db/filler{term}": "x" * 200})
+    meta.close()
+    path = tmp_path / "data.mdb"
+    whole = path.read_bytes()
+    assert len(whole) >= 5 * 4096
+    for size in (1, 100, 151, 4096, 4200, 8191, 8192, len(whole) - 4096, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(StorageError, match="cannot be trusted"):
+            Meta.open(tmp_path)
+    path.write_bytes(whole)
+    meta = Meta.open(tmp_path)
+    assert meta.hard_state(0).term == 39
+    meta.close()
+
+
+def test_a_damaged_meta_page_is_an_error(tmp_path: Path) -> None:
+    """Either of the two; and a file that is no LMDB at all."""
+    Meta.open(tmp_path).close()
+    path = tmp_path / "data.mdb"
+    whole = path.read_bytes()
+    for at in (16, 4096 + 17, 4096 + 10, 40):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(StorageError, match="cannot be trusted"):
+            Meta.open(tmp_path)
+    path.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(StorageError, match="cannot be trusted"):
+        Meta.open(tmp_path)
+
+
+def test_a_value_of_another_shape_is_an_error(tmp_path: Path) -> None:
+    """A good checksum over something this version does not understand."""
+    meta = Meta.open(tmp_path)
+    meta.put({"node_id": "three", "db/hard_state": [1, 2], "db/membership": [1, [[1]], []], "recorded_set": [5]})
+    for look in (
+        lambda: meta.node_id,
+        lambda: meta.hard_state(0),
+        lambda: meta.membership(0),
+        lambda: meta.recorded_set,
+    ):
+        with pytest.raises(StorageError, match="cannot be trusted"):
+            look()
+    meta.close()
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """With a sentence that says which one it is."""
+    meta = Meta.open(tmp_path)
+    meta.put({"format": 99})
+    meta.close()
+    with pytest.raises(StorageError, match="format 99"):
+        Meta.open(tmp_path)
+
+
+def test_a_full_environment_is_a_storage_error(tmp_path: Path) -> None:
+    """Nothing of lmdb's own errors reaches the caller."""
+    meta = Meta.open(tmp_path)
+    with pytest.raises(StorageError, match="could not write"):
+        meta.put({"big": b"x" * (80 << 20)})
+    meta.set_node_id(1)
+    assert meta.node_id == 1
+    meta.close()
+    assert issubclass(lmdb.MapFullError, lmdb.Error)

@@ -1,0 +1,48 @@
+"""A disk that fails, fills up, or hangs: what the log says then, and that it never promises too much."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCENARIOS = [
+    "fdatasync_fails",
+    "pwritev_fails",
+    "disk_fills_up",
+    "no_reservation",
+    "disk_stalls",
+    "exit_with_a_hanging_disk",
+    "unsynced_modes",
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """faulty_disk.c, built with the compiler that built the extensions."""
+    made = tmp_path_factory.mktemp("preload") / "faulty_disk.so"
+    compiler = str(sysconfig.get_config_var("CC")).split()
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", made, Path(__file__).with_name("faulty_disk.c")], check=True)
+    return made
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_disk_in_trouble(tmp_path: Path, library: Path, scenario: str) -> None:
+    """The scenarios are told in fault_child.py, each in a process of its own."""
+    orders = tmp_path / "orders"
+    orders.write_bytes(bytes(64))
+    environment = {**os.environ, "LD_PRELOAD": str(library), "FAULTY_DISK": str(orders)}
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.logstore.fault_child", scenario, str(tmp_path)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0 and "passed" in ran.stdout, ran.stderr

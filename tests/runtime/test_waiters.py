@@ -1,0 +1,120 @@
+"""Who waits for an applied index, and reads that share quorum rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from hiqlite.errors import LeadershipLost, ShuttingDown
+from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
+
+
+def test_waiters_run_once_their_index_is_reached_in_order_of_index_and_arrival() -> None:
+    """Equal indexes keep the order in which they came."""
+    waiters, told = AppliedWaiters(), []
+    for index, name in ((5, "a"), (3, "b"), (5, "c"), (9, "d")):
+        waiters.add(index, lambda name=name: told.append(name))
+    waiters.reached(2)
+    assert told == []
+    waiters.reached(5)
+    assert told == ["b", "a", "c"]
+    waiters.reached(5)
+    assert len(waiters) == 1
+    waiters.reached(100)
+    assert told[-1] == "d" and len(waiters) == 0
+
+
+def test_random_indexes_are_all_told_once() -> None:
+    """Every callback runs exactly once, never before its index."""
+    chance, waiters, told = random.Random(7), AppliedWaiters(), []
+    for _ in range(500):
+        index = chance.randrange(1, 200)
+        waiters.add(index, lambda index=index: told.append(index))
+    for reached in range(0, 201, 7):
+        waiters.reached(reached)
+        assert all(index <= reached for index in told)
+    waiters.reached(200)
+    assert len(told) == 500
+
+
+class Rounds:
+    """Rounds that the test ends by hand."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[int]] = []
+
+    async def ask(self) -> int:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_reads_of_one_turn_share_a_round_and_later_ones_wait_for_the_next() -> None:
+    """A round confirms only reads that were there before it began."""
+    rounds = Rounds()
+    reads = ReadRound(rounds.ask, asyncio.get_running_loop())
+    first, second = reads.join(), reads.join()
+    await turns()
+    late = reads.join()
+    await turns()
+    assert len(rounds.asked) == 1
+    rounds.asked[0].set_result(7)
+    assert await first == 7 and await second == 7
+    assert not late.done()
+    await turns()
+    assert len(rounds.asked) == 2
+    rounds.asked[1].set_result(9)
+    assert await late == 9
+
+
+async def test_a_failed_round_fails_its_reads_and_the_next_round_runs() -> None:
+    """One lost round says nothing about reads that came later."""
+    rounds = Rounds()
+    reads = ReadRound(rounds.ask, asyncio.get_running_loop())
+    first = reads.join()
+    await turns()
+    late = reads.join()
+    rounds.asked[0].set_exception(LeadershipLost("lost", outcome=None))
+    with pytest.raises(LeadershipLost):
+        await first
+    await turns()
+    rounds.asked[1].set_result(3)
+    assert await late == 3
+
+
+async def test_a_read_whose_caller_left_does_not_disturb_the_others() -> None:
+    """Cancelled futures are passed over."""
+    rounds = Rounds()
+    reads = ReadRound(rounds.ask, asyncio.get_running_loop())
+    gone, stays = reads.join(), reads.join()
+    await turns()
+    gone.cancel()
+    rounds.asked[0].set_result(4)
+    assert await stays == 4
+
+
+async def test_closing_fails_every_read_that_waits() -> None:
+    """Those of the round under way and those behind it; and nothing is left running."""
+    rounds = Rounds()
+    reads = ReadRound(rounds.ask, asyncio.get_running_loop())
+    under_way = reads.join()
+    await turns()
+    behind = reads.join()
+    before = asyncio.all_tasks()
+    await reads.close(ShuttingDown("closing"))
+    for read in (under_way, behind):
+        with pytest.raises(ShuttingDown):
+            await read
+    assert len(asyncio.all_tasks()) < len(before)
+
+
+async def test_a_round_can_be_closed_before_anything_was_asked() -> None:
+    """Idle or never used, closing is quiet."""
+    reads = ReadRound(Rounds().ask, asyncio.get_running_loop())
+    await reads.close(ShuttingDown("closing"))

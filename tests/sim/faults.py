@@ -1,0 +1,207 @@
+"""What goes wrong: one method per fault; scripted ones wait for the moment that hurts most.
+
+Each seed's profile weighs them; a fault that does not fit the moment does nothing.
+"""
+
+from __future__ import annotations
+
+from hiqlite.engine.model import AppendReply, Message, VoteReply
+
+from .cluster import Cluster
+from .node import Node
+
+MS = 1_000_000
+
+
+class Faults:
+    """Draws faults at random moments until told to end."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.network = cluster.network
+        self.ended = False
+        weights = cluster.profile.weights
+        self.names = [name for name, weight in weights.items() for _ in range(weight)]
+
+    def plan(self) -> None:
+        every = self.cluster.profile.fault_every_ns
+        if every and self.names:
+            self.world.after(1 + self.world.below(2 * every), self.strike)
+
+    def strike(self) -> None:
+        if self.ended:
+            return
+        name = self.names[self.world.below(len(self.names))]
+        getattr(self, name)()
+        self.plan()
+
+    def end(self) -> None:
+        """Everything is repaired and everybody runs."""
+        self.ended = True
+        self.network.trap = None
+        self.network.calm = True
+        self.network.heal()
+        for node in self.cluster.nodes.values():
+            node.disk.stalled_until_ns = 0
+            if node.up and not node.runs():
+                node.wake(node.life)
+            self.cluster.start(node)
+        ids = list(self.cluster.nodes)
+        for a in ids:
+            for b in ids:
+                if a < b:
+                    self.network.connect(a, b)
+
+    # ------------------------------------------------------------------ processes
+
+    def some(self, up: bool) -> Node | None:
+        nodes = [node for node in self.cluster.nodes.values() if node.up is up]
+        return nodes[self.world.below(len(nodes))] if nodes else None
+
+    def kill(self) -> None:
+        node = self.some(True)
+        if node is not None:
+            node.crash(power_loss=False)
+
+    def power(self) -> None:
+        everybody = self.world.chance() < 0.15
+        victims = list(self.cluster.nodes.values()) if everybody else [self.some(True)]
+        for node in victims:
+            if node is not None and node.up:
+                node.crash(power_loss=True)
+
+    def restart(self) -> None:
+        node = self.some(False)
+        if node is not None:
+            self.cluster.start(node)
+
+    def wipe(self) -> None:
+        cluster = self.cluster
+        node = self.some(False)
+        if node is not None and cluster.wiped < (cluster.profile.nodes - 1) // 2:
+            cluster.wipe(node)
+
+    def pause(self) -> None:
+        self._halt(stopped=True)
+
+    def stall(self) -> None:
+        self._halt(stopped=False)
+
+    def _halt(self, stopped: bool) -> None:
+        node = self.some(True)
+        if node is None or not node.runs():
+            return
+        self.world.note(f"node {node.id} {'is stopped' if stopped else 'stands still'}")
+        node.stopped, node.stalled = stopped, not stopped
+        longest = 2500 if stopped else 2900
+        self.world.after((20 + self.world.below(longest)) * MS, self._go_on, node, node.life)
+
+    def _go_on(self, node: Node, life: int) -> None:
+        if node.life == life and not node.runs():
+            node.wake(life)
+
+    def disk(self) -> None:
+        node = self.some(True)
+        if node is not None:
+            node.disk.stalled_until_ns = self.world.now_ns + self.world.below(1500) * MS
+
+    def resign(self) -> None:
+        leader = self.cluster.leader()
+        if leader is not None and leader.runs():
+            leader.raft.step_down(self.world.now_ns, "the simulator wants it")
+            leader.turn_soon()
+
+    def forget(self) -> None:
+        """The runtime drops the older part of its memory."""
+        leader = self.cluster.leader()
+        if leader is not None and leader.runs() and leader.raft.last_index > leader.window_start:
+            span = leader.raft.last_index - leader.window_start
+            leader.window_start += self.world.below(span + 2)
+            leader.raft.window_starts_at(leader.window_start)
+
+    # ------------------------------------------------------------------ network
+
+    def _some_ids(self) -> set[int]:
+        return {number for number in self.cluster.nodes if self.world.chance() < 0.5}
+
+    def partition(self) -> None:
+        self.network.cut(self._some_ids(), both_ways=True, beats=self.world.chance() < 0.7)
+
+    def one_way(self) -> None:
+        self.network.cut(self._some_ids(), both_ways=False, beats=self.world.chance() < 0.5)
+
+    def control_only(self) -> None:
+        self.network.cut(self._some_ids(), both_ways=True, beats=False)
+
+    def leader_cut(self) -> None:
+        leader = self.cluster.leader()
+        if leader is not None:
+            ours = {leader.id}
+            if self.world.chance() < 0.4:
+                ours.add(1 + self.world.below(len(self.cluster.nodes)))
+            self.network.cut(ours, both_ways=True, beats=self.world.chance() < 0.7)
+
+    def heal(self) -> None:
+        self.network.heal()
+
+    def reset(self) -> None:
+        ids = list(self.cluster.nodes)
+        if len(ids) > 1:
+            a, b = self.world.below(len(ids)), self.world.below(len(ids))
+            if a != b:
+                self.network.reset(ids[a], ids[b], refused=False)
+
+    # ------------------------------------------------------------------ scripts
+
+    def leader_kill(self) -> None:
+        leader = self.cluster.leader()
+        if leader is not None:
+            leader.crash(power_loss=self.world.chance() < 0.5)
+
+    def vote_crash(self) -> None:
+        """A voter dies right after its vote left, and is back soon."""
+        self.network.trap = self._vote_crash
+
+    def _vote_crash(self, node: Node, peer_id: int, message: Message) -> None:
+        if isinstance(message, VoteReply) and message.granted and not message.pre:
+            self.network.trap = None
+            self.world.after(0, self._crash_and_return, node, node.life, self.world.below(30))
+
+    def ack_crash(self) -> None:
+        """A leader dies when the first acknowledgement of an older term's entries reached it (thesis figure 3.7)."""
+        self.network.trap = self._ack_crash
+
+    def _ack_crash(self, node: Node, peer_id: int, message: Message) -> None:
+        if isinstance(message, AppendReply) and message.accepted:
+            leader = self.cluster.nodes[peer_id]
+            if leader.up and leader.raft.leads and message.match_index < leader.raft.state.opened_index:
+                self.network.trap = None
+                delay = self.cluster.profile.delay_ns + self.world.below(3 * MS)
+                self.world.after(delay, self._crash_and_return, leader, leader.life, 300)
+
+    def one_copy(self) -> None:
+        """A leader dies when an entry reached one peer, or none, and the others go on without the two."""
+        leader = self.cluster.leader()
+        if leader is None or not leader.runs():
+            return
+        others = [number for number in self.cluster.nodes if number != leader.id]
+        kept = others[self.world.below(len(others))] if others and self.world.chance() < 0.7 else 0
+        self.network.blocked |= {(leader.id, number) for number in others if number != kept}
+        self.cluster.reach_changed()
+        leader.propose(2, 200)
+        self.network.trap = None
+        self.world.after((1 + self.world.below(30)) * MS, self._one_copy_ends, leader, leader.life)
+
+    def _one_copy_ends(self, leader: Node, life: int) -> None:
+        if leader.life == life:
+            leader.crash(power_loss=self.world.chance() < 0.5)
+        if self.world.chance() < 0.7:
+            self.network.heal()
+
+    def _crash_and_return(self, node: Node, life: int, after_ms: int) -> None:
+        if node.life == life and node.up:
+            node.crash(power_loss=self.world.chance() < 0.6)
+            self.world.after(after_ms * MS, self.cluster.start, node)
+
+

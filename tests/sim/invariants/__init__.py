@@ -1,0 +1,41 @@
+"""The properties that hold after every step, one file each (consensus.md section 5)."""
+
+from . import (
+    applied_written,
+    beats,
+    commit_durable,
+    election_safety,
+    indexes,
+    leader_append_only,
+    leader_completeness,
+    linearizable_reads,
+    log_matching,
+    monotone,
+    promises_kept,
+    quorum_loss,
+    release,
+    sessions,
+    signs_of_life,
+    state_machine_safety,
+    votes,
+)
+
+ALL = (
+    promises_kept.PromisesKept,
+    election_safety.ElectionSafety,
+    leader_append_only.LeaderAppendOnly,
+    leader_completeness.LeaderCompleteness,
+    log_matching.LogMatching,
+    commit_durable.CommitDurable,
+    state_machine_safety.StateMachineSafety,
+    applied_written.AppliedWritten,
+    votes.Votes,
+    release.Release,
+    monotone.Monotone,
+    indexes.Indexes,
+    linearizable_reads.LinearizableReads,
+    quorum_loss.QuorumLoss,
+    signs_of_life.SignsOfLife,
+    sessions.Sessions,
+    beats.Beats,
+)

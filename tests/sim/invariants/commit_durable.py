@@ -1,0 +1,37 @@
+"""A leader commits what is durable on a majority of disks and ends in its own term; nobody commits anything else.
+
+The first leader to commit an index writes it into the truth; every other commit index is measured against that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Invariant
+
+
+class CommitDurable(Invariant):
+    name = "committed entries are durable on a quorum"
+
+    def committed(self, node: Any, before: int, index: int) -> None:
+        truth = self.truth
+        if index >= len(node.terms):
+            self.fail(f"node {node.id} commits {index}, its log ends at {len(node.terms) - 1}")
+        term = node.terms[index]
+        if index > truth.last:
+            if not node.raft.leads:
+                self.fail(f"node {node.id} follows and commits {index}, nobody committed more than {truth.last}")
+            if term != node.raft.term:
+                self.fail(f"node {node.id} commits {index} of term {term} in term {node.raft.term}")
+            copies = sum(voter.disk.holds(index, term) for voter in self.cluster.voters())
+            if 2 * copies <= len(self.cluster.voter_ids):
+                self.fail(f"node {node.id} commits {index} of term {term}, which {copies} disks hold")
+            truth.terms.extend(node.terms[truth.last + 1 : index + 1])
+            truth.values.extend(node.values[truth.last + 1 : index + 1])
+            truth.last = index
+            truth.marks[node.raft.term] = index
+        low = before + 1
+        if node.terms[low : index + 1] != truth.terms[low : index + 1]:
+            self.fail(f"node {node.id} commits other entries in [{low}, {index}]")
+        if node.values[low : index + 1] != truth.values[low : index + 1]:
+            self.fail(f"node {node.id} commits other values in [{low}, {index}]")

@@ -1,0 +1,39 @@
+"""applied <= handed <= commit <= last, synced <= written <= last, and no window grows beyond its limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Invariant
+
+
+class Indexes(Invariant):
+    name = "indexes and limits"
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        settings = cluster.profile.settings
+        self.frames = settings.window_frames
+        self.window_bytes = settings.window_bytes
+        self.single = settings.frame_bytes_max + 6000
+        self.memory = settings.memory_window_bytes
+
+    def stepped(self, node: Any) -> None:
+        raft = node.raft
+        state = raft.state
+        if not state.applied_index <= state.handed_index <= raft.commit_index <= raft.last_index:
+            self.fail(
+                f"node {node.id}: applied {state.applied_index}, handed {state.handed_index}, "
+                f"commit {raft.commit_index}, last {raft.last_index}"
+            )
+        if not raft.synced_index <= raft.written_index <= raft.last_index:
+            self.fail(f"node {node.id}: synced {raft.synced_index}, written {raft.written_index}, {raft.last_index}")
+        if not raft.leads:
+            return
+        if raft.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
+            self.fail(f"node {node.id} holds {raft.uncommitted_bytes} uncommitted bytes, {state.window.size_bytes} in all")
+        for peer in state.peers:
+            if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:
+                self.fail(f"node {node.id} has {len(peer.inflight)} frames on their way to node {peer.peer_id}")
+            if peer.match_index >= peer.next_index:
+                self.fail(f"node {node.id}: match {peer.match_index}, next {peer.next_index} of node {peer.peer_id}")

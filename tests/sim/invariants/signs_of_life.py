@@ -1,0 +1,55 @@
+"""Only the leader of the own term is a sign of life, and who heard one gives no vote (pre-vote, stickiness)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hiqlite.engine.model import AppendRequest, ProbeRequest, VoteReply, VoteRequest
+
+from .base import Invariant
+
+MS = 1_000_000
+
+
+class SignsOfLife(Invariant):
+    name = "signs of life"
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        self.heard: dict[int, tuple[int, int]] = {}  # node -> (term, time) of the newest true sign
+        self.lower_ns = cluster.profile.settings.election_timeout_min_ms * MS
+
+    def restarted(self, node: Any) -> None:
+        self.heard[node.id] = (0, 0)
+
+    def receiving(self, node: Any, message: Any) -> None:
+        kind = type(message)
+        self.asked: Any = None
+        if kind is AppendRequest or kind is ProbeRequest:
+            if message.term >= node.raft.term:
+                self.heard[node.id] = (message.term, self.world.now_ns)
+        elif kind is VoteRequest and message.term > node.raft.term:
+            raft = node.raft
+            term, at_ns = self.heard[node.id]
+            hears = raft.leader_id and term == raft.term and self.world.now_ns - at_ns < self.lower_ns
+            if raft.leads or hears:
+                self.asked = (raft.term, raft.vote, len(raft.state.outbox.sends))
+
+    def received(self, node: Any, message: Any) -> None:
+        if self.asked is None:
+            return
+        raft = node.raft
+        if (raft.term, raft.vote) != self.asked[:2]:
+            self.fail(f"node {node.id} hears its leader and follows node {message.sender.id} into term {message.term}")
+        for send in raft.state.outbox.sends[self.asked[2] :]:
+            if isinstance(send.message, VoteReply) and send.message.granted:
+                self.fail(f"node {node.id} hears its leader and grants node {message.sender.id} a pre-vote")
+
+    def beat_heard(self, node: Any, term: int, sender: int, at_ns: int) -> None:
+        if term == node.raft.term and at_ns > self.heard[node.id][1]:
+            self.heard[node.id] = (term, at_ns)
+
+    def stepped(self, node: Any) -> None:
+        heard_ns = node.raft.state.heard_ns
+        if heard_ns > self.heard[node.id][1]:
+            self.fail(f"node {node.id} takes something for a sign of life {heard_ns - self.heard[node.id][1]} ns late")

@@ -1,0 +1,30 @@
+"""Every node applies the committed entries, each once, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Invariant
+
+
+class StateMachineSafety(Invariant):
+    name = "state machine safety"
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        self.handed: dict[tuple[int, int], int] = {}
+
+    def restarted(self, node: Any) -> None:
+        self.handed[node.id] = node.applied
+
+    def applying(self, node: Any, first: int, last: int) -> None:
+        if first != self.handed[node.id] + 1 or last < first:
+            self.fail(f"node {node.id} is given [{first}, {last}] after {self.handed[node.id]}")
+        self.handed[node.id] = last
+        truth = self.truth
+        if last > truth.last or node.values[first : last + 1] != truth.values[first : last + 1]:
+            self.fail(f"node {node.id} applies what is not committed in [{first}, {last}]")
+
+    def acknowledged(self, node: Any, index: int, value: int) -> None:
+        if self.truth.values[index] != value:
+            self.fail(f"node {node.id} acknowledges a write at {index} that is not there")

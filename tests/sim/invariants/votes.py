@@ -1,0 +1,61 @@
+"""One vote per term and node over all its lives; only for a log as up to date; never while a leader is heard.
+
+A pre-vote changes nothing at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hiqlite.engine.model import VoteReply, VoteRequest
+
+from .base import Invariant
+
+
+class Votes(Invariant):
+    name = "votes"
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        self.spoken: dict[tuple[int, int], int] = {}  # (voter, term) -> candidate
+        self.before: tuple[int, Any, int] = (0, None, 0)
+        self.asked: Any = None
+
+    def wiped(self, node: Any) -> None:
+        """Promises of a lost disk bind nobody: the new incarnation is no voter."""
+        self.spoken = {key: value for key, value in self.spoken.items() if key[0] != node.id}
+
+    def receiving(self, node: Any, message: Any) -> None:
+        self.asked = message if isinstance(message, VoteRequest) else None
+        if self.asked is not None:
+            raft = node.raft
+            self.before = (raft.term, raft.vote, raft.last_index)
+            self.was_leading = raft.leads
+            self.last = (raft.last_term, raft.last_index)
+
+    def received(self, node: Any, message: Any) -> None:
+        asked = self.asked
+        if asked is None:
+            return
+        raft = node.raft
+        if asked.pre and (raft.term, raft.vote, raft.last_index) != self.before:
+            self.fail(f"a pre-vote changed term or vote of node {node.id}")
+        if raft.vote is not None and raft.vote == asked.sender and (raft.term, raft.vote) != self.before[:2]:
+            if (asked.last_term, asked.last_index) < self.last:
+                self.fail(f"node {node.id} votes for node {asked.sender.id}, whose log is behind")
+            if self.was_leading:
+                self.fail(f"node {node.id} leads and votes for node {asked.sender.id}")
+
+    def sending(self, node: Any, message: Any) -> None:
+        if isinstance(message, VoteReply) and message.granted:
+            if node.identity not in self.cluster.membership.voters:
+                self.fail(f"node {node.id} is no voter and votes")
+            if not message.pre:
+                self.note_vote(node.id, message.term, node.raft.vote.id)
+        elif isinstance(message, VoteRequest) and not message.pre:
+            self.note_vote(node.id, message.term, node.id)
+
+    def note_vote(self, voter: int, term: int, candidate: int) -> None:
+        first = self.spoken.setdefault((voter, term), candidate)
+        if first != candidate:
+            self.fail(f"node {voter} votes for node {first} and for node {candidate} in term {term}")

@@ -1,0 +1,116 @@
+"""One schedule: a seed becomes a cluster, faults, then peace; in peace it must elect, converge, and stay as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from .cluster import Cluster
+from .faults import Faults
+from .node import Node
+from .profile import draw
+from .world import Violation
+
+MS = 1_000_000
+CONVERGE_NS = 8_000 * MS
+QUIET_NS = 1_200 * MS
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one schedule did; `violation` is empty when every property held."""
+
+    seed: int
+    events: int
+    committed: int
+    terms: int
+    violation: str = ""
+    log: tuple[str, ...] = ()
+
+
+def run_schedule(seed: int, keep_log: bool = False) -> Outcome:
+    """Run the schedule of a seed. Any exception counts as a violation: the engine may not fail either."""
+    random = Random(seed)
+    cluster = Cluster(random, draw(random), keep_log)
+    world = cluster.world
+    violation = ""
+    try:
+        _run(cluster)
+    except Violation as broken:
+        violation = str(broken)
+    except Exception as error:  # an exception out of the engine is as bad as a broken invariant
+        if keep_log:
+            raise
+        violation = f"{type(error).__name__}: {error}"
+    term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
+    return Outcome(seed, world.events, cluster.truth.last, term, violation, tuple(world.log))
+
+
+def _run(cluster: Cluster) -> None:
+    world, profile = cluster.world, cluster.profile
+    for node in cluster.nodes.values():
+        world.after(world.below(20 * MS), cluster.start, node)
+    faults = Faults(cluster)
+    faults.plan()
+    world.after(300 * MS, cluster.client, 1_000 * MS // profile.proposals_per_s, False)
+    if profile.reads_per_s:
+        world.after(300 * MS, cluster.client, 1_000 * MS // profile.reads_per_s, True)
+    calm = profile.fault_every_ns == 0 or not faults.names
+    if calm:
+        world.run_until(world.now_ns + 1_000 * MS)
+        before = _reign(cluster)
+        world.run_until(world.now_ns + profile.duration_ns)
+        if _reign(cluster) != before:
+            cluster.checks.fail("stability", f"without a fault {before} became {_reign(cluster)}")
+    else:
+        world.run_until(world.now_ns + profile.duration_ns)
+    faults.end()
+    cluster.clients_end = True
+    _converge(cluster)
+    before = _reign(cluster)
+    world.run_until(world.now_ns + QUIET_NS)
+    if _reign(cluster) != before:
+        cluster.checks.fail("stability", f"in peace {before} became {_reign(cluster)}")
+
+
+def _converge(cluster: Cluster) -> None:
+    """A leader, the same log and database everywhere, an answered write and an answered read: within bounded time."""
+    world = cluster.world
+    deadline = world.now_ns + CONVERGE_NS
+    written = 0
+    while world.now_ns < deadline:
+        world.run_until(world.now_ns + 50 * MS)
+        leader = cluster.leader()
+        if leader is None:
+            continue
+        if not written or written > len(leader.terms):
+            written = leader.propose(1, 100)
+            leader.read()
+        elif _agree(cluster, leader, written):
+            return
+    state = [
+        (node.id, node.raft.role.name, node.raft.term, node.raft.last_index, node.raft.commit_index, node.applied)
+        for node in cluster.nodes.values()
+    ]
+    cluster.checks.fail("bounded convergence", f"{CONVERGE_NS // MS} ms after the last fault: {state}")
+
+
+def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
+    last = cluster.truth.last
+    if last < written or leader.raft.last_index != last:
+        return False
+    for node in cluster.nodes.values():
+        if node.identity not in cluster.membership.voters + cluster.membership.learners:
+            continue
+        if node.applied != last or node.raft.last_index != last or node.raft.leader_id != leader.id:
+            return False
+        if node.proposals or node.reads:
+            cluster.checks.fail("every proposal is answered", f"node {node.id}: {node.proposals}, reads {node.reads}")
+        if node.values != cluster.truth.values:
+            cluster.checks.fail("convergence", f"node {node.id} holds another log")
+    return True
+
+
+def _reign(cluster: Cluster) -> tuple[int, int]:
+    leader = cluster.leader()
+    return (leader.id, leader.raft.term) if leader is not None else (0, 0)
