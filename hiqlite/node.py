@@ -97,20 +97,22 @@ class Node:
         self.storage = await Storage.open(config, self._loop)
         self._stack.push_async_callback(self.storage.close)
         if config.nodes:
-            await self._listen()
+            self._make_network()
         self._make_client()
-        forming = self._loop.create_task(self._join(form_without), name="hiqlite-join")
-        self._stack.push_async_callback(stop_task, forming)
-        if config.nodes:
+        former = self._make_former(form_without)
+        if self.network is not None:
+            self._connect(self.network)
+            await self.network.start()
             await self._listen_api()
+        joining = self._loop.create_task(self._join(former), name="hiqlite-join")
+        self._stack.push_async_callback(stop_task, joining)
         if wait:
-            await forming
+            await joining
             await self._until_leader()
         else:
-            forming.add_done_callback(self._join_ended)
+            joining.add_done_callback(self._join_ended)
 
-    async def _listen(self) -> None:
-        """The raft port: from now on peers can ask who this node is."""
+    def _make_network(self) -> None:
         config = self.config
         address = config.address
         assert address is not None
@@ -181,28 +183,25 @@ class Node:
             )
         )
 
-    async def _join(self, form_without: tuple[int, ...]) -> None:
-        """Become a member: of the recorded cluster, or of the one that forms now. Then the engine turns."""
-        storage, network = self.storage, self.network
-        if network is not None:
-            self._connect(network)
-        configured = [node.id for node in self.config.nodes] or [self.config.node_id]
-        membership = storage.membership()
+    def _make_former(self, form_without: tuple[int, ...]) -> Former:
+        """Answers peers' greetings from the moment the raft port is open, formed or not."""
+        storage = self.storage
         forming = Forming(
             storage.identity,
-            configured,
+            [node.id for node in self.config.nodes] or [self.config.node_id],
             recorded=storage.meta.recorded_set,
-            formed=membership is not None,
+            formed=storage.membership() is not None,
             without=form_without,
         )
-        former = Former(forming, storage, network)
-        if network is not None:
-            await network.start()
-        if membership is None:
-            membership = Membership(0, await former.run())
+        return Former(forming, storage, self.network)
+
+    async def _join(self, former: Former) -> None:
+        """Become a member: of the recorded cluster, or of the one that forms now. Then the engine turns."""
+        storage, network = self.storage, self.network
+        membership = Membership(0, await former.run())
         if network is not None:
             network.identify(cluster_id=storage.meta.cluster_id)
-        restored = storage.restored(membership)
+        restored = storage.restored(storage.membership() or membership)
         engine = Raft(
             storage.identity, self.config.raft_settings(), restored, self.clock.monotonic_ns(), storage.chance()
         )
@@ -241,7 +240,7 @@ class Node:
 
     async def _until_leader(self) -> None:
         """Until this node knows a leader and has applied what that had committed when it was found."""
-        while not self.group.leader_known():
+        while self.group.leader_id == 0:
             self._changed.clear()
             if self.group.failure is not None:
                 raise self.group.failure

@@ -44,7 +44,7 @@ class Cluster:
     @property
     def leader(self) -> int:
         """Id of the node that leads and is known as leader to a majority; 0 while there is none."""
-        known = [node.group.engine.leader_id for node in self._running.values()]
+        known = [node.group.leader_id for node in self._running.values()]
         for number, node in self._running.items():
             if node.group.leads and known.count(number) > len(self._configs) // 2:
                 return number

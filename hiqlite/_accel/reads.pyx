@@ -80,6 +80,7 @@ cdef class ReadConnection:
     cdef hq_read_error error
     cdef dict statements
     cdef Py_ssize_t capacity
+    cdef int schema_bytes_max           # of a value while the schema is read: a CREATE text may be long
     cdef readonly uint64_t served       # reads answered here
     cdef readonly uint64_t passed_on    # reads left to a reader thread
     cdef readonly uint64_t interrupted  # of these, because the budget was spent
@@ -91,7 +92,7 @@ cdef class ReadConnection:
         self.guard = <const hq_guard_api *>guard_address
         self.statements = {}
         self.capacity = max(1, capacity)
-        sqlite3_limit(self.db, SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+        self.schema_bytes_max = sqlite3_limit(self.db, SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
         sqlite3_busy_timeout(self.db, 0)
 
     def close(self):
@@ -141,7 +142,11 @@ cdef class ReadConnection:
                 statement.used = True
                 return statement
             del self.statements[sql]
-        statement = self.prepare(sql)
+        sqlite3_limit(self.db, SQLITE_LIMIT_LENGTH, self.schema_bytes_max)
+        try:
+            statement = self.prepare(sql)
+        finally:
+            sqlite3_limit(self.db, SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
         if len(self.statements) >= self.capacity:
             self.drop_one()
         self.statements[str(sql)] = statement

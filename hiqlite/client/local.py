@@ -102,7 +102,7 @@ class LocalClient(Client):
             if group.leads and request_id is None and not self._closed:
                 info = self._known.get(sql) or self._learn(sql)
                 if type(params) not in (tuple, list) or len(params) != info.parameter_count:
-                    self._inspector.check_parameters(info, params)
+                    self._check_parameters(info, params)
                 group.proposals.execute(info.text_utf8, params, op)
             else:
                 self._check(request_id)
@@ -295,7 +295,7 @@ class LocalClient(Client):
 
     async def is_healthy(self) -> bool:
         """Whether this node works and knows a leader."""
-        return self._group.failure is None and self._group.leader_known()
+        return self._group.failure is None and self._group.leader_id != 0
 
     async def wait_until_healthy(self, timeout: float = 30) -> None:
         """Raises NoLeader when the node is not healthy within `timeout` seconds."""
@@ -317,11 +317,18 @@ class LocalClient(Client):
         return self._clock.monotonic_ns() + int(timeout * 1e9)
 
     def _learn(self, sql: str) -> StatementInfo:
-        info = self._inspector.inspect(sql, expects_rows=False)
+        # A write under way may create what this text names: then only applying it can tell.
+        info = self._inspector.inspect(sql, expects_rows=False, lenient=self._group.proposals.busy)
+        if info.uncertain:
+            return info
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
         self._known[sql] = info
         return info
+
+    def _check_parameters(self, info: StatementInfo, params: Parameters) -> None:
+        if not info.uncertain:
+            self._inspector.check_parameters(info, params)
 
     def _inspect_all(
         self, statements: Sequence[tuple[str, Parameters]], expects_rows: bool | None = None

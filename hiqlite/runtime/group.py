@@ -151,9 +151,10 @@ class Group:
     def leads(self) -> bool:
         return self.started and self.engine.role == Role.LEADER
 
-    def leader_known(self) -> bool:
-        """Whether writes can go somewhere now: here once the own term is open, else to a known leader."""
-        return self.started and self.engine.leader_id != 0
+    @property
+    def leader_id(self) -> int:
+        """Who leads as far as this node knows; 0 when it does not."""
+        return self.engine.leader_id if self.started else 0
 
     def write(self, record: bytes, op: Op) -> None:
         """A complete record of this process, proposed here or through the leader."""

@@ -194,13 +194,15 @@ class Faults:
         self.world.after((1 + self.world.below(30)) * MS, self._one_copy_ends, leader, leader.life)
 
     def _one_copy_ends(self, leader: Node, life: int) -> None:
+        if self.ended:
+            return
         if leader.life == life:
             leader.crash(power_loss=self.world.chance() < 0.5)
         if self.world.chance() < 0.7:
             self.network.heal()
 
     def _crash_and_return(self, node: Node, life: int, after_ms: int) -> None:
-        if node.life == life and node.up:
+        if node.life == life and node.up and not self.ended:
             node.crash(power_loss=self.world.chance() < 0.6)
             self.world.after(after_ms * MS, self.cluster.start, node)
 

@@ -257,6 +257,18 @@ async def test_a_changed_schema_is_seen_at_once_and_inspected_anew(tmp_path: Pat
             reader.query_now("SELECT * FROM item WHERE id = 1")
 
 
+async def test_a_large_schema_does_not_drive_reads_from_the_calling_thread(tmp_path: Path) -> None:
+    """Neither one long CREATE text nor many tables, which take longer to read than any budget."""
+    async with opened(tmp_path, rows=10) as (reader, writer):
+        writer.execute(f"CREATE TABLE long(a, b DEFAULT '{'x' * 100_000}')")
+        writer.execute("SELECT 1").fetchall()
+        assert reader.query_now("SELECT id FROM item WHERE id = 1") == [(1,)]
+        for number in range(800):
+            writer.execute(f"CREATE TABLE t{number}(a INTEGER PRIMARY KEY, b TEXT CHECK (length(b) < 9), c DEFAULT 'c')")
+        assert reader.query_now("SELECT id FROM item WHERE id = 1") == [(1,)]
+        assert reader.query_now("SELECT id FROM item WHERE id = 2 AND kind >= 0") == [(2,)]
+
+
 async def test_statements_kept_are_bounded(tmp_path: Path) -> None:
     """The cache drops what was not used lately; what is used stays."""
     async with opened(tmp_path, statement_cache=8) as (reader, _):

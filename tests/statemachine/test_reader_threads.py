@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import uvloop
 from reader_files import ENDLESS, LONG, opened, until, written
 
 from hiqlite._accel import readpool, reads
@@ -239,6 +243,58 @@ async def test_reopening_moves_new_reads_and_lets_old_ones_end(tmp_path: Path) -
             await under_way
         assert len(first) + sum([len(rows) async for rows in chunks]) == 100
         await until(lambda: not retired(reader))
+
+
+LEFT_OPEN = """
+import asyncio, sys
+from reader_files import ENDLESS, ReaderSettings, Reader, until
+
+async def main() -> None:
+    reader = Reader.open(sys.argv[1], ReaderSettings(), asyncio.get_running_loop())
+    reads = [asyncio.create_task(reader.query(ENDLESS)) for _ in range(3)]
+    chunks = reader.iterate("SELECT * FROM item")
+    await anext(chunks)
+    await until(lambda: reader.metrics().busy >= 3)
+    print("reading", len(reads), flush=True)
+    if sys.argv[2] == "raise":
+        raise KeyError("on purpose")
+    if sys.argv[2] == "keep":
+        globals()["kept"] = (reader, chunks)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("way", ["return", "raise", "keep"])
+def test_a_process_that_forgets_to_close_still_exits(way: str, tmp_path: Path) -> None:
+    """Neither a hang nor a crash, while threads are in the middle of endless reads."""
+    with written(tmp_path / "left.db"):
+        pass
+    paths = [str(Path(__file__).parent), *sys.path]
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "left.db"), way],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout == "reading 3\n", ended.stderr
+    assert ended.returncode == (1 if way == "raise" else 0), ended.stderr
+
+
+def test_uvloop_serves_as_well(tmp_path: Path) -> None:
+    """Any asyncio loop: nothing but add_reader and timers is asked of it."""
+
+    async def read() -> None:
+        async with opened(tmp_path, rows=20_000) as (reader, _):
+            assert len(await reader.query("SELECT * FROM item")) == 20_000
+            assert sum([len(rows) async for rows in reader.iterate("SELECT * FROM item")]) == 20_000
+            with pytest.raises(RequestTimeout):
+                await reader.query(ENDLESS, timeout=0.05)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(read())
 
 
 def retired(reader: Reader) -> int:
