@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +61,12 @@ async def one_round(nodes: list[BenchNode], phase: str, c: int, rows: int) -> di
     return result
 
 
+def progress(text: str) -> None:
+    """One line that is written over; nothing when nobody looks."""
+    if sys.stderr.isatty():
+        print(f"{text:60}", end="\r", file=sys.stderr, flush=True)
+
+
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     levels = [int(level) for level in options.c.split(",")]
     chosen = (options.phases or DEFAULT_PHASES[options.what]).split(",")
@@ -86,7 +93,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.rounds):
             for c in levels:
                 for phase in chosen:
-                    print(f"round {number + 1}/{options.rounds}  c={c:<4} {phase} ...", end="\r", flush=True)
+                    progress(f"round {number + 1}/{options.rounds}  c={c} {phase}")
                     result = await one_round(nodes, phase, c, options.rows)
                     collected.setdefault((phase, c), []).append(result)
     for (phase, c), rounds in sorted(collected.items(), key=lambda item: (chosen.index(item[0][0]), item[0][1])):
@@ -102,7 +109,7 @@ def main(options: argparse.Namespace) -> None:
     import uvloop
 
     report = uvloop.run(run(options))
-    print(" " * 60, end="\r")
+    progress("")
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

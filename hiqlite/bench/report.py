@@ -20,8 +20,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     import apsw
 
-    names = ("hiqlite", "cython", "uvloop", "apsw", "lmdb")
-    found = {name: version(name) for name in names if name != "cython"}
+    found = {name: version(name) for name in ("hiqlite", "uvloop", "apsw", "lmdb")}
     return {"python": platform.python_version(), "sqlite": apsw.sqlite_lib_version(), **found}
 
 

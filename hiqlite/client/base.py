@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from hiqlite._accel.answers import ExecuteResult, StatementResult
 from hiqlite._accel.values import Row
-from hiqlite.errors import RowNotFound, TooManyRows
+from hiqlite.errors import RowNotFound, TooManyRows, UsageError
 
 from .results import AtomicBlock, BatchResult, MigrationReport, Parameters
 
@@ -96,7 +96,7 @@ class Client(ABC):
         request_id: str | None = None,
     ) -> list[ExecuteResult]:
         """Run statements as one transaction; `hiqlite.ref(i, column)` stands for a value of an earlier RETURNING."""
-        listed = list(statements)
+        listed = pairs(statements)
         outcomes = await self.transact(listed, [None] * len(listed), timeout=timeout, request_id=request_id)
         return [outcome.result for outcome in outcomes]
 
@@ -200,6 +200,15 @@ class Client(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.shutdown()
+
+
+def pairs(statements: Iterable[tuple[str, Parameters]]) -> list[tuple[str, Parameters]]:
+    """The statements of a `txn` as a list; UsageError when they are no pairs of text and parameters."""
+    listed = list(statements) if isinstance(statements, Iterable) else [statements]
+    for number, each in enumerate(listed):
+        if not isinstance(each, tuple | list) or len(each) != 2:
+            raise UsageError(f"statement {number} is no pair", hint='give pairs of text and parameters: ("...", [])')
+    return listed
 
 
 def single(rows: list[Any], outcome: Literal["applied"] | None) -> Any:

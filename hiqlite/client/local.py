@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +29,6 @@ from hiqlite.errors import (
     HiqliteError,
     MigrationError,
     NoLeader,
-    RequestTimeout,
     RowMappingError,
     ShuttingDown,
     UsageError,
@@ -43,6 +43,7 @@ from hiqlite.statemachine.reader import Reader
 from .base import Client, Consistency, Into
 from .mapping import compile_mapper
 from .results import BatchResult, MigrationReport, Parameters
+from .timing import deadline, timeout_ns
 
 EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
 ROWS_WANTED = 1
@@ -109,6 +110,10 @@ class LocalClient(Client):
                 group.write(self._sized(encode_command(EXECUTE, [(sql, params)])), op)
         except HiqliteError as error:
             op.set_exception(error)
+        except TypeError:
+            if isinstance(sql, str):
+                raise
+            op.set_exception(UsageError(f"SQL must be text, not {type(sql).__name__}"))
         return op
 
     def execute_many(
@@ -123,7 +128,7 @@ class LocalClient(Client):
             return decode_many(answer, index, sql)
 
         def record() -> bytes:
-            rows = list(seq_of_params)
+            rows = list(seq_of_params) if isinstance(seq_of_params, Iterable) else []
             if not rows:
                 raise UsageError("execute_many was given no parameters")
             self._inspect_all([(sql, params) for params in rows], expects_rows=False)
@@ -231,10 +236,12 @@ class LocalClient(Client):
             await self._consistent(consistency, timeout)
         if self._closed:
             raise ShuttingDown("the client is closed")
-        rows = self._reader.query_now(sql, params)
+        # With `into`, text that is not UTF-8 comes as bytes, and the mapping decides.
+        as_bytes = into is not None
+        rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)
         if rows is None:
             limit = self._services.request_timeout_s if timeout is None else timeout
-            rows = await self._reader.query(sql, params, timeout=limit)
+            rows = await self._reader.query(sql, params, timeout=limit, bytes_for_bad_text=as_bytes)
         return rows if into is None else map_rows(rows, into)
 
     async def query_iter(
@@ -244,11 +251,16 @@ class LocalClient(Client):
             await self._consistent(consistency, None)
         services = self._services
         chunks = self._reader.iterate(
-            sql, params, idle_s=services.query_iter_idle_s, total_s=services.query_iter_total_s
+            sql,
+            params,
+            idle_s=services.query_iter_idle_s,
+            total_s=services.query_iter_total_s,
+            bytes_for_bad_text=into is not None,
         )
-        async for chunk in chunks:
-            for item in map_rows(chunk, into):
-                yield item
+        async with aclosing(chunks):  # leaving early frees the reader thread at once
+            async for chunk in chunks:
+                for item in map_rows(chunk, into):
+                    yield item
 
     async def _consistent(self, consistency: str, timeout: float | None) -> None:
         if consistency == "linearizable":
@@ -312,9 +324,7 @@ class LocalClient(Client):
     # -- helpers
 
     def _deadline(self, timeout: float | None) -> int:
-        if timeout is None:
-            return self._clock.monotonic_ns() + self._timeout_ns
-        return self._clock.monotonic_ns() + int(timeout * 1e9)
+        return self._clock.monotonic_ns() + (self._timeout_ns if timeout is None else timeout_ns(timeout))
 
     def _learn(self, sql: str) -> StatementInfo:
         # A write under way may create what this text names: then only applying it can tell.
@@ -373,19 +383,3 @@ def map_rows(rows: list[Row], into: Into) -> list[Any]:
         return rows
     mapper = compile_mapper(tuple(rows[0].keys()), into)
     return [mapper(row) for row in rows]
-
-
-class deadline:
-    """`asyncio.timeout` that raises RequestTimeout."""
-
-    def __init__(self, seconds: float) -> None:
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError as late:
-            raise RequestTimeout("the call did not end in time") from late

@@ -54,13 +54,14 @@ class Meta:
         self._folder = folder
         self._closed = False
         self.worker = Worker("hiqlite-meta")
-        self.fresh = self._get("format") is None
+        found = self._get("format")
+        self.fresh = found is None
         if self.fresh:
             self.put({"format": FORMAT})
-        elif self._get("format") != FORMAT:
+        elif found != FORMAT:
             self.close()
             raise StorageError(
-                f"the data folder has metadata format {self._get('format')}, this version reads {FORMAT}",
+                f"the data folder has metadata format {found}, this version reads {FORMAT}",
                 hint="start it with the version that wrote it",
             )
 

@@ -137,9 +137,13 @@ class Forwarder:
         self._give_up()
         return True
 
-    def replied(self, peer_id: int, body: bytes, now_ns: int) -> None:
-        """Answers of the leader. Raises ProtocolError on a malformed body."""
+    def replied(self, peer_id: int, body: bytes, now_ns: int) -> int:
+        """Answers of the leader. Returns the highest log index that was answered, 0 if none.
+
+        Raises: ProtocolError on a malformed body.
+        """
         retry: list[tuple[bytes, Op]] = []
+        newest = 0
         try:
             for number, index, status, data in split_replies(body):
                 record, op = self._sent.get(number, (b"", None))
@@ -149,6 +153,7 @@ class Forwarder:
                 del self._sent[number]
                 self.waiting_bytes -= len(record)
                 if error is None:
+                    newest = max(newest, index)
                     self._answered[number] = answered = Answered(self, number, op, data, index)
                     self._when_applied(index, answered)
                 elif isinstance(error, ELSEWHERE) and error.outcome == "not_applied":
@@ -159,6 +164,7 @@ class Forwarder:
             if retry:
                 self._refused_by, self._refused_at_ns = peer_id, now_ns
                 self.put_first(retry)
+        return newest
 
     def resolved(self, number: int) -> None:
         """This node has applied what the leader answered."""

@@ -98,6 +98,7 @@ class Group:
         self._timer_ns = 0
         self._reads: dict[int, asyncio.Future[int]] = {}
         self.before_deadline: Callable[[], bool] = lambda: True
+        self._incarnations: dict[int, int] = {}
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
 
     # -- life
@@ -106,6 +107,8 @@ class Group:
         """Begin to turn `engine`, now that this node's membership is known. Nothing of the log is in memory yet."""
         self.engine = engine
         self.applier.begin(engine.term_at)
+        membership = engine.membership
+        self._incarnations = {one.id: one.incarnation for one in (*membership.voters, *membership.learners)}
         now_ns = self.clock.monotonic_ns()
         for peer_id, epoch in self._connected.items():
             engine.peer_connected(peer_id, epoch, now_ns)
@@ -214,7 +217,13 @@ class Group:
     def forward_replied(self, peer_id: int, body: bytes) -> None:
         """Answers of the leader to writes of this node."""
         try:
-            self.proposals.forwarder.replied(peer_id, body, self.clock.monotonic_ns())
+            now_ns = self.clock.monotonic_ns()
+            answered = self.proposals.forwarder.replied(peer_id, body, now_ns)
+            if answered and self.started and peer_id == self.engine.leader_id:
+                # What the leader has answered it has committed: a bound like that of a heartbeat, capped the same way,
+                # so that this node need not wait for the next append to apply its own write.
+                incarnation = self._incarnations.get(peer_id, 0)
+                self.engine.heard_beat(self.engine.term, peer_id, incarnation, answered, now_ns, now_ns)
         finally:
             if self.leads:
                 self.proposals.lead()  # what came back as not applied is this node's to propose by now
@@ -239,7 +248,8 @@ class Group:
                 reason = f"the log failed: {self.log_store.failure}"
                 self.fail(StorageError(reason, hint="check the disk, then restart"))
                 return
-            self.engine.log_progress(self.log_store.written, self.log_store.synced, now_ns)
+            synced_io = self.log_store.synced  # first: the log thread moves on between the two looks
+            self.engine.log_progress(self.log_store.written, synced_io, now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
             self._propose(now_ns)
             self._turn(now_ns)

@@ -265,12 +265,38 @@ PFALLOCATE(posix_fallocate) PFALLOCATE(posix_fallocate64)
 #define SYNC(name) int name(int fd) { REAL(#name, int (int)); int r = real(fd); if (!r) synced(fd); return r; }
 SYNC(fsync) SYNC(fdatasync)
 
+/* Name of `path` as seen from the folder `at`, relative to the root; 0 when it is not below it. */
+static int relative_at(int at, const char *path, char *out) {
+  char folder[PATH_MAX];
+  if (at == AT_FDCWD || path[0] == '/') return relative_name(path, out);
+  if (!relative(at, folder)) return 0;
+  return snprintf(out, PATH_MAX, "%s%s%s", folder, folder[0] ? "/" : "", path) < PATH_MAX;
+}
+
+int renameat(int from_at, const char *from, int to_at, const char *to) {
+  char a[PATH_MAX], b[PATH_MAX];
+  int inside = relative_at(from_at, from, a) && relative_at(to_at, to, b);
+  REAL("renameat", int (int, const char *, int, const char *));
+  int r = real(from_at, from, to_at, to);
+  if (!r && inside) renamed(a, b);
+  return r;
+}
+
 int rename(const char *from, const char *to) {
   char a[PATH_MAX], b[PATH_MAX];
   int inside = relative_name(from, a) && relative_name(to, b);
   REAL("rename", int (const char *, const char *));
   int r = real(from, to);
   if (!r && inside) renamed(a, b);
+  return r;
+}
+
+int unlinkat(int at, const char *path, int flags) {
+  char a[PATH_MAX];
+  int inside = relative_at(at, path, a);
+  REAL("unlinkat", int (int, const char *, int));
+  int r = real(at, path, flags);
+  if (!r && inside) renamed(a, NULL);
   return r;
 }
 
@@ -282,3 +308,14 @@ int unlink(const char *path) {
   if (!r && inside) renamed(a, NULL);
   return r;
 }
+
+static int cut_file(const char *path, off_t size) {
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0) return -1;
+  int r = ftruncate(fd, size), failed = errno;
+  close(fd);
+  errno = failed;
+  return r;
+}
+#define TRUNCATE(name) int name(const char *path, off_t size) { return cut_file(path, size); }
+TRUNCATE(truncate) TRUNCATE(truncate64)

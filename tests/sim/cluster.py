@@ -39,6 +39,7 @@ class Cluster:
         self.voter_ids = [identity.id for identity in self.membership.voters]
         self.value = 0
         self.wiped = 0
+        self.lost_disks: list[Disk] = []
         self.clients_end = False
         self.checks = Checks(self)
         self.network = Network(self)
@@ -68,6 +69,7 @@ class Cluster:
         """The disk is lost with everything on it: the node comes back as somebody else (rule 8)."""
         self.world.note(f"node {node.id} loses its disk")
         node.identity = Identity(node.id, node.identity.incarnation + 1)
+        self.lost_disks.append(node.disk)
         node.disk = Disk(self.world, self.profile)
         node.applied = 0
         self.wiped += 1
@@ -85,6 +87,10 @@ class Cluster:
     def voters(self) -> list[Node]:
         """Nodes whose present incarnation is a voter; who lost its disk is none."""
         return [node for node in self.nodes.values() if node.identity in self.membership.voters]
+
+    def voter_disks(self) -> list[Disk]:
+        """The disks of the voters, also lost ones: who acknowledged and lost its disk will never vote again."""
+        return [node.disk for node in self.voters()] + self.lost_disks
 
     def leaders(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.up and node.raft.leads]

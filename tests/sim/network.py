@@ -130,12 +130,14 @@ class Network:
         pairs = {(a, b) for a in ours for b in ids - ours}
         if both_ways:
             pairs |= {(b, a) for a, b in pairs}
+        self.world.note(f"cut off {sorted(ours)}, both ways {both_ways}, beats {beats}")
         self.blocked |= pairs
         if beats:
             self.beat_blocked |= pairs
         self.cluster.reach_changed()
 
     def heal(self) -> None:
+        self.world.note("links heal")
         self.blocked.clear()
         self.beat_blocked.clear()
         self.cluster.reach_changed()

@@ -192,6 +192,7 @@ class Node:
     # ------------------------------------------------------------------ the crank
 
     def turn_soon(self) -> None:
+        self.word = self.raft.beat_word()
         if self.world.chance() >= self.cluster.profile.batch:
             self.turn()
         elif not self.turn_planned:
@@ -238,7 +239,7 @@ class Node:
             elif append.kind is AppendKind.RECEIVED:
                 self.take_body(first, last, append.term)
             disk.push((append.io_sequence, "append", first, self.terms[first : last + 1], self.values[first : last + 1]))
-        if raft.commit_index != self.seen_commit:
+        if raft.commit_index != self.seen_commit and not raft.state.outbox.writes:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
         for send in ready.sends:

@@ -264,7 +264,7 @@ async def test_a_large_schema_does_not_drive_reads_from_the_calling_thread(tmp_p
         writer.execute("SELECT 1").fetchall()
         assert reader.query_now("SELECT id FROM item WHERE id = 1") == [(1,)]
         for number in range(800):
-            writer.execute(f"CREATE TABLE t{number}(a INTEGER PRIMARY KEY, b TEXT CHECK (length(b) < 9), c DEFAULT 'c')")
+            writer.execute(f"CREATE TABLE t{number}(a INTEGER PRIMARY KEY, b TEXT CHECK (length(b) < 9), c DEFAULT 1)")
         assert reader.query_now("SELECT id FROM item WHERE id = 1") == [(1,)]
         assert reader.query_now("SELECT id FROM item WHERE id = 2 AND kind >= 0") == [(2,)]
 

@@ -47,28 +47,51 @@ static int64_t rowid_end(hq_apply *w, const hq_prepared *p, const rowid_probe *p
 
 /* ------------------------------------------------------------------ failure */
 
-/* Whether the program can halt in the way of OR FAIL and RAISE(FAIL): told by the opcodes, triggers included. */
-static int can_fail_partly(hq_apply *w, const hq_prepared *p) {
-    enum { ON_ERROR_FAIL = 3 };
+enum { ON_ERROR_FAIL = 3, HALTS_FAILING = 1, HALTS_OTHERWISE = 2 };
+
+/* How an opcode of EXPLAIN could have stopped the program with the error at hand: a Halt of that code whose message is the
+   one that was heard. A message that is computed may have been anything. `text` is what the opcode before it loaded. */
+static int halts_how(sqlite3_stmt *explain, const hq_error *error, int text_register, const char *text) {
+    const char *opcode = (const char *)sqlite3_column_text(explain, 1);
+    const char *detail = (const char *)sqlite3_column_text(explain, 5);
+    int message_register = sqlite3_column_int(explain, 4);
+    if (!opcode || strncmp(opcode, "Halt", 4) != 0 || sqlite3_column_int(explain, 2) != error->code)
+        return 0;
+    if (strcmp(opcode, "Halt") == 0 && message_register != 0) {
+        if (message_register == text_register && strncmp(text, error->message, strlen(text) + 1) != 0)
+            return 0;
+    } else if (detail && !strstr(error->message, detail)) {
+        return 0;
+    }
+    return sqlite3_column_int(explain, 3) == ON_ERROR_FAIL ? HALTS_FAILING : HALTS_OTHERWISE;
+}
+
+/* Asks the program, triggers included, whether the error at hand comes from OR FAIL or RAISE(FAIL): 1, 0, or -1 if it
+   cannot be asked. Where the same words can come from both ways of failing, a part is said to remain. */
+static int failed_partly(hq_apply *w, const hq_prepared *p, const hq_error *error) {
     char *sql = sqlite3_mprintf("EXPLAIN %s", sqlite3_sql(p->stmt));
+    char text[HQ_MESSAGE_MAX] = "";
     sqlite3_stmt *explain = NULL;
-    int found = 0;
+    int how = 0, text_register = 0;
     if (!sql)
         return -1;
     w->guard_api->own_writes(w->guard, 1);
-    if (sqlite3_prepare_v2(w->db, sql, -1, &explain, NULL) != SQLITE_OK)
-        found = -1;
-    while (found == 0 && sqlite3_step(explain) == SQLITE_ROW) {
+    int rc = sqlite3_prepare_v2(w->db, sql, -1, &explain, NULL);
+    while (rc == SQLITE_OK && sqlite3_step(explain) == SQLITE_ROW) {
         const char *opcode = (const char *)sqlite3_column_text(explain, 1);
-        if (opcode && strncmp(opcode, "Halt", 4) == 0 && sqlite3_column_int(explain, 2) != 0 &&
-            sqlite3_column_int(explain, 3) == ON_ERROR_FAIL)
-            found = 1;
+        const char *loaded = (const char *)sqlite3_column_text(explain, 5);
+        how |= halts_how(explain, error, text_register, text);
+        text_register = 0;
+        if (opcode && loaded && strcmp(opcode, "String8") == 0) {
+            text_register = sqlite3_column_int(explain, 3);
+            snprintf(text, sizeof text, "%s", loaded);
+        }
     }
-    if (sqlite3_finalize(explain) != SQLITE_OK)
-        found = -1;
+    if (sqlite3_finalize(explain) != SQLITE_OK || rc != SQLITE_OK)
+        how = -1;
     w->guard_api->own_writes(w->guard, 0);
     sqlite3_free(sql);
-    return found;
+    return how < 0 ? -1 : (how & HALTS_FAILING) != 0;
 }
 
 /* A statement that failed inside the transaction: did a part of it stay? SQLite sets changes() to 0 when it undid the
@@ -79,7 +102,7 @@ static hq_outcome judge_failure(hq_apply *w, const hq_prepared *p, int64_t total
     if (sqlite3_changes64(w->db) > 0)
         return HQ_PARTIAL;
     hq_error error = w->error;
-    int partly = can_fail_partly(w, p);
+    int partly = failed_partly(w, p, &error);
     if (partly < 0)
         return hq_stop_sqlite(w, "a failed statement could not be inspected");
     w->error = error;

@@ -23,7 +23,7 @@ class CommitDurable(Invariant):
                 self.fail(f"node {node.id} follows and commits {index}, nobody committed more than {truth.last}")
             if term != node.raft.term:
                 self.fail(f"node {node.id} commits {index} of term {term} in term {node.raft.term}")
-            copies = sum(voter.disk.holds(index, term) for voter in self.cluster.voters())
+            copies = sum(disk.holds(index, term) for disk in self.cluster.voter_disks())
             if 2 * copies <= len(self.cluster.voter_ids):
                 self.fail(f"node {node.id} commits {index} of term {term}, which {copies} disks hold")
             truth.terms.extend(node.terms[truth.last + 1 : index + 1])

@@ -7,6 +7,7 @@ from typing import Any
 from .base import Invariant
 
 MS = 1_000_000
+FAR = 2**62
 
 
 class QuorumLoss(Invariant):
@@ -15,18 +16,31 @@ class QuorumLoss(Invariant):
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
         self.alone_since: dict[int, int] = {}
+        self.cut_off: dict[tuple[int, int], int] = {}
         self.led_since: dict[int, int] = {}
         self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS
 
     def reach_changed(self) -> None:
-        cluster = self.cluster
-        voters = [node.id for node in cluster.voters()]
+        """Since when each node lacks a majority: a peer counts until the moment at which it was cut off last."""
+        cluster, now_ns = self.cluster, self.world.now_ns
+        voters = cluster.voter_ids
+        present = {node.id for node in cluster.voters()}  # a lost disk is a voter that is gone for good
+        need = len(cluster.voter_ids) // 2 + 1
+        self.alone_since.clear()
         for node in voters:
-            linked = 1 + sum(cluster.reaches(node, peer) for peer in voters if peer != node)
-            if 2 * linked > len(cluster.voter_ids):
-                self.alone_since.pop(node, None)
-            else:
-                self.alone_since.setdefault(node, self.world.now_ns)
+            until = [FAR]
+            for peer in voters:
+                if peer == node:
+                    continue
+                if peer in present and cluster.reaches(node, peer):
+                    self.cut_off.pop((node, peer), None)
+                    until.append(FAR)
+                else:
+                    until.append(self.cut_off.setdefault((node, peer), now_ns))
+            until.sort(reverse=True)
+            since = until[need - 1] if need <= len(until) else 0
+            if since != FAR:
+                self.alone_since[node] = since
 
     def became_leader(self, node: Any) -> None:
         self.led_since[node.id] = self.world.now_ns

@@ -1,0 +1,257 @@
+"""Poison: what a user may send must not stop, crash, wedge or diverge a node (semantics.md section 4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from apply_harness import apply_alike, batch, execute, healthy, machine, migration, status_of, txn
+
+from hiqlite._accel.answers import decode_batch
+
+SCHEMA = """
+CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT UNIQUE, amount INTEGER CHECK (amount < 1000));
+CREATE TABLE parent(id INTEGER PRIMARY KEY);
+CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE counted(id INTEGER PRIMARY KEY AUTOINCREMENT, x);
+CREATE TABLE noted(x);
+CREATE TABLE touchy(id INTEGER PRIMARY KEY, how TEXT);
+CREATE TRIGGER touchy_rollback AFTER INSERT ON touchy WHEN NEW.how = 'rollback'
+  BEGIN INSERT INTO noted VALUES ('r'); SELECT RAISE(ROLLBACK, 'rolled back'); END;
+CREATE TRIGGER touchy_fail BEFORE INSERT ON touchy WHEN NEW.how = 'fail'
+  BEGIN INSERT INTO noted VALUES ('f'); SELECT RAISE(FAIL, 'failed'); END;
+CREATE TRIGGER touchy_abort AFTER INSERT ON touchy WHEN NEW.how = 'abort'
+  BEGIN INSERT INTO noted VALUES ('a'); SELECT RAISE(ABORT, 'aborted'); END;
+CREATE TRIGGER touchy_ignore BEFORE INSERT ON touchy WHEN NEW.how = 'ignore'
+  BEGIN INSERT INTO noted VALUES ('i'); SELECT RAISE(IGNORE); END;
+CREATE VIRTUAL TABLE words USING fts5(body);
+CREATE VIRTUAL TABLE box USING rtree(id, x0, x1);
+INSERT INTO item VALUES (1, 'one', 1);
+CREATE TABLE written(id INTEGER PRIMARY KEY, body);
+CREATE VIRTUAL TABLE outside USING fts5(body, content='written', content_rowid='id');
+INSERT INTO written VALUES (1, 'never indexed');
+INSERT INTO box VALUES (1, 0.0, 1.0);
+INSERT INTO counted(id, x) VALUES (5, 'five');
+"""
+
+# Each fails by itself and leaves nothing.
+POISON = {
+    "begin": "BEGIN",
+    "begin immediate": "BEGIN IMMEDIATE",
+    "commit": "COMMIT",
+    "end": "END TRANSACTION",
+    "rollback": "ROLLBACK",
+    "savepoint": "SAVEPOINT x",
+    "release": "RELEASE x",
+    "rollback to ours": "ROLLBACK TO _hiqlite_entry",
+    "release ours": "RELEASE _hiqlite_entry",
+    "attach": "ATTACH ':memory:' AS other",
+    "detach": "DETACH main",
+    "vacuum": "VACUUM",
+    "vacuum into": "VACUUM INTO 'somewhere.db'",
+    "journal mode": "PRAGMA journal_mode = DELETE",
+    "foreign keys": "PRAGMA foreign_keys = OFF",
+    "synchronous": "PRAGMA synchronous = OFF",
+    "writable schema": "PRAGMA writable_schema = ON",
+    "checkpoint": "PRAGMA wal_checkpoint(TRUNCATE)",
+    "optimize": "PRAGMA optimize",
+    "defer": "PRAGMA defer_foreign_keys = ON",
+    "data version": "PRAGMA data_version",
+    "temp table": "CREATE TEMP TABLE t(x)",
+    "temp by name": "CREATE TABLE temp.t(x)",
+    "temp trigger": "CREATE TEMP TRIGGER g AFTER INSERT ON item BEGIN SELECT 1; END",
+    "temp view": "CREATE TEMP VIEW v AS SELECT 1",
+    "temp master": "INSERT INTO sqlite_temp_master VALUES ('table', 't', 't', 0, 'CREATE TABLE t(x)')",
+    "master": "DELETE FROM sqlite_master",
+    "stat": "INSERT INTO sqlite_stat1 VALUES ('item', NULL, '1')",
+    "internal": "DELETE FROM _hiqlite_run",
+    "internal update": "UPDATE _hiqlite_run SET last_index = 999",
+    "internal drop": "DROP TABLE _hiqlite_run",
+    "migrations": "DELETE FROM _migrations",
+    "internal new": "CREATE TABLE _hiqlite_mine(x)",
+    "or rollback": "INSERT OR ROLLBACK INTO item VALUES (1, 'x', 1)",
+    "raise rollback": "INSERT INTO touchy(how) VALUES ('rollback')",
+    "raise abort": "INSERT INTO touchy(how) VALUES ('abort')",
+    "or abort": "INSERT OR ABORT INTO item VALUES (2, 'x', 1), (1, 'y', 1)",
+    "deferred key": "INSERT INTO child VALUES (7, 99)",
+    "check": "INSERT INTO item VALUES (7, 'seven', 5000)",
+    "last rowid": "INSERT INTO item VALUES (9223372036854775807, 'last', 1)",
+    "last rowid by update": "UPDATE item SET id = 9223372036854775807",
+    "last rowid in the middle": "INSERT INTO item(id) VALUES (70), (9223372036854775807), (71)",
+    "last rowid of a virtual table": "INSERT INTO words(rowid, body) VALUES (9223372036854775807, 'x')",
+    "syntax": "INSERT INTO",
+    "token": "SELECT 'unfinished",
+    "no table": "INSERT INTO nowhere VALUES (1)",
+    "no column": "UPDATE item SET missing = 1",
+    "no function": "INSERT INTO noted VALUES (missing(1))",
+    "twice": "CREATE TABLE item(x)",
+    "deep": "INSERT INTO noted VALUES (" + "1+" * 2000 + "1)",
+    "parentheses": "INSERT INTO noted VALUES (" + "(" * 3000 + "1" + ")" * 3000 + ")",
+    "compound": "INSERT INTO noted " + " UNION ALL ".join(["SELECT 1"] * 600),
+    "too long": "INSERT INTO noted VALUES (zeroblob(70000000))",
+    "too long text": "INSERT INTO noted VALUES (printf('%.*c', 70000000, 'x'))",
+    "overflow": "INSERT INTO noted VALUES (abs(-9223372036854775808))",
+    "json": "INSERT INTO noted VALUES (json('{'))",
+    "local time": "INSERT INTO noted VALUES (datetime('now', 'localtime'))",
+    "local time from data": "INSERT INTO noted VALUES (datetime('now', 'local' || 'time'))",
+    "extension": "SELECT load_extension('x')",
+    "total changes": "INSERT INTO noted VALUES (total_changes())",
+    "version": "INSERT INTO noted VALUES (sqlite_version())",
+    "index that differs from its content": "INSERT INTO outside(outside, rank) VALUES ('integrity-check', 1)",
+    "r-tree constraint": "INSERT INTO box VALUES (2, 5.0, 1.0)",
+    "shadow table": "DELETE FROM words_data",
+    "fts command": "INSERT INTO words(words) VALUES ('nonsense')",
+    "trigger on ours": "CREATE TRIGGER g AFTER INSERT ON _hiqlite_run BEGIN SELECT 1; END",
+    "rename to ours": "ALTER TABLE item RENAME TO _hiqlite_x",
+    "explain trick": "EXPLAIN COMMIT; COMMIT",
+}
+
+# Fails as well, but what was done before the failure stays, as in SQLite.
+PARTIAL = {
+    "or fail": "INSERT OR FAIL INTO item VALUES (81, 'w', 1), (1, 'dup', 1), (82, 'v', 1)",
+    "raise fail": "INSERT INTO touchy(how) VALUES ('keep'), ('fail'), ('keep')",
+    "raise fail first": "INSERT INTO touchy(how) VALUES ('fail')",
+}
+
+
+def neighbour(number: int) -> bytes:
+    return execute("INSERT INTO item VALUES (?, ?, ?)", [number, f"n{number}", number])
+
+
+def surrounded(*entries: bytes) -> list[bytes]:
+    """Setup, then every entry between innocent neighbours."""
+    records = [batch(SCHEMA)]
+    for position, entry in enumerate(entries):
+        records += [neighbour(100 + position), entry]
+    return [*records, neighbour(199), execute("UPDATE item SET amount = amount + 1 WHERE id >= 100")]
+
+
+def quoted_as_entries(sql: str) -> list[bytes]:
+    """The statement alone, in a txn between innocents, in a batch between innocents, and in a migration."""
+    inner = "INSERT INTO noted VALUES ('before')"
+    outer = "INSERT INTO noted VALUES ('after')"
+    return [
+        execute(sql),
+        txn(inner, sql, outer),
+        batch(f"INSERT INTO noted VALUES ('b1'); {sql}; INSERT INTO noted VALUES ('b2');"),
+        execute(sql),
+        migration(1, f"INSERT INTO noted VALUES ('m'); {sql};"),
+    ]
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_poison_fails_alone_and_everything_around_it_stays_equal(name: str, tmp_path: Path) -> None:
+    """One clear error wherever the statement stands; neighbours unharmed; every cut into runs gives the same."""
+    records = surrounded(*quoted_as_entries(POISON[name]))
+    answers = apply_alike(tmp_path, records)
+    alone, in_txn, in_batch, again, migrated = answers[2::2][:5]
+    assert [status_of(answer) for answer in (alone, in_txn, again, migrated)] == [1, 1, 1, 1]
+    assert status_of(in_batch) == 0
+    for neighbours in (*answers[1::2][:6], answers[-1]):
+        assert status_of(neighbours) == 0
+    with machine(tmp_path / "one.db") as made:
+        assert healthy(made)
+        noted = [row[0] for row in made.rows("SELECT x FROM noted ORDER BY rowid")]
+        assert noted in (["b1", "b2"], ["b1"])  # the latter where a syntax error ended the batch
+        assert status_of(made.one(neighbour(500))) == 0
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_or_fail_keeps_its_part_and_says_so(name: str, tmp_path: Path) -> None:
+    """OR FAIL and RAISE(FAIL): status 2 alone; undone as a whole in a txn; kept in a batch."""
+    entries = quoted_as_entries(PARTIAL[name])[:3]
+    answers = apply_alike(tmp_path, surrounded(*entries))
+    alone, in_txn, in_batch = answers[2::2][:3]
+    assert [status_of(alone), status_of(in_txn), status_of(in_batch)] == [2, 1, 0]
+    assert all(status_of(answer) == 0 for answer in answers[1::2])
+
+
+def test_every_poison_in_one_log_at_once(tmp_path: Path) -> None:
+    """All of it in one sequence, so that one poison cannot prepare the ground for another."""
+    entries = [execute(sql) for sql in POISON.values()]
+    records = [batch(SCHEMA)]
+    for number, entry in enumerate(entries):
+        records += [entry, neighbour(200 + number)]
+    answers = apply_alike(tmp_path, records)
+    assert [status_of(answer) for answer in answers[1::2]] == [1] * len(entries)
+    assert [status_of(answer) for answer in answers[2::2]] == [0] * len(entries)
+
+
+def test_a_batch_of_all_poison_runs_what_is_good(tmp_path: Path) -> None:
+    """Every statement of a batch stands for itself; those that end the transaction do not take the others along."""
+    good = "INSERT INTO noted VALUES ('good')"
+    syntax = {"syntax", "token", "parentheses", "deep"}
+    several = {"explain trick"}
+    chosen = [sql for name, sql in POISON.items() if name not in syntax | several]
+    text = ";\n".join(part for sql in chosen for part in (good, sql)) + ";"
+    answers = apply_alike(tmp_path, [batch(SCHEMA), neighbour(300), batch(text), neighbour(301)])
+    results = decode_batch(answers[2], 3)
+    assert len(results) == 2 * len(chosen)
+    assert all(not isinstance(result, Exception) for result in results[0::2])
+    assert all(isinstance(result, Exception) for result in results[1::2])
+
+
+def test_schema_changes_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    """New tables, columns, triggers and indexes count from the next statement on, in every cut."""
+    apply_alike(
+        tmp_path,
+        [
+            batch(SCHEMA),
+            neighbour(1000 - 999 + 1),
+            execute("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'e'"),
+            execute("INSERT INTO item(id, name) VALUES (?, ?)", [20, "a"]),
+            execute("INSERT INTO item(id, name) VALUES (?, ?)", [21, "b"]),
+            execute("CREATE TRIGGER seen AFTER INSERT ON item BEGIN INSERT INTO noted VALUES (changes()); END"),
+            execute("INSERT INTO item(id, name) VALUES (?, ?)", [22, "c"]),
+            execute("UPDATE item SET amount = 5"),
+            execute("INSERT INTO item(id, name) VALUES (?, ?)", [23, "d"]),
+            txn("CREATE TABLE fresh(x)", "INSERT INTO fresh VALUES (1)", "INSERT INTO nowhere VALUES (1)"),
+            execute("INSERT INTO fresh VALUES (2)"),
+            txn("CREATE TABLE fresh(x, y)", "INSERT INTO fresh VALUES (1, 2)"),
+            execute("INSERT INTO fresh VALUES (3, 4)"),
+            execute("ANALYZE"),
+            execute("REINDEX"),
+            execute("DROP TABLE item"),
+            execute("INSERT INTO item(id, name) VALUES (?, ?)", [24, "e"]),
+        ],
+    )
+
+
+def test_autoincrement_at_its_maximum_is_a_result_not_a_full_disk(tmp_path: Path) -> None:
+    """FULL from AUTOINCREMENT ends SQLite's transaction; here it is an error of that statement and of nothing else."""
+    answers = apply_alike(
+        tmp_path,
+        surrounded(
+            execute("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'counted'"),
+            *quoted_as_entries("INSERT INTO counted(x) VALUES (1)"),
+            execute("INSERT INTO counted(x) SELECT value FROM json_each('[1, 2, 3]')"),
+        ),
+    )
+    assert [status_of(answer) for answer in answers[2::2]] == [0, 1, 1, 0, 1, 1, 1, 0]
+
+
+def test_large_values_pass_or_fail_alike(tmp_path: Path) -> None:
+    """A blob under the limit is stored, one of many returned rows over the answer's limit is refused and undone."""
+    answers = apply_alike(
+        tmp_path,
+        surrounded(
+            execute("INSERT INTO noted VALUES (?)", [b"\x00" * 30_000_000]),
+            execute("INSERT INTO noted VALUES (zeroblob(30000000)), (zeroblob(30000000)), (zeroblob(30000000)) RETURNING x", rows=True),
+            execute("DELETE FROM noted"),
+        ),
+    )
+    assert [status_of(answer) for answer in answers[2::2]] == [0, 1, 0, 0]
+
+
+def test_wrong_encodings_and_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
+    """Text that is no UTF-8 (by CAST), NUL in text, names with quotes: stored and compared, never a stop."""
+    apply_alike(
+        tmp_path,
+        surrounded(
+            execute("INSERT INTO noted VALUES (CAST(x'ff00fe' AS TEXT))"),
+            execute("INSERT INTO noted VALUES (?)", ["a\x00b"]),
+            execute('CREATE TABLE "a""b;c"("x y" TEXT)'),
+            execute('INSERT INTO "a""b;c" VALUES (1)'),
+            execute("INSERT INTO noted VALUES (CAST(x'c0' AS TEXT)) RETURNING x", rows=True),
+        ),
+    )
