@@ -32,6 +32,7 @@ class RaftSettings:
     election_timeout_min_ms: int = 500
     election_timeout_max_ms: int = 1000
     frame_bytes_max: int = 1 * MIB
+    entry_bytes_max: int = 64 * MIB
     window_frames: int = 4  # deeper pipelines spoil batching
     window_bytes: int = 4 * MIB
     memory_window_bytes: int = 64 * MIB
@@ -348,6 +349,7 @@ class NodeConfig:
             election_timeout_min_ms=int(low),
             election_timeout_max_ms=int(high),
             frame_bytes_max=self.raft_frame_bytes_max,
+            entry_bytes_max=self.max_entry_size,
             window_frames=self.raft_window_frames,
             window_bytes=self.raft_window_bytes,
             memory_window_bytes=self.raft_memory_window_bytes,

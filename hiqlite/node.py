@@ -29,7 +29,7 @@ from hiqlite.node_storage import Storage
 from hiqlite.runtime.forming import Former
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
-from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics
+from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
 from hiqlite.runtime.waiting import ReadRound
@@ -279,7 +279,7 @@ class Node:
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""
         counters = {**self.storage.writer.metrics(), **self._beat.counters}
-        return Metrics({"db": self.group.metrics(self.config.node_id, counters)})
+        return Metrics({"db": metrics_of(self.group, self.config.node_id, counters)})
 
     def members(self) -> list[Member]:
         addresses = {node.id: node for node in self.config.nodes}
@@ -310,7 +310,6 @@ class Node:
     async def _stop(self, *, drain: bool) -> None:
         if drain:
             await self.group.proposals.drain(self.config.request_timeout)
-        self.storage.clean = drain
         try:
             await self._stack.aclose()
         finally:

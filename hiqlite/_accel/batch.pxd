@@ -31,6 +31,7 @@ cdef class ProposalBuffer:
     cdef object ready
     cdef readonly Py_ssize_t queued_bytes
     cdef readonly Py_ssize_t batch_bytes_max
+    cdef readonly Py_ssize_t entry_bytes_max
     cdef int close_batch(self) except -1
     cdef int after_record(self, Py_ssize_t start, object op) except -1
 

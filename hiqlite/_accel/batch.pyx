@@ -22,6 +22,8 @@ from hiqlite._accel.commands cimport append_execute
 from hiqlite._accel.records cimport seal_run
 from hiqlite._accel.values cimport Encoder
 
+from hiqlite.errors import UsageError
+
 cdef enum:
     PENDING = 0
     DONE = 1
@@ -203,20 +205,23 @@ cdef class Batch:
 cdef class ProposalBuffer:
     """Records waiting to be proposed, cut into batches of at most `batch_bytes_max` (a single larger record stands alone)."""
 
-    def __init__(self, Py_ssize_t batch_bytes_max):
+    def __init__(self, Py_ssize_t batch_bytes_max, Py_ssize_t entry_bytes_max=0x7FFFFFFF):
         self.encoder = Encoder()
         self.ops = []
         self.ready = deque()
         self.batch_bytes_max = batch_bytes_max
+        self.entry_bytes_max = entry_bytes_max
 
     def execute(self, bytes text, params, Op op):
-        """Encode one statement in place. Raises ParameterError, and then nothing was added."""
+        """Encode one statement in place. Raises ParameterError or UsageError, and then nothing was added."""
         cdef Py_ssize_t start = self.encoder.size
-        try:
-            append_execute(self.encoder, text, params, 0)
-        except BaseException:
+        cdef Py_ssize_t size
+        append_execute(self.encoder, text, params, 0)
+        size = self.encoder.size - start
+        if size > self.entry_bytes_max:
             self.encoder.size = start
-            raise
+            raise UsageError(f"the write has {size} bytes, the limit is {self.entry_bytes_max}",
+                             hint="split it, or raise max_entry_size")
         self.after_record(start, op)
 
     def put(self, bytes record, op):

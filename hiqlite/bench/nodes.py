@@ -9,8 +9,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
-import hiqlite
 from hiqlite.client.local import LocalClient
+from hiqlite.node import open as open_node
 
 from .worker import obey
 
@@ -85,7 +85,7 @@ async def start_processes(stack: AsyncExitStack, configs: list[dict[str, Any]]) 
 
 
 async def start_in_process(stack: AsyncExitStack, configs: list[dict[str, Any]]) -> list[BenchNode]:
-    clients = await asyncio.gather(*(hiqlite.open(config) for config in configs))
+    clients = await asyncio.gather(*(open_node(config) for config in configs))
     for client in clients:
         stack.push_async_callback(client.shutdown)
     return [LocalNode(client) for client in clients]

@@ -16,9 +16,9 @@ import sys
 import time
 from typing import Any
 
-import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.errors import HiqliteError
+from hiqlite.node import open as open_node
 
 from . import phases
 
@@ -68,7 +68,7 @@ async def serve(config: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with hiqlite.open(config) as db:
+    async with open_node(config) as db:
         print(json.dumps({"ready": True}), flush=True)
         while line := await lines.readline():
             try:

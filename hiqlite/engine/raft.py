@@ -207,6 +207,7 @@ class Raft:
         if not state.dirty:
             outbox.release(state.term)
             if state.leads:
+                state.opening_taken = True
                 replication.prepare(state)
             sends = outbox.take_sends()
         role_changed = state.role_changed

@@ -24,14 +24,19 @@ def open_term(state: State) -> None:
     """The entry without content that makes everything before it committable."""
     first = state.log.last_index + 1
     state.opened_index = first
+    state.opening_taken = False
     _take(state, first, first, NOOP_BYTES, AppendKind.NOOP)
 
 
 def propose(state: State, count: int, size_bytes: int) -> int:
-    """Append `count` entries; the first index, or 0 when this node does not lead or too much waits for commit."""
+    """Append `count` entries; the first index, or 0 when refused.
+
+    Refused without leadership, when too much waits for commit, and until the entry that opens the term was handed to
+    the runtime: its bytes come before those of any proposal.
+    """
     assert count > 0 and size_bytes >= 0, "a proposal has entries"
     assert count == 1 or size_bytes <= state.frame_bytes_max, "a batch fits one frame"
-    if not state.leads or state.fatal:
+    if not state.leads or not state.opening_taken or state.fatal:
         return 0
     if state.uncommitted_bytes and state.uncommitted_bytes + size_bytes > state.memory_window_bytes:
         return 0

@@ -49,6 +49,7 @@ cdef class State:
     cdef public bint quorum_linked              # links to a majority were up when last looked
 
     cdef public long long opened_index          # index of the entry that opened the own term of leadership
+    cdef public bint opening_taken              # the write of that entry was given to the runtime
     cdef public long long quorum_floor_ns       # check-quorum counts everybody until this time
     cdef public long long round_due_ns
     cdef public long long commit_due_ns         # when peers must be told of the commit index, 0: they know it

@@ -68,6 +68,7 @@ class State:
         self.quorum_linked: bool = False
 
         self.opened_index: int = 0
+        self.opening_taken: bool = False
         self.quorum_floor_ns: int = 0
         self.round_due_ns: int = 0
         self.commit_due_ns: int = 0

@@ -238,11 +238,10 @@ class _Replay:
         """Replays one segment; sets `cut` when the log ends inside it."""
         number = one.header.number
         self.end = one.end
-        for kind, io, term, first, last, offset in one.events:
+        for kind, _, term, first, last, offset in one.events:
             if kind in (Event.BAD_BATCH, Event.GAP):
                 at = Position(number, offset, first, last)
-                promised = io if kind == Event.BAD_BATCH else first + 1
-                if promised > self.synced:
+                if self.synced <= first:  # nothing behind the batch before it was ever promised
                     self.end, self.cut = at, True
                     return
                 self._remember(at)

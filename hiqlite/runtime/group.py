@@ -23,15 +23,14 @@ from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import (
     HiqliteError,
-    LeadershipLost,
     StorageError,
 )
 
 from .applier import Applier
+from .fetches import Fetches
 from .group_time import GroupTime
-from .metrics import GroupMetrics
 from .proposals import Proposals
-from .waiting import AppliedWaiters
+from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
 
 KIND_ENTRY = 1
@@ -90,13 +89,12 @@ class Group:
         self._on_failure = on_failure
         self._random = random.SystemRandom()
         self._received: tuple[int, bytes] | None = None  # first index and bytes of the append being stepped
-        self._fetched: dict[tuple[int, int, int], bytes] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.fetches = Fetches(self.window, log_store, self._fetched, self.pump, loop)
         self._scheduled = False
         self._pumping = False
         self._timer: asyncio.Handle | None = None
         self._timer_ns = 0
-        self._reads: dict[int, asyncio.Future[int]] = {}
+        self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
         self._incarnations: dict[int, int] = {}
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
@@ -125,9 +123,7 @@ class Group:
             self._timer.cancel()
             self._timer = None
         self._fail_waiting(error)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.fetches.close()
         await self.applier.close()
 
     def fail(self, error: StorageError) -> None:
@@ -143,10 +139,7 @@ class Group:
 
     def _fail_waiting(self, error: HiqliteError) -> None:
         self.proposals.fail(error)
-        for future in self._reads.values():
-            if not future.done():
-                future.set_exception(error)
-        self._reads.clear()
+        self.reads.fail(error)
 
     # -- writes
 
@@ -177,14 +170,10 @@ class Group:
 
     def read_index(self) -> asyncio.Future[int]:
         """A quorum round of this leader. Resolves with the index that a linearizable read must have applied."""
-        future: asyncio.Future[int] = self._loop.create_future()
         token = 0 if self.failure is not None or not self.started else self.engine.read()
-        if token == 0:
-            future.set_exception(LeadershipLost("this node does not lead", outcome=None))
-        else:
-            self._reads[token] = future
+        if token:
             self._schedule()
-        return future
+        return self.reads.add(token)
 
     # -- events of the world
 
@@ -306,17 +295,10 @@ class Group:
                 body = self._body(item.peer_id, message)
             self.links.send(item.peer_id, message, body)
         for fetch in ready.fetches:
-            self._fetch(fetch.peer_id, fetch.first, fetch.size_max)
+            self.fetches.start(fetch)
         if ready.apply is not None:
             self.applier.commit(ready.apply[1], answers=len(self.proposals.pending) > 0)
-        for confirmed in ready.reads:
-            future = self._reads.pop(confirmed.token, None)
-            if future is not None and not future.done():
-                future.set_result(confirmed.read_index)
-        for token in ready.failed_reads:
-            future = self._reads.pop(token, None)
-            if future is not None and not future.done():
-                future.set_exception(LeadershipLost("leadership was lost before the read was confirmed", outcome=None))
+        self.reads.settle(ready)
 
     def _append(self, append: Append, now_ns: int) -> None:
         first, last = append.first, append.last
@@ -348,8 +330,12 @@ class Group:
 
     def _body(self, peer_id: int, message: AppendRequest) -> bytes:
         first, last = message.previous_index + 1, message.last_index
-        fetched = self._fetched.pop((peer_id, first, last), None)
+        fetched = self.fetches.take(peer_id, first, last)
         return fetched if fetched is not None else self.window.records(first, last)
+
+    def _fetched(self, peer_id: int, first: int, last: int, size_bytes: int) -> None:
+        if self.failure is None:
+            self.engine.entries_fetched(peer_id, first, last, size_bytes, self.clock.monotonic_ns())
 
     def _role_changed(self, now_ns: int) -> None:
         """Role, term or leader changed; runs before anything that follows from it is sent (consensus.md rule 17)."""
@@ -359,31 +345,6 @@ class Group:
             self.group_time.elected(now_ns)
             self.proposals.lead()
             self._schedule()
-
-    def _fetch(self, peer_id: int, first: int, size_max: int) -> None:
-        """Older entries for a lagging follower: from memory at once, else read by the log's own thread."""
-        if self.window.covers(first):
-            last = self.window.last_within(first, size_max)
-            self._fetched_now(peer_id, first, last, self.window.records(first, last))
-        else:
-            self._spawn(self._fetch_from_log(peer_id, first, size_max))
-
-    def _fetched_now(self, peer_id: int, first: int, last: int, records: bytes) -> None:
-        self._fetched[(peer_id, first, last)] = records
-        self.engine.entries_fetched(peer_id, first, last, len(records), self.clock.monotonic_ns())
-
-    async def _fetch_from_log(self, peer_id: int, first: int, size_max: int) -> None:
-        try:
-            last, records = await self.log_store.read(first, size_max)
-        except StorageError as error:
-            log.warning("entries from %d for node %d cannot be read: %s", first, peer_id, error)
-            self.engine.entries_fetched(peer_id, first, first - 1, 0, self.clock.monotonic_ns())
-            return
-        if self.failure is None:
-            self._fetched_now(peer_id, first, last, records)
-            self.pump()
-            # The engine may have changed its mind meanwhile (a truncation, a lost link): nothing is kept for later.
-            self._fetched.pop((peer_id, first, last), None)
 
     # -- progress of the state machine, and time
 
@@ -419,34 +380,9 @@ class Group:
         self.engine.tick(self.clock.monotonic_ns())
         self.pump()
 
-    def metrics(self, node_id: int, counters: dict[str, float]) -> GroupMetrics:
-        """A look at the engine and its queues."""
-        if not self.started:
-            return GroupMetrics(node_id, "forming", 0, 0, 0, 0, 0, self.applier.applied_index, (), ())
-        engine, membership = self.engine, self.engine.membership
-        return GroupMetrics(
-            id=node_id,
-            role=Role(engine.role).name.lower(),
-            term=engine.term,
-            leader_id=engine.leader_id,
-            first_index=1,
-            last_log_index=engine.last_index,
-            commit_index=engine.commit_index,
-            applied_index=self.applier.applied_index,
-            members=tuple(one.id for one in membership.voters),
-            learners=tuple(one.id for one in membership.learners),
-            queued_bytes=self.proposals.buffer.queued_bytes,
-            counters=counters,
-        )
-
     def newest_group_time(self) -> int:
         """Group time of the newest entry in memory, noted before an election needs it."""
         if self.window.last_index:
             record = self.window.records(self.window.last_index, self.window.last_index)
             self.group_time.saw(header(record, 0).group_time_ns)
         return self.group_time.newest_seen_ns
-
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]  # any coroutine of ours
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

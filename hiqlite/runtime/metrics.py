@@ -1,12 +1,17 @@
-"""What a node says about itself, as values.
+"""What a node says about itself, as values, and how they are read off a group.
 
-Knows numbers and names only; the node fills them in.
+Reading takes no lock and waits for nothing. Invariant: values, once made, never change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from hiqlite.engine.model import Role
+
+from .group import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class GroupMetrics:
     snapshot_index: int = 0
     millis_since_quorum: float | None = None  # leader only
     queued_bytes: int = 0  # writes that wait to be proposed
-    counters: dict[str, float] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,25 @@ class Metrics:
     def as_dict(self) -> dict[str, Any]:
         """The same as maps, lists and numbers only."""
         return asdict(self)
+
+
+def metrics_of(group: Group, node_id: int, counters: Mapping[str, float]) -> GroupMetrics:
+    """A look at a group's engine and queues."""
+    applied_index = group.applier.applied_index
+    if not group.started:
+        return GroupMetrics(node_id, "forming", 0, 0, 0, 0, 0, applied_index, (), (), counters=dict(counters))
+    engine, membership = group.engine, group.engine.membership
+    return GroupMetrics(
+        id=node_id,
+        role=Role(engine.role).name.lower(),
+        term=engine.term,
+        leader_id=engine.leader_id,
+        first_index=1,
+        last_log_index=engine.last_index,
+        commit_index=engine.commit_index,
+        applied_index=applied_index,
+        members=tuple(one.id for one in membership.voters),
+        learners=tuple(one.id for one in membership.learners),
+        queued_bytes=group.proposals.buffer.queued_bytes,
+        counters=dict(counters),
+    )

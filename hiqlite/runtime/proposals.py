@@ -40,7 +40,7 @@ class Proposals:
         when_applied: Callable[[int, Callable[[], None]], None],
         wake: Callable[[], None],
     ) -> None:
-        self.buffer = ProposalBuffer(settings.frame_bytes_max)
+        self.buffer = ProposalBuffer(settings.frame_bytes_max, settings.entry_bytes_max)
         self.pending = Pending()
         self.forwarder = Forwarder(
             loop,

@@ -10,7 +10,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from hiqlite.errors import HiqliteError
+from hiqlite.engine.model import Ready
+from hiqlite.errors import HiqliteError, LeadershipLost
 
 
 class AppliedWaiters:
@@ -33,6 +34,42 @@ class AppliedWaiters:
         heap = self._heap
         while heap and heap[0][0] <= applied_index:
             heapq.heappop(heap)[2]()
+
+
+class ReadTokens:
+    """Reads that this leader's engine is confirming, by their tokens."""
+
+    __slots__ = ("_futures", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._futures: dict[int, asyncio.Future[int]] = {}
+
+    def add(self, token: int) -> asyncio.Future[int]:
+        """A future of the read index; it fails at once for token 0: this node does not lead."""
+        future: asyncio.Future[int] = self._loop.create_future()
+        if token:
+            self._futures[token] = future
+        else:
+            future.set_exception(LeadershipLost("this node does not lead", outcome=None))
+        return future
+
+    def settle(self, ready: Ready) -> None:
+        """What the engine says of them."""
+        for confirmed in ready.reads:
+            future = self._futures.pop(confirmed.token, None)
+            if future is not None and not future.done():
+                future.set_result(confirmed.read_index)
+        for token in ready.failed_reads:
+            future = self._futures.pop(token, None)
+            if future is not None and not future.done():
+                future.set_exception(LeadershipLost("leadership was lost before the read was confirmed", outcome=None))
+
+    def fail(self, error: HiqliteError) -> None:
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(error)
+        self._futures.clear()
 
 
 class ReadRound:

@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -170,7 +170,7 @@ class Reader:
         idle_s: float = 60.0,
         total_s: float = 3600.0,
         bytes_for_bad_text: bool = False,
-    ) -> AsyncIterator[list[Row]]:
+    ) -> AsyncGenerator[list[Row], None]:
         """Lists of rows out of one snapshot, read as they are asked for; memory is bounded.
 
         Args:

@@ -32,6 +32,8 @@ def test_append_and_sync_turn(benchmark: BenchmarkFixture, tmp_path: Path, mode:
 
     def on_wake() -> None:
         log.drain()
+        if log.take_segment():
+            log.segment_recorded()
         woken.set()
 
     loop.add_reader(log.fileno(), on_wake)

@@ -52,7 +52,7 @@ class Network:
         if node.life != life or self.sessions.get(_pair(node.id, peer_id)) != epoch:
             return
         if not node.runs():
-            self.world.after(MS, self._connected, node, life, peer_id, epoch)
+            self.world.after(20 * MS, self._connected, node, life, peer_id, epoch)
             return
         node.raft.peer_connected(peer_id, epoch, self.world.now_ns)
         node.turn_soon()
@@ -74,7 +74,7 @@ class Network:
         if node.life != life or _pair(node.id, peer_id) in self.sessions:
             return
         if not node.runs():
-            self.world.after(MS, self._lost, node, life, peer_id, refused)
+            self.world.after(20 * MS, self._lost, node, life, peer_id, refused)
             return
         node.raft.peer_lost(peer_id, refused, self.world.now_ns)
         node.turn_soon()

@@ -73,7 +73,8 @@ class Node:
         self.was_leader = False
         self.seen_commit = self.applied
         disk.on_progress = self.on_disk
-        self.raft = Raft(self.identity, cluster.profile.settings, restored, self.world.now_ns, self.world.below(1 << 40))
+        seed = self.world.below(1 << 40)
+        self.raft = Raft(self.identity, cluster.profile.settings, restored, self.world.now_ns, seed)
         self.checks.restarted(self)
         self.plan_tick()
         self.beat(self.life)
@@ -169,8 +170,6 @@ class Node:
 
     def propose(self, count: int, size_bytes: int) -> int:
         raft = self.raft
-        if raft.leads and not self.was_leader:
-            self.turn()  # the entry that opens the term comes first
         first = raft.propose(count, size_bytes, self.world.now_ns)
         if first:
             values = self.cluster.new_values(count)
@@ -208,10 +207,9 @@ class Node:
     def turn(self) -> None:
         raft = self.raft
         self.word = raft.beat_word()
-        self.checks.stepped(self)
         while self.up and raft.has_ready():
             self.do(raft.ready())
-            self.checks.stepped(self)
+        self.checks.stepped(self)
         self.bodies.clear()
         if self.up:
             self.plan_tick()
@@ -238,7 +236,8 @@ class Node:
                 self.checks.created(self, first, 1)
             elif append.kind is AppendKind.RECEIVED:
                 self.take_body(first, last, append.term)
-            disk.push((append.io_sequence, "append", first, self.terms[first : last + 1], self.values[first : last + 1]))
+            terms, values = self.terms[first : last + 1], self.values[first : last + 1]
+            disk.push((append.io_sequence, "append", first, terms, values))
         if raft.commit_index != self.seen_commit and not raft.state.outbox.writes:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
@@ -303,7 +302,7 @@ class Node:
         if life != self.life:
             return
         if not self.runs():
-            self.world.after(MS, self.answer_fetch, life, peer_id, first, last, body)
+            self.world.after(20 * MS, self.answer_fetch, life, peer_id, first, last, body)
             return
         self.turn()
         self.fetched[peer_id] = body
@@ -322,7 +321,7 @@ class Node:
         if life != self.life:
             return
         if not self.runs():
-            self.world.after(MS, self.apply, life)
+            self.world.after(20 * MS, self.apply, life)
             return
         self.applying = False
         first, self.applied = self.applied + 1, self.to_apply.pop(0)

@@ -74,5 +74,5 @@ def draw(random: Random) -> Profile:
         reads_per_s=random.choice((0, 5, 20)),
         fault_every_ns=0 if calm else random.choice((60, 150, 400)) * MS,
         weights=weights,
-        duration_ns=random.choice((1500, 3000, 5000)) * MS,
+        duration_ns=random.choice((1000, 2000, 4000)) * MS,
     )

@@ -13,7 +13,7 @@ from .world import Violation
 
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
-QUIET_NS = 1_200 * MS
+QUIET_NS = 600 * MS
 
 
 @dataclass(slots=True)

@@ -236,7 +236,7 @@ def test_large_values_pass_or_fail_alike(tmp_path: Path) -> None:
         tmp_path,
         surrounded(
             execute("INSERT INTO noted VALUES (?)", [b"\x00" * 30_000_000]),
-            execute("INSERT INTO noted VALUES (zeroblob(30000000)), (zeroblob(30000000)), (zeroblob(30000000)) RETURNING x", rows=True),
+            execute(f"INSERT INTO noted VALUES {', '.join(['(zeroblob(30000000))'] * 3)} RETURNING x", rows=True),
             execute("DELETE FROM noted"),
         ),
     )

@@ -39,6 +39,7 @@ class Release(Invariant):
         """What is acknowledged is an entry of the leader's log."""
         leader = self.cluster.nodes.get(node.raft.leader_id)
         index = message.match_index
-        if leader is not None and leader.up and leader.raft.leads and leader.raft.term == message.term:
-            if index >= len(leader.terms) or leader.terms[index] != node.terms[index]:
-                self.fail(f"node {node.id} acknowledges {index}, which the leader's log does not hold")
+        if leader is None or not leader.up or not leader.raft.leads or leader.raft.term != message.term:
+            return
+        if index >= len(leader.terms) or leader.terms[index] != node.terms[index]:
+            self.fail(f"node {node.id} acknowledges {index}, which the leader's log does not hold")
