@@ -128,6 +128,31 @@ cdef class Answer:
             found.append(self.next())
         return found
 
+    cdef list counts(self):
+        """The ExecuteResults of an entry that succeeded as a whole, its rows dropped: bulk writes end here."""
+        cdef list found = []
+        cdef hq_cursor tail
+        cdef const uint8_t *head
+        cdef uint32_t size
+        while self.left > 0:
+            need(&self.at, RESULT_SIZE)
+            head = self.at.p
+            size = hq_get_u32(head + 4)
+            if hq_get_u32(head) != ROWS and (hq_get_u32(head) != DONE or size != 0):
+                raise ProtocolError("answer: a result that contradicts the format")
+            self.at.p += RESULT_SIZE
+            need(&self.at, size)
+            tail.p = self.at.p
+            self.at.p += size
+            tail.end = self.at.p
+            if hq_get_u32(head) == ROWS:
+                read_result_rows(&tail)
+            self.left -= 1
+            found.append(new_result(hq_get_i64(head + 8), hq_get_i64(head + 16), self.log_index))
+        if hq_left(&self.at) != 0:
+            raise ProtocolError("answer: bytes are left over")
+        return found
+
     cdef list done(self):
         """The results of an entry that succeeded as a whole; raises the error of one that did not."""
         cdef list found = self.results()
@@ -247,10 +272,18 @@ def decode_returning(answer, uint64_t log_index, sql=None):
 def decode_many(answer, uint64_t log_index, sql=None):
     """The results of one `execute_many`, whose statements share one text."""
     try:
-        return [result for result, _ in (<Answer>Answer(answer, log_index, ())).done()]
+        return decode_counts(answer, log_index)
     except StatementError as error:
         error.sql = shown(sql)
         raise
+
+
+def decode_counts(answer, uint64_t log_index, texts=()):
+    """One ExecuteResult per statement of a `txn` whose rows nobody wants; `texts` are its statements, in order."""
+    cdef Answer opened = Answer(answer, log_index, texts)
+    if opened.status == STATUS_DONE:
+        return opened.counts()
+    return opened.done()
 
 
 def decode_txn(answer, uint64_t log_index, texts=()):

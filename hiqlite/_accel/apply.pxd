@@ -1,14 +1,7 @@
 # A run of applied entries, for batch.pyx: answers without a Python object per entry. The meaning stands in apply.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
-cdef extern from "apply_queue.h" nogil:
-    ctypedef struct hq_run_result:
-        hq_run_result *next
-        uint64_t first
-        uint64_t last
-        uint64_t last_term
-        uint8_t *answers
-        size_t *offsets
+from hiqlite._accel.apply_native cimport hq_run_result
 
 
 cdef class AppliedRun:

@@ -13,70 +13,13 @@ from libc.stdint cimport int64_t, uint32_t, uint8_t, uint64_t, uintptr_t
 from posix.unistd cimport usleep
 
 
-cdef extern from "guard.h" nogil:
-    enum:
-        HQ_GUARD_API_VERSION
-    ctypedef struct hq_guard_api:
-        int version
-        int size
-
-cdef extern from "apply_queue.h" nogil:
-    enum:
-        HQ_HASH_KEPT, HQ_HASH_EVERY
-        HQ_STOP_DRAINED, HQ_STOP_NOW
-        HQ_ANSWER_BYTES_MAX
-        SQLITE_CHECKPOINT_TRUNCATE
-    ctypedef struct sqlite3:
-        pass
-    ctypedef int hq_stop_mode
-    ctypedef struct hq_failure:
-        int code
-        uint64_t index
-        char message[1024]
-    ctypedef struct hq_apply:
-        uint64_t applied_index, applied_term, equality_hash
-        uint64_t hash_index[64]
-        uint64_t hash_value[64]
-        uint64_t wal_pages
-        uint64_t run_count, entry_count, replay_count, checkpoint_count
-        hq_failure failure
-    ctypedef struct hq_piece:
-        const uint8_t *data
-        size_t size
-    ctypedef struct hq_job:
-        hq_job *next
-        uint64_t first, last
-        int want_answers
-        uint32_t piece_count
-        size_t size
-        void *owner
-        hq_piece *pieces
-    ctypedef struct hq_queue:
-        int event_fd
-        uint64_t queued_bytes, submitted_index, inline_runs, synced_index
-        int64_t busy_ns
-    hq_apply *hq_apply_open(sqlite3 *, const hq_guard_api *, uint32_t, hq_failure *)
-    void hq_apply_close(hq_apply *)
-    int hq_checkpoint(hq_apply *, int)
-    void hq_run_result_free(hq_run_result *)
-    hq_queue *hq_queue_open(hq_apply *)
-    int hq_queue_start(hq_queue *, const int *, int)
-    hq_job *hq_job_new(uint32_t)
-    void hq_queue_submit(hq_queue *, hq_job *)
-    int hq_queue_inline(hq_queue *, hq_job *)
-    int64_t hq_queue_predict_ns(hq_queue *, size_t)
-    void hq_queue_set_synced(hq_queue *, uint64_t)
-    hq_run_result *hq_queue_take(hq_queue *, hq_job **)
-    int hq_queue_failure(hq_queue *, hq_failure *)
-    void hq_queue_resume(hq_queue *)
-    void hq_queue_stop(hq_queue *, hq_stop_mode)
-    int hq_queue_stopped(hq_queue *)
-    void hq_queue_join(hq_queue *)
-    hq_job *hq_queue_close(hq_queue *)
-    int hq_apply_loaded()
-
-cdef extern from "stdlib.h" nogil:
-    void free(void *)
+from hiqlite._accel.apply_native cimport (
+    HQ_ANSWER_BYTES_MAX, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW,
+    SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded, hq_apply_open, hq_checkpoint,
+    hq_failure, hq_guard_api, hq_job, hq_job_new, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
+    hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start,
+    hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
+)
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
 HASH_EVERY = HQ_HASH_EVERY
@@ -290,8 +233,12 @@ cdef class Applier:
         """Hands over the entries `[first, last]`: bytes objects that hold them as whole records, in order."""
         hq_queue_submit(self.open_queue(), self.job(first, last, records, want_answers))
 
-    def apply_inline(self, uint64_t first, uint64_t last, uint64_t last_term, list records not None, bint want_answers):
+    def apply_inline(self, uint64_t first, uint64_t last, uint64_t last_term, list records not None, bint want_answers,
+                     bint only_cheap=False):
         """As `submit`, but applies here and now if the thread is parked and nothing waits.
+
+        Args:
+            only_cheap: and only if every statement has run before, quickly, under this schema.
 
         Returns:
             True when it was applied (or failed: see `failure`) here; `fileno` is not made readable then.
@@ -300,7 +247,7 @@ cdef class Applier:
         cdef hq_job *job = self.job(first, last, records, want_answers)
         cdef int done
         with nogil:
-            done = hq_queue_inline(queue, job)
+            done = hq_queue_inline(queue, job, only_cheap)
         return bool(done)
 
     cdef hq_job *job(self, uint64_t first, uint64_t last, list records, bint want_answers) except NULL:

@@ -81,12 +81,16 @@ class Client(ABC):
     def transact(
         self,
         statements: Sequence[tuple[str, Parameters]],
-        expected: Sequence[int | None],
+        expected: Sequence[int | None] | None,
         *,
+        rows: bool,
         timeout: float | None,
         request_id: str | None,
-    ) -> Awaitable[list[StatementResult]]:
-        """The entry behind `txn` and `atomic`: all statements or none, with counts and rows of each."""
+    ) -> Awaitable[list[Any]]:
+        """The entry behind `txn` and `atomic`: all statements or none.
+
+        Returns: per statement a `StatementResult` (counts and rows), or only its `ExecuteResult` without `rows`.
+        """
 
     async def txn(
         self,
@@ -97,8 +101,10 @@ class Client(ABC):
     ) -> list[ExecuteResult]:
         """Run statements as one transaction; `hiqlite.ref(i, column)` stands for a value of an earlier RETURNING."""
         listed = pairs(statements)
-        outcomes = await self.transact(listed, [None] * len(listed), timeout=timeout, request_id=request_id)
-        return [outcome.result for outcome in outcomes]
+        counts: list[ExecuteResult] = await self.transact(
+            listed, None, rows=False, timeout=timeout, request_id=request_id
+        )
+        return counts
 
     @asynccontextmanager
     async def atomic(
@@ -109,9 +115,10 @@ class Client(ABC):
         yield block
         if not block.statements:
             return
-        outcomes = await self.transact(
+        outcomes: list[StatementResult] = await self.transact(
             [(statement.sql, statement.params) for statement in block.statements],
             [statement.expected for statement in block.statements],
+            rows=True,
             timeout=timeout,
             request_id=request_id,
         )

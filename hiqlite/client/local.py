@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from hiqlite._accel.answers import (
     ExecuteResult,
-    StatementResult,
     decode_batch,
+    decode_counts,
     decode_many,
     decode_returning,
     decode_txn,
@@ -162,21 +162,22 @@ class LocalClient(Client):
     def transact(
         self,
         statements: Sequence[tuple[str, Parameters]],
-        expected: Sequence[int | None],
+        expected: Sequence[int | None] | None,
         *,
+        rows: bool,
         timeout: float | None,
         request_id: str | None,
-    ) -> Awaitable[list[StatementResult]]:
+    ) -> Awaitable[list[Any]]:
         texts = [sql for sql, _ in statements]
 
-        def decode(answer: bytes, index: int, detail: object) -> list[StatementResult]:
-            return decode_txn(answer, index, texts)
+        def decode(answer: bytes, index: int, detail: object) -> list[Any]:
+            return decode_txn(answer, index, texts) if rows else decode_counts(answer, index, texts)
 
         def record() -> bytes:
             if not statements:
                 raise UsageError("a transaction needs at least one statement")
             self._inspect_all(statements)
-            return encode_command(TXN, statements, flags=ROWS_WANTED, expects=expected)
+            return encode_command(TXN, statements, flags=ROWS_WANTED if rows else 0, expects=expected)
 
         return self._write(record, decode, timeout, request_id)
 
@@ -204,13 +205,13 @@ class LocalClient(Client):
                 op = Op(self._loop, None, migration.text, self._deadline(timeout))
                 self._group.write(record, op)
                 try:
-                    await op
+                    if (await op).rows_affected:  # 0: another call has applied it in the meantime
+                        applied.append(migration.id)
                 except MigrationError:
-                    # Another node may have applied it in the meantime; a real failure is raised by the check below.
+                    # Another call may have applied later ones too; a real failure is raised by the check below.
                     await self._barrier()
                     if migration in validate(given, await self._applied_migrations()):
                         raise
-                applied.append(migration.id)
         already = [migration.id for migration in given if migration.id not in applied]
         return MigrationReport(applied, already)
 

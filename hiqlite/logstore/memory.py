@@ -1,7 +1,7 @@
 """A log in memory with the behaviour of the one on disk: for groups without a disk log, and for tests.
 
-Must not know Raft. Completion comes with the next turn of the loop, never inside the call, so that whoever uses it meets
-the same order of events as with a disk. Invariant: what was truncated or purged is never read.
+Must not know Raft. Completion comes with the next turn of the loop, never inside the call, so that whoever uses it
+meets the same order of events as with a disk. Invariant: what was truncated or purged is never read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from hiqlite.errors import StorageError, UsageError
 class MemoryLog:
     """ports.LogStore without a disk. `last_hard_state` is what was recorded last, for tests that restart."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, base_index: int = 0, io_sequence: int = 0) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, *, base_index: int = 0, io_sequence: int = 0
+    ) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._callback: Callable[[], None] | None = None
         self._firsts: list[int] = []  # first index of each chunk, ascending

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 import msgpack
@@ -26,6 +26,8 @@ from hiqlite.errors import StorageError
 
 from .folder import GROUP_NAMES, make_durable_folder
 from .worker import Worker
+
+T = TypeVar("T")
 
 MAP_BYTES = 64 << 20
 FORMAT = 1
@@ -184,11 +186,12 @@ class Meta:
             raise _damaged(self._folder, f"the checksum of {key} is wrong")
         return msgpack.unpackb(packed)
 
-    def _typed(self, key: str, kind: type) -> Any:
+    def _typed(self, key: str, kind: type[T]) -> T | None:
         value = self._get(key)
         if value is not None and not isinstance(value, kind):
             raise _damaged(self._folder, f"{key} has another type")
-        return value
+        found: T | None = value
+        return found
 
     def _identities(self, key: str, pairs: Any) -> tuple[Identity, ...]:
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
@@ -206,7 +209,7 @@ class Meta:
 def check_length(path: Path) -> None:
     """Raises StorageError when the file is shorter than one of its two meta pages says, or they are none.
 
-    Meta page of LMDB 0.9: page header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
+    Meta page of LMDB 0.9: header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
     """
     if not path.exists() or path.stat().st_size == 0:
         return

@@ -10,8 +10,8 @@ Must not know threads, LMDB or an event loop. The rule (docs/durability.md tells
   Anything else makes the log `corrupt`: it ends before the hole, and its promises are gone.
 - Records replay in order: entries extend, truncate cuts, a purge mark moves the beginning.
 
-Invariant: what is returned was written, in this order, and every entry with an io sequence up to S is in it, or is faulty,
-or the log says that it is corrupt or lost.
+Invariant: what is returned was written, in this order, and every entry with an io sequence up to S is in it, or is
+faulty, or the log says that it is corrupt or lost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Segment files as recovery sees them: their names, their headers, their bytes, and how one is cut.
 
-Byte formats: docs/formats.md section 7. Must not know terms or indexes. While a log runs, the native threads alone write;
-what is here works on a log that is not running. Invariant: a file is never written behind its end batch, and never
-deleted here: what is cut off is renamed.
+Byte formats: docs/formats.md section 7. Must not know terms or indexes. While a log runs, the native threads alone
+write; what is here works on a log that is not running. Invariant: a file is never written behind its end batch, and
+never deleted here: what is cut off is renamed.
 """
 
 from __future__ import annotations

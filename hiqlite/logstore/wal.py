@@ -213,7 +213,7 @@ class WalLog:
                 return last, records
 
     async def close(self) -> None:
-        """Writes and syncs what waits, ends the threads; gives a disk that does not answer 10 s. May be called again."""
+        """Writes and syncs what waits, ends the threads (a hanging disk gets 10 s). May be called again."""
         if self._closed:
             return
         self._closed = True

@@ -139,7 +139,8 @@ class Writer:
         """
         pieces = list(records)
         if self._here(pieces):
-            if self._applier.apply_inline(first, last, last_term, pieces, answers):
+            # In mode `auto` a statement that was never seen, or was slow of late, is the thread's.
+            if self._applier.apply_inline(first, last, last_term, pieces, answers, self._mode == "auto"):
                 self._announce()
         else:
             self._applier.submit(first, last, last_term, pieces, answers)

@@ -155,7 +155,14 @@ def test_rows_that_cannot_be_shown_come_from_a_write_that_happened(codec):
 
 
 def decoders(codec):
-    return codec.decode_execute, codec.decode_returning, codec.decode_many, codec.decode_txn, codec.decode_batch
+    return (
+        codec.decode_execute,
+        codec.decode_returning,
+        codec.decode_many,
+        codec.decode_counts,
+        codec.decode_txn,
+        codec.decode_batch,
+    )
 
 
 SAMPLES = [

@@ -12,15 +12,14 @@ import os
 import sys
 from pathlib import Path
 
-from tests.logstore.log_runs import open_log, until
-from tests.logstore.log_twin import NODE, batches_of, entries
-
 from hiqlite.errors import StorageError
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.segments import segment_path
 from hiqlite.logstore.wal import WalLog
+from tests.logstore.log_runs import open_log, until
+from tests.logstore.log_twin import NODE, batches_of, entries
 
-FDATASYNC, PWRITEV, FALLOCATE, PWRITE, HOLD = range(5)
+FDATASYNC, PWRITEV, FALLOCATE, PWRITE, HOLD, FSYNC = range(6)
 
 
 async def fails_for_ever(log: WalLog, orders: mmap.mmap, meta: Meta, which: int) -> None:
@@ -87,7 +86,7 @@ async def no_reservation(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
 
 
 async def disk_stalls(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
-    """An fsync that does not return: the loop goes on, work waits with an old stamp, nothing is promised, votes neither."""
+    """An fsync that does not return: the loop goes on, the stamp grows old, nothing is promised, votes neither."""
     log.append(1, 1, 1, entries(1, 1, 1))
     await until(lambda: log.synced == 1)
     assert log.waiting_since_ns == 0
@@ -103,6 +102,22 @@ async def disk_stalls(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     orders[HOLD] = 0
     await until(lambda: log.synced == 3)
     assert log.waiting_since_ns == 0 and meta.hard_state(0).term == 4
+
+
+async def recovery_syncs_first(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
+    """What a killed process left may be in memory only: a log that cannot sync it does not open (M58)."""
+    log.append(1, 1, 1, entries(1, 1, 1))
+    await until(lambda: log.synced == 1)
+    await log.close()
+    orders[FSYNC] = errno.EIO
+    try:
+        open_log(log_folder().parent, meta)
+    except StorageError:
+        orders[FSYNC] = 0
+    assert orders[FSYNC] == 0, "the log opened without an fsync"
+    again, recovered = open_log(log_folder().parent, meta)
+    assert recovered.last_index == 1
+    await again.close()
 
 
 async def exit_with_a_hanging_disk(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:

@@ -1,7 +1,7 @@
 /* A disk that fails on request, preloaded under a test's child process.
  *
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
- * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros. [4]: hold fdatasync while set. */
+ * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync. [4]: hold fdatasync while set. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -46,6 +46,14 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
         real = dlsym(RTLD_NEXT, "pwritev");
     REFUSE(1)
     return real(fd, parts, count, offset);
+}
+
+int fsync(int fd) {
+    static int (*real)(int);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "fsync");
+    REFUSE(5)
+    return real(fd);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t size) {

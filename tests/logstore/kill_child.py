@@ -1,7 +1,7 @@
 """A process that writes to a log until it is killed; what is acknowledged stands in a shared file.
 
-Argument: the folder. Each round appends, sometimes truncates and writes again, and votes; before the next round it notes
-(io sequence, last index, term of each entry) of all that `synced` covers. It never ends by itself.
+Argument: the folder. Each round votes, sometimes truncates, and appends; before it goes on it notes the term, and the
+term of each entry, that `synced` covers. It never ends by itself.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import mmap
 import random
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 
+from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_runs import open_log, until
 from tests.logstore.log_twin import NODE, entries, terms_of
-
-from hiqlite.logstore.meta import Meta
 
 NOTES_BYTES = 1 << 20
 
@@ -28,6 +29,10 @@ def note(notes: mmap.mmap, term: int, terms: list[int]) -> None:
     body = struct.pack("<II", term, len(terms)) + struct.pack(f"<{len(terms)}I", *terms)
     notes[at : at + len(body)] = body
     notes[0] = place
+
+
+def all_synced(log: WalLog, io_sequence: int) -> bool:
+    return log.synced == io_sequence
 
 
 async def main(folder: Path) -> None:
@@ -46,14 +51,14 @@ async def main(folder: Path) -> None:
             io += 1
             del terms[max(len(terms) - chance.randrange(1, 4), 0) :]
             log.truncate(io, len(terms))
-        await until(lambda: log.synced == io)
+        await until(partial(all_synced, log, io))
         note(notes, term, terms)
         for _ in range(chance.randrange(1, 12)):
             io += 1
             first, count = len(terms) + 1, chance.randrange(1, 4)
             log.append(io, first, first + count - 1, entries(term, first, first + count - 1))
             terms += [term] * count
-        await until(lambda: log.synced == io)
+        await until(partial(all_synced, log, io))
         note(notes, term, terms)
 
 

@@ -14,7 +14,13 @@ from hiqlite.errors import DataFolderInUse, StorageError
 from hiqlite.logstore.folder import DataFolder
 
 ROOT = Path(__file__).parents[2]
-HOLD = "import sys; from hiqlite.logstore.folder import DataFolder; f = DataFolder(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from hiqlite.logstore.folder import DataFolder
+held = DataFolder(sys.argv[1])
+print(1, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_folder_is_made_private_and_names_its_parts(tmp_path: Path) -> None:

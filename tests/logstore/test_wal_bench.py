@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from hiqlite._accel import wal as native
-from tests.logstore.log_twin import ENTRY, SEGMENT_BYTES, new_segment, plan_of, record
+from hiqlite._accel.records import crc32c, encode_record
+from tests.logstore.log_twin import BATCH, ENTRY, SegmentTwin, new_segment, plan_of, record
+
+BATCH_MAGIC = int.from_bytes(b"HQBA", "little")
 
 
 def native_log(folder: Path, mode: int) -> native.NativeLog:
@@ -71,16 +75,16 @@ def test_handing_over_one_append(benchmark: BenchmarkFixture, tmp_path: Path) ->
 
 def test_recovering_a_full_segment(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """64 MiB of batches of 16 KiB, scanned and replayed."""
-    assert SEGMENT_BYTES == 16 << 10
-    segment = new_segment()
-    segment.header = type(segment.header)(0, 7, 1, 1, 5, 1, 64 << 20)
-    segment.body = bytearray()
-    segment.__post_init__()
+    segment = SegmentTwin(replace(new_segment().header, size_bytes=64 << 20))
     index = 0
     while len(segment.body) < (64 << 20) - (40 << 10):
-        content = b"".join(record(ENTRY, 1, index + step, bytes(1024)) for step in range(1, 16))
-        index += 15
-        segment.batch(index, max(index - 15, 0), content, 15)
+        first, index = index + 1, index + 15
+        content = b"".join(encode_record(ENTRY, 1, bytes(1024), 1, at) for at in range(first, index + 1))
+        fields = BATCH.pack(
+            BATCH_MAGIC, len(content), segment.header.salt, index, first - 1, segment.last_crc, 15, crc32c(content)
+        )
+        segment.last_crc = crc32c(fields)
+        segment.body += fields + segment.last_crc.to_bytes(4, "little") + content
     segment.write(tmp_path)
     plan = benchmark.pedantic(plan_of, args=(tmp_path,), rounds=5)
     assert plan.recovered.last_index == index

@@ -17,6 +17,7 @@ SCENARIOS = [
     "disk_fills_up",
     "no_reservation",
     "disk_stalls",
+    "recovery_syncs_first",
     "exit_with_a_hanging_disk",
     "unsynced_modes",
 ]
@@ -27,7 +28,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """faulty_disk.c, built with the compiler that built the extensions."""
     made = tmp_path_factory.mktemp("preload") / "faulty_disk.so"
     compiler = str(sysconfig.get_config_var("CC")).split()
-    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", made, Path(__file__).with_name("faulty_disk.c")], check=True)
+    source = Path(__file__).with_name("faulty_disk.c")
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", made, source], check=True)
     return made
 
 

@@ -43,7 +43,7 @@ def killed_after(folder: Path, seconds: float) -> None:
 
 
 def test_nothing_acknowledged_is_lost_by_kill_nine(tmp_path: Path) -> None:
-    """Several lives of one log, each ended at a random moment: entries, terms and the vote survive, io sequences ascend."""
+    """Several lives of one log, each ended at a random moment: entries and terms survive, io sequences ascend."""
     chance = random.Random(os.getpid())
     (tmp_path / "notes").write_bytes(bytes(NOTES_BYTES))
     io_before = 0

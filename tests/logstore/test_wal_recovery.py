@@ -65,7 +65,7 @@ def test_a_whole_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark_last", [True, False])
 def test_a_flipped_bit_anywhere_never_makes_a_wrong_entry(tmp_path: Path, mark_last: bool) -> None:
-    """Each byte in turn: the result is a state that was, with all that is still said to be synced, or it says what it lost."""
+    """Each byte in turn: a state that was, with all that is still said to be synced, or it says what it lost."""
     segment, history = busy_segment(mark_last=mark_last)
     path = segment.write(tmp_path)
     clean, chance = segment.content(), random.Random(1)
@@ -92,7 +92,7 @@ def test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced(tmp_path: P
 
 
 def test_a_lost_sector_in_the_middle_is_damage_and_no_end(tmp_path: Path) -> None:
-    """Zeros where synced batches stood, valid ones behind: the log says that it is corrupt, or which entries are gone."""
+    """Zeros where synced batches stood, valid ones behind: the log is corrupt, or says which entries are gone."""
     segment, history = busy_segment()
     path = segment.write(tmp_path)
     for at in range(4096, len(segment.body) - 112 - 64, 64):
@@ -104,7 +104,7 @@ def test_a_lost_sector_in_the_middle_is_damage_and_no_end(tmp_path: Path) -> Non
 
 
 def test_damage_above_what_is_synced_is_cut(tmp_path: Path) -> None:
-    """A batch that no later header calls synced was never promised: it and all behind it go, and a new segment follows."""
+    """A batch that no header calls synced was never promised: it and all behind it go, a new segment follows."""
     segment, history = new_segment(), History()
     segment.batch(1, 0, history.append(1, 2)[2], 2)
     segment.batch(2, 1, history.append(1, 2)[2], 2)
@@ -175,7 +175,7 @@ def test_a_damaged_payload_of_a_synced_entry_is_faulty_and_not_absent(tmp_path: 
 
 
 def test_an_unreadable_entry_between_entries_of_its_term_is_faulty(tmp_path: Path) -> None:
-    """Terms never fall, so the term of what stood between two entries of one term is known though nothing can be read."""
+    """Terms never fall, so the term of what stood between two entries of one term is known."""
     segment, history = new_segment(), History()
     for io in (1, 2, 3):
         segment.batch(io, io - 1, history.append(4, 2)[2], 2)

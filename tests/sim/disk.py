@@ -116,7 +116,7 @@ class Disk:
         self.life += 1
 
     def restore(self, membership: Any, applied: int, truth_terms: list[int], truth_values: list[int]) -> Restored:
-        """What recovery finds; a database ahead of the log becomes the base of an empty log (semantics.md section 3)."""
+        """What recovery finds; a database ahead of the log becomes the base of an empty log (semantics.md 3)."""
         last = len(self.terms) - 1
         if applied > last:
             self.base = applied

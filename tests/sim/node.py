@@ -71,6 +71,7 @@ class Node:
         self.tick_at = 0
         self.word = (0, False)
         self.was_leader = False
+        self.led_term = 0  # the newest term that it led in this life
         self.seen_commit = self.applied
         disk.on_progress = self.on_disk
         seed = self.world.below(1 << 40)
@@ -244,7 +245,7 @@ class Node:
         for send in ready.sends:
             message = send.message
             body = self.body_of(send.peer_id, message) if isinstance(message, AppendRequest) else None
-            self.checks.sending(self, message)
+            self.checks.sending(self, message, send.peer_id)
             self.cluster.network.send(self, send.peer_id, message, body)
         for fetch in ready.fetches:
             self.fetch(fetch.peer_id, fetch.first, fetch.size_max)
@@ -269,6 +270,8 @@ class Node:
             self.window_start = raft.last_index
             self.checks.became_leader(self)
         self.was_leader = leads
+        if leads:
+            self.led_term = raft.term
 
     def take_body(self, first: int, last: int, term: int) -> None:
         """The bytes of entries that came with a request; the newest that fits, as the runtime keeps them."""

@@ -31,6 +31,7 @@ enum {
     HQ_RUN_BYTES_MAX = 1 << 20,          /* of records */
     HQ_RUN_ANSWER_BYTES_MAX = 4 << 20,
     HQ_RUN_NS_MAX = 20 * 1000 * 1000,    /* a run ends after the entry that passed it */
+    HQ_SLOW_NS = 8 * 1000 * 1000,        /* more than one tick of the coarse clock */
     HQ_CHECKPOINT_PAGES = 1000,
     HQ_CHECKPOINT_OVERDUE = 4000,        /* from here on, runs stop at the synced index so that a checkpoint gets in */
     HQ_HASH_EVERY = 1024,                /* the running hash is remembered at multiples of this index ... */
@@ -80,6 +81,7 @@ typedef struct hq_prepared {
     int columns;
     int readonly;
     int mentions_rowid;  /* the text says last_insert_rowid */
+    int known, slow;     /* has run; how many more quick runs until it counts as quick again (apply_cheap.c) */
     int numbered;        /* has parameters $1, $2 ...: a sequence is bound by their numbers */
 } hq_prepared;
 
@@ -214,6 +216,8 @@ void hq_texts_close(hq_texts *texts);
 hq_outcome hq_text_get(hq_apply *w, const char *utf8, uint32_t size, hq_prepared **prepared);
 hq_outcome hq_prepare(hq_apply *w, const char *utf8, uint32_t size, unsigned flags, hq_prepared *out, const char **tail);
 void hq_schema_changed(hq_apply *w);
+int hq_text_is_cheap(hq_apply *w, const char *utf8, uint32_t size);
+void hq_text_note_cost(hq_prepared *p, int64_t spent_ns);
 
 /* ---- bind */
 hq_outcome hq_bind(hq_apply *w, const hq_command *c, const hq_statement *s, const hq_prepared *p);
@@ -253,6 +257,7 @@ void hq_run_result_free(hq_run_result *result);
 hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t texts_max, hq_failure *why);
 void hq_apply_close(hq_apply *w);
 int64_t hq_now_ns(void);
+int64_t hq_coarse_ns(void);                       /* milliseconds' grain, for a few nanoseconds */
 
 static inline uint64_t hq_hash_add(uint64_t hash, uint64_t x) { return hq_mix_seed(hash ^ x); }
 

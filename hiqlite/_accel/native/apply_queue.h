@@ -59,7 +59,9 @@ hq_queue *hq_queue_open(hq_apply *worker);
 int hq_queue_start(hq_queue *q, const int *cpus, int cpu_count); /* 0, or an errno */
 hq_job *hq_job_new(uint32_t piece_count);
 void hq_queue_submit(hq_queue *q, hq_job *job);
-int hq_queue_inline(hq_queue *q, hq_job *job);                   /* 1: applied (or failed) here; 0: queued */
+/* 1: applied (or failed) here; 0: queued. only_cheap: here only if every text is known to be quick. */
+int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap);
+int hq_job_is_cheap(hq_apply *w, const hq_job *job);
 int64_t hq_queue_predict_ns(hq_queue *q, size_t size);
 void hq_queue_set_synced(hq_queue *q, uint64_t index);
 hq_run_result *hq_queue_take(hq_queue *q, hq_job **finished);

@@ -17,8 +17,7 @@ int64_t hq_now_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-/* Millisecond resolution for a few nanoseconds: enough to end a run. */
-static int64_t coarse_ns(void) {
+int64_t hq_coarse_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
     return t.tv_sec * 1000000000LL + t.tv_nsec;
@@ -83,7 +82,7 @@ static void remember_hash(hq_apply *w, uint64_t index) {
 
 static hq_outcome apply_entries(hq_apply *w, const hq_run_entry *entries, uint32_t count, size_t *offsets,
                                 uint32_t *applied) {
-    int64_t end_ns = coarse_ns() + HQ_RUN_NS_MAX;
+    int64_t end_ns = hq_coarse_ns() + HQ_RUN_NS_MAX;
     uint32_t i = 0;
     while (i < count) {
         offsets[i] = w->answers.size;
@@ -97,7 +96,7 @@ static hq_outcome apply_entries(hq_apply *w, const hq_run_entry *entries, uint32
         if (w->index % HQ_HASH_EVERY == 0)
             remember_hash(w, w->index);
         i++;
-        if (w->ends_run || w->answers.size > HQ_RUN_ANSWER_BYTES_MAX || coarse_ns() > end_ns)
+        if (w->ends_run || w->answers.size > HQ_RUN_ANSWER_BYTES_MAX || hq_coarse_ns() > end_ns)
             break;
     }
     offsets[i] = w->answers.size;

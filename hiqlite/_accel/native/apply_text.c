@@ -214,6 +214,17 @@ hq_outcome hq_text_get(hq_apply *w, const char *utf8, uint32_t size, hq_prepared
     return outcome == HQ_OK ? keep(w, utf8, size, hash, &made, prepared) : outcome;
 }
 
+/* Whether a text is known under this schema and was quick of late. */
+int hq_text_is_cheap(hq_apply *w, const char *utf8, uint32_t size) {
+    hq_texts *t = &w->texts;
+    hq_text_slot *slot = t->newest;
+    if (size > KEPT_TEXT_MAX)
+        return 0;
+    if (!slot || slot->size != size || memcmp(slot->utf8, utf8, size) != 0)
+        slot = find(t, utf8, size, hash_text(utf8, size));
+    return slot && slot->epoch == t->epoch && slot->prepared.known && !slot->prepared.slow;
+}
+
 /* What was learnt under the schema before counts no longer. */
 void hq_schema_changed(hq_apply *w) {
     w->texts.epoch++;

@@ -283,6 +283,11 @@ def decode_many(answer: Any, log_index: int, sql: Any = None) -> list[ExecuteRes
         raise
 
 
+def decode_counts(answer: Any, log_index: int, texts: Sequence[Any] = ()) -> list[ExecuteResult]:
+    """One ExecuteResult per statement of a `txn` whose rows nobody wants; `texts` are its statements, in order."""
+    return [result for result, _ in _Answer.open(answer).done(texts, log_index)]
+
+
 def decode_txn(answer: Any, log_index: int, texts: Sequence[Any] = ()) -> list[StatementResult]:
     """One result per statement of a `txn`; `texts` are its statements, in order."""
     return [StatementResult(result, rows) for result, rows in _Answer.open(answer).done(texts, log_index)]

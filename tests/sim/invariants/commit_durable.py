@@ -19,17 +19,18 @@ class CommitDurable(Invariant):
             self.fail(f"node {node.id} commits {index}, its log ends at {len(node.terms) - 1}")
         term = node.terms[index]
         if index > truth.last:
-            if not node.raft.leads:
-                self.fail(f"node {node.id} follows and commits {index}, nobody committed more than {truth.last}")
-            if term != node.raft.term:
-                self.fail(f"node {node.id} commits {index} of term {term} in term {node.raft.term}")
+            if term != node.led_term:
+                self.fail(
+                    f"node {node.id}, last leader of term {node.led_term}, commits {index} of term {term}; "
+                    f"nobody committed more than {truth.last}"
+                )
             copies = sum(disk.holds(index, term) for disk in self.cluster.voter_disks())
             if 2 * copies <= len(self.cluster.voter_ids):
                 self.fail(f"node {node.id} commits {index} of term {term}, which {copies} disks hold")
             truth.terms.extend(node.terms[truth.last + 1 : index + 1])
             truth.values.extend(node.values[truth.last + 1 : index + 1])
             truth.last = index
-            truth.marks[node.raft.term] = index
+            truth.marks[term] = index
         low = before + 1
         if node.terms[low : index + 1] != truth.terms[low : index + 1]:
             self.fail(f"node {node.id} commits other entries in [{low}, {index}]")

@@ -31,7 +31,7 @@ class Indexes(Invariant):
         if not raft.leads:
             return
         if raft.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
-            self.fail(f"node {node.id} holds {raft.uncommitted_bytes} bytes uncommitted, {state.window.size_bytes} in all")
+            self.fail(f"node {node.id} holds {raft.uncommitted_bytes} bytes uncommitted, {state.window.size_bytes} all")
         for peer in state.peers:
             if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:
                 self.fail(f"node {node.id} has {len(peer.inflight)} frames on their way to node {peer.peer_id}")

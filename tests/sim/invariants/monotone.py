@@ -32,6 +32,6 @@ class Monotone(Invariant):
             self.fail(f"node {node.id}: term {old_term} -> {term}, commit {old_commit} -> {commit}")
         self.seen[node.id] = (term, commit)
 
-    def sending(self, node: Any, message: Any) -> None:
+    def sending(self, node: Any, message: Any, peer_id: int) -> None:
         if not getattr(message, "pre", False) and message.term > self.spoken.get(node.id, 0):
             self.spoken[node.id] = message.term

@@ -12,7 +12,7 @@ from .base import Invariant
 class Release(Invariant):
     name = "no message before its release condition"
 
-    def sending(self, node: Any, message: Any) -> None:
+    def sending(self, node: Any, message: Any, peer_id: int) -> None:
         disk = node.disk
         kind = type(message)
         if kind is VoteRequest and message.pre:
@@ -21,9 +21,10 @@ class Release(Invariant):
             return
         if message.term > disk.term:
             self.fail(f"node {node.id} speaks in term {message.term}, its disk knows {disk.term}: {message}")
-        if kind is VoteReply and message.granted and (disk.term != message.term or disk.vote is None):
+        granted = kind is VoteReply and message.granted
+        if granted and disk.term == message.term and (disk.vote is None or disk.vote.id != peer_id):
             self.fail(f"node {node.id} grants a vote that is not durable")
-        if kind is VoteRequest and (disk.term != message.term or disk.vote != node.identity):
+        if kind is VoteRequest and disk.term == message.term and disk.vote != node.identity:
             self.fail(f"node {node.id} campaigns in term {message.term} without its own durable vote")
         if kind is AppendReply and message.accepted:
             index = message.match_index

@@ -46,12 +46,12 @@ class Votes(Invariant):
             if self.was_leading:
                 self.fail(f"node {node.id} leads and votes for node {asked.sender.id}")
 
-    def sending(self, node: Any, message: Any) -> None:
+    def sending(self, node: Any, message: Any, peer_id: int) -> None:
         if isinstance(message, VoteReply) and message.granted:
             if node.identity not in self.cluster.membership.voters:
                 self.fail(f"node {node.id} is no voter and votes")
             if not message.pre:
-                self.note_vote(node.id, message.term, node.raft.vote.id)
+                self.note_vote(node.id, message.term, peer_id)
         elif isinstance(message, VoteRequest) and not message.pre:
             self.note_vote(node.id, message.term, node.id)
 
