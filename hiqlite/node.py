@@ -38,6 +38,8 @@ from hiqlite.transport.network import Network
 from hiqlite.transport.settings import NetworkSettings
 
 DB = 0
+# How long a shutdown waits for writes under way; those that take longer are told what is known of them.
+DRAIN_S = 1.0
 log = observe.logger("node")
 
 
@@ -99,6 +101,8 @@ class Node:
         if config.nodes:
             self._make_network()
         self._make_client()
+        self._stack.push_async_callback(self._stop_group)
+        self._pulse.start()
         former = self._make_former(form_without)
         if self.network is not None:
             self._connect(self.network)
@@ -205,16 +209,14 @@ class Node:
         engine = Raft(
             storage.identity, self.config.raft_settings(), restored, self.clock.monotonic_ns(), storage.chance()
         )
-        self._stack.push_async_callback(self._stop_group)
         self.group.start(engine)
         if network is not None:
             self._beat.start()
-        self._pulse.start()
         self._changed.set()
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error if isinstance(error, StorageError) else StorageError(str(error)))
+            self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
 
     def _connect(self, network: Network) -> None:
         group = self.group
@@ -265,7 +267,7 @@ class Node:
             group = self.group
             if group.failure is not None:
                 raise group.failure
-            index = await read_index_of(group, self.network, self.config.request_timeout)
+            index = await read_index_of(group, self.network, group.settings.election_timeout_max_ms / 1000)
             if index is not None:
                 return index
             self._changed.clear()
@@ -309,7 +311,7 @@ class Node:
 
     async def _stop(self, *, drain: bool) -> None:
         if drain:
-            await self.group.proposals.drain(self.config.request_timeout)
+            await self.group.proposals.drain(DRAIN_S)
         try:
             await self._stack.aclose()
         finally:

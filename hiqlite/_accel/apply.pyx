@@ -16,7 +16,7 @@ from posix.unistd cimport usleep
 from hiqlite._accel.apply_native cimport (
     HQ_ANSWER_BYTES_MAX, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW,
     SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded, hq_apply_open, hq_checkpoint,
-    hq_failure, hq_guard_api, hq_job, hq_job_new, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
+    hq_failure, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
     hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start,
     hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
 )
@@ -319,12 +319,12 @@ cdef class Applier:
     def applied_index(self):
         """Index of the last entry that is committed in the database."""
         self.open_queue()
-        return self.worker.applied_index
+        return hq_look(&self.worker.applied_index)
 
     @property
     def applied_term(self):
         self.open_queue()
-        return self.worker.applied_term
+        return hq_look(&self.worker.applied_term)
 
     @property
     def equality_hash(self):
@@ -336,27 +336,27 @@ cdef class Applier:
         """The running hash at `index`, a multiple of HASH_EVERY, or None when it is not remembered (any more)."""
         self.open_queue()
         cdef uint64_t slot = index // <uint64_t>HQ_HASH_EVERY % <uint64_t>HQ_HASH_KEPT
-        cdef uint64_t value = self.worker.hash_value[slot]
-        if index == 0 or index > self.worker.applied_index or self.worker.hash_index[slot] != index:
+        cdef uint64_t value = hq_look(&self.worker.hash_value[slot])
+        if index == 0 or index > hq_look(&self.worker.applied_index) or hq_look(&self.worker.hash_index[slot]) != index:
             return None
         return value
 
     @property
     def queued_bytes(self):
-        return 0 if self.queue == NULL else self.queue.queued_bytes
+        return 0 if self.queue == NULL else hq_look(&self.queue.queued_bytes)
 
     def stats(self):
         """Counters since the start, by name."""
         cdef hq_queue *queue = self.open_queue()
         return {
-            "runs": self.worker.run_count,
-            "entries": self.worker.entry_count,
-            "replays": self.worker.replay_count,
-            "checkpoints": self.worker.checkpoint_count,
-            "wal_pages": self.worker.wal_pages,
-            "inline_runs": queue.inline_runs,
+            "runs": hq_look(&self.worker.run_count),
+            "entries": hq_look(&self.worker.entry_count),
+            "replays": hq_look(&self.worker.replay_count),
+            "checkpoints": hq_look(&self.worker.checkpoint_count),
+            "wal_pages": hq_look(&self.worker.wal_pages),
+            "inline_runs": hq_look(&queue.inline_runs),
             "busy_ns": queue.busy_ns,
-            "synced_index": queue.synced_index,
+            "synced_index": hq_look(&queue.synced_index),
         }
 
 

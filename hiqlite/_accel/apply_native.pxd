@@ -67,6 +67,7 @@ cdef extern from "apply_queue.h" nogil:
     void hq_queue_join(hq_queue *)
     hq_job *hq_queue_close(hq_queue *)
     int hq_apply_loaded()
+    uint64_t hq_look(const uint64_t *)
 
 cdef extern from "stdlib.h" nogil:
     void free(void *)

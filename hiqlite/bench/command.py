@@ -19,8 +19,10 @@ from .nodes import BenchNode, find_leader, start_in_process, start_processes
 from .report import combine, machine, table, versions
 
 DEFAULT_PHASES = {
-    "cluster": "insert,insert_follower,txn,select_cold,select,scan,select_linearizable",
-    "single": "insert,txn,select_cold,select,scan",
+    "cluster": (
+        "insert,insert_follower,select_during_insert,txn,select_cold,select,scan,long_select,select_linearizable"
+    ),
+    "single": "insert,select_during_insert,txn,select_cold,select,scan,long_select",
 }
 
 
@@ -49,14 +51,14 @@ async def one_round(nodes: list[BenchNode], phase: str, c: int, rows: int) -> di
     """One run of one phase, with CPU per node."""
     leader = await find_leader(nodes)
     at = (leader + 1) % len(nodes) if phase == "insert_follower" else leader
-    if phase in phases.WRITES or phase == "insert_follower":
+    if phase in phases.WRITES:
         await nodes[leader].do({"do": "prepare"})
     before = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
     result = await nodes[at].do({"do": "phase", "phase": phase, "c": c, "rows": rows})
     after = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
     result["cpu_s"] = [round(b["cpu_s"] - a["cpu_s"], 2) for a, b in zip(before, after, strict=True)]
     result["rss_mb"] = [round(one["rss_mb"]) for one in after]
-    if phase in phases.WRITES or phase == "insert_follower":
+    if phase in phases.WRITES:
         await equal_nodes(nodes, result["applied_index"])
     return result
 

@@ -131,6 +131,40 @@ async def select_linearizable(db: Client, tasks: int, rows: int) -> Measured:
     )
 
 
+async def select_during_insert(db: Client, tasks: int, rows: int) -> Measured:
+    """Single-row SELECTs of one reader while `tasks` tasks insert; latencies are those of the reads."""
+    writing = asyncio.ensure_future(insert(db, tasks, rows))
+    latencies: list[int] = []
+    clock, begin = time.perf_counter_ns, time.perf_counter()
+    key = 0
+    while not writing.done():
+        start = clock()
+        await db.query(SELECT, (key,))
+        latencies.append(clock() - start)
+        key = (key + 1) % (rows // tasks)
+        await asyncio.sleep(0.0005)
+    await writing
+    return measured(len(latencies), time.perf_counter() - begin, latencies)
+
+
+async def long_select(db: Client, tasks: int, rows: int) -> Measured:
+    """A SELECT that takes long, and what it does to the loop: latencies are the gaps between two turns of the loop."""
+    gaps: list[int] = []
+    reading = asyncio.ensure_future(
+        db.query(f"SELECT count(*) FROM {TABLE} a, (SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3) b "
+                 "WHERE a.name LIKE '%99%'", timeout=LONG_S)
+    )  # fmt: skip
+    clock, begin = time.perf_counter_ns, time.perf_counter()
+    last = clock()
+    while not reading.done():
+        await asyncio.sleep(0)
+        now = clock()
+        gaps.append(now - last)
+        last = now
+    await reading
+    return measured(1, time.perf_counter() - begin, gaps)
+
+
 async def scan(db: Client, tasks: int, rows: int) -> Measured:
     """The whole table; the rate counts rows."""
     start = time.perf_counter_ns()
@@ -145,5 +179,8 @@ READS: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = 
     "select": select,
     "scan": scan,
     "select_linearizable": select_linearizable,
+    "long_select": long_select,
 }
-PHASES = {**WRITES, **READS, "insert_follower": insert}
+# Phases that begin with an empty table and end with equal nodes.
+WRITES |= {"insert_follower": insert, "select_during_insert": select_during_insert}
+PHASES = {**WRITES, **READS}

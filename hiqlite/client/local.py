@@ -241,7 +241,7 @@ class LocalClient(Client):
         as_bytes = into is not None
         rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)
         if rows is None:
-            limit = self._services.request_timeout_s if timeout is None else timeout
+            limit = self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9
             rows = await self._reader.query(sql, params, timeout=limit, bytes_for_bad_text=as_bytes)
         return rows if into is None else map_rows(rows, into)
 
@@ -273,16 +273,7 @@ class LocalClient(Client):
 
     async def _barrier(self) -> None:
         """Wait until this node has applied everything that was committed before the call."""
-        index = await self._services.read_round.join()
-        if index > self._group.applier.applied_index:
-            reached: asyncio.Future[None] = self._loop.create_future()
-
-            def applied() -> None:
-                if not reached.done():
-                    reached.set_result(None)
-
-            self._group.when_applied(index, applied)
-            await reached
+        await self._group.until_applied(await self._services.read_round.join())
 
     # -- life
 

@@ -37,6 +37,11 @@ class LogStore(Protocol):
     def queued_bytes(self) -> int: ...
 
     @property
+    def disk_full(self) -> bool:
+        """No space ahead: new work is to be refused. Turns false again by itself; `on_progress` tells of both."""
+        ...
+
+    @property
     def waiting_since_ns(self) -> int:
         """Boot clock since when work waits without any progress of the disk; 0 while none waits."""
         ...

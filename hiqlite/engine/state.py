@@ -82,7 +82,8 @@ class State:
 
     def _restore_log(self, restored: Restored) -> None:
         last = restored.runs[len(restored.runs) - 1].last if restored.runs else restored.base_index
-        beyond = restored.applied_index > last
+        # An empty log behind a database may be one that was made so at an earlier start and was never confirmed.
+        beyond = restored.applied_index > last or (not restored.runs and restored.base_index > 0)
         if restored.applied_index < restored.base_index:
             raise StorageError(
                 f"the log begins after index {restored.base_index}, but the database ends at {restored.applied_index}",

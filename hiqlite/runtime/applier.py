@@ -46,6 +46,7 @@ class Applier:
         self._answers = False
         self._term_at: Callable[[int], int] = lambda index: 0
         self._replay: asyncio.Task[None] | None = None
+        self._closed = False
         self.submitted = machine.applied_index
         self.applied_index = machine.applied_index
 
@@ -73,12 +74,14 @@ class Applier:
         return runs
 
     async def close(self) -> None:
+        """Feed no more; what was handed over is applied by the state machine's own close."""
+        self._closed = True
         if self._replay is not None:
             self._replay.cancel()
             await asyncio.gather(self._replay, return_exceptions=True)
 
     def _feed(self) -> None:
-        while self._replay is None and self.submitted < self._target:
+        while self._replay is None and self.submitted < self._target and not self._closed:
             if self._machine.queued_bytes > self._queue_bytes_max:
                 return  # the next `take` feeds on
             first = self.submitted + 1
@@ -101,8 +104,8 @@ class Applier:
                 records = slice_records(records, first, first, self._target)
                 last = self._target
             self._submit(first, last, [records])
-        except StorageError as error:
-            self._fail(error)
+        except Exception as error:
+            self._fail(error if isinstance(error, StorageError) else StorageError(f"committed entries: {error!r}"))
             return
         finally:
             self._replay = None

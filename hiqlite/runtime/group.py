@@ -15,26 +15,23 @@ from typing import Protocol
 
 from hiqlite import observe
 from hiqlite._accel.batch import Op
-from hiqlite._accel.records import encode_record, header, slice_records
+from hiqlite._accel.records import header, slice_records
 from hiqlite.clock import Clock
 from hiqlite.config import RaftSettings
 from hiqlite.engine.model import Append, AppendKind, AppendRequest, Identity, Message, Ready, Role
 from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import (
-    HiqliteError,
-    StorageError,
-)
+from hiqlite.errors import DiskFull, HiqliteError, ProtocolError, StorageError
 
+from .alarm import Alarm
 from .applier import Applier
 from .fetches import Fetches
 from .group_time import GroupTime
-from .proposals import Proposals
+from .opening import opening_record
+from .proposals import Proposals, told
 from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
 
-KIND_ENTRY = 1
-ENTRY_NOOP = 8
 log = observe.logger("runtime")
 
 
@@ -92,10 +89,10 @@ class Group:
         self.fetches = Fetches(self.window, log_store, self._fetched, self.pump, loop)
         self._scheduled = False
         self._pumping = False
-        self._timer: asyncio.Handle | None = None
-        self._timer_ns = 0
+        self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
+        self.disk_full = False
         self._incarnations: dict[int, int] = {}
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
 
@@ -119,9 +116,7 @@ class Group:
     async def close(self, error: HiqliteError) -> None:
         """Stop turning; every waiting caller gets `error` with what is known of its write."""
         self.failure = self.failure or error
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         self._fail_waiting(error)
         await self.fetches.close()
         await self.applier.close()
@@ -134,18 +129,25 @@ class Group:
         log.error("group stops: %s", error)
         if self.started:
             self.engine.step_down(self.clock.monotonic_ns(), str(error))
+            self._on_change()  # the heartbeat thread above all: beats of a dead leader would keep the others waiting
         self._fail_waiting(error)
         self._on_failure(error)
+
+    def _broken(self, error: Exception) -> None:
+        """A fault of our own: a turn was carried out by half, so nothing goes on from here."""
+        log.error("a turn of the group failed", exc_info=error)
+        self.fail(StorageError(f"internal error: {error!r}", hint="see the log; restart the node"))
 
     def _fail_waiting(self, error: HiqliteError) -> None:
         self.proposals.fail(error)
         self.reads.fail(error)
+        self.waiters.fail(error)
 
     # -- writes
 
     @property
     def leads(self) -> bool:
-        return self.started and self.engine.role == Role.LEADER
+        return self.started and self.failure is None and self.engine.role == Role.LEADER
 
     @property
     def leader_id(self) -> int:
@@ -166,6 +168,13 @@ class Group:
         else:
             self.waiters.add(index, callback)
 
+    async def until_applied(self, index: int) -> None:
+        """Wait until this node has applied `index`. Raises what this group fails or closes with."""
+        if index > self.applier.applied_index:
+            if self.failure is not None:
+                raise told(self.failure, None)
+            await self.waiters.future(index, self._loop)
+
     # -- reads
 
     def read_index(self) -> asyncio.Future[int]:
@@ -182,13 +191,19 @@ class Group:
         if self.failure is not None or not self.started:
             return
         now_ns = self.clock.monotonic_ns()
-        if isinstance(message, AppendRequest) and body:
-            self._received = (message.previous_index + 1, body)
-            self.engine.receive(message, now_ns)
-            self._turn(now_ns)
+        try:
+            if isinstance(message, AppendRequest) and body:
+                self._received = (message.previous_index + 1, body)
+                self.engine.receive(message, now_ns)
+                self._turn(now_ns)
+            else:
+                self.engine.receive(message, now_ns)
+        except ProtocolError:
+            raise  # the peer's fault, found before anything changed: its link is closed
+        except Exception as error:
+            self._broken(error)
+        finally:
             self._received = None
-        else:
-            self.engine.receive(message, now_ns)
 
     def connected(self, peer_id: int, epoch: int) -> None:
         self._connected[peer_id] = epoch
@@ -237,12 +252,16 @@ class Group:
                 reason = f"the log failed: {self.log_store.failure}"
                 self.fail(StorageError(reason, hint="check the disk, then restart"))
                 return
+            if self.log_store.disk_full is not self.disk_full:
+                self._disk_filled(now_ns)
             synced_io = self.log_store.synced  # first: the log thread moves on between the two looks
             self.engine.log_progress(self.log_store.written, synced_io, now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
             self._propose(now_ns)
             self._turn(now_ns)
-            self._arm(now_ns)
+            self._alarm.arm(self.engine.next_deadline(), now_ns)
+        except Exception as error:
+            self._broken(error)
         finally:
             self._pumping = False
 
@@ -257,13 +276,8 @@ class Group:
             if first == 0:
                 return
             self.proposals.proposed(batch, first)
-            records = batch.seal(
-                self.engine.term,
-                first,
-                self.group_time.read(now_ns),
-                self.clock.wall_ns(),
-                self._random.getrandbits(64),
-            )
+            seed = self._random.getrandbits(64)
+            records = batch.seal(self.engine.term, first, self.group_time.read(now_ns), self.clock.wall_ns(), seed)
             self.window.add(first, first + batch.count - 1, records)
 
     def _turn(self, now_ns: int) -> None:
@@ -303,16 +317,8 @@ class Group:
     def _append(self, append: Append, now_ns: int) -> None:
         first, last = append.first, append.last
         if append.kind == AppendKind.NOOP:
-            records = encode_record(
-                KIND_ENTRY,
-                ENTRY_NOOP,
-                b"",
-                term=append.term,
-                index=first,
-                group_time_ns=self.group_time.read(now_ns),
-                wall_time_ns=self.clock.wall_ns(),
-                seed=self._random.getrandbits(64),
-            )
+            group_time_ns, wall_ns = self.group_time.read(now_ns), self.clock.wall_ns()
+            records = opening_record(append.term, first, group_time_ns, wall_ns, self._random.getrandbits(64))
             self.window.add(first, last, records)
         elif append.kind == AppendKind.RECEIVED:
             assert self._received is not None, "an append without its message"
@@ -349,36 +355,41 @@ class Group:
     # -- progress of the state machine, and time
 
     def _machine_progress(self) -> None:
-        runs = self.applier.take()
-        if runs:
-            self.engine.applied(self.applier.applied_index)
-        # The last act of the turn: waiters run now, and what they write next goes out with the pump below.
-        for run in runs:
-            self.proposals.applied(run)
-        self.waiters.reached(self.applier.applied_index)
-        if self.window.evict(self.applier.applied_index):
-            self.engine.window_starts_at(self.window.first_index)
-        self.pump()
-
-    def _arm(self, now_ns: int) -> None:
-        deadline_ns = self.engine.next_deadline()
-        if self._timer is not None:
-            if self._timer_ns <= deadline_ns:
-                return  # a timer that fires early judges nothing and is armed anew
-            self._timer.cancel()
-        self._timer_ns = deadline_ns
-        self._timer = self._loop.call_later(max(0, deadline_ns - now_ns) / 1e9, self._deadline)
-
-    def _deadline(self) -> None:
-        self._timer = None
         if self.failure is not None:
             return
+        try:
+            runs = self.applier.take()
+            if runs:
+                self.engine.applied(self.applier.applied_index)
+            # The last act of the turn: waiters run now, and what they write next goes out with the pump below.
+            for run in runs:
+                self.proposals.applied(run)
+            self.waiters.reached(self.applier.applied_index)
+            if self.window.evict(self.applier.applied_index):
+                self.engine.window_starts_at(self.window.first_index)
+        except Exception as error:
+            self._broken(error)
+        self.pump()
+
+    def _disk_filled(self, now_ns: int) -> None:
+        """The disk has become full, or has room again. Full: nothing new is taken, and somebody else shall lead."""
+        self.disk_full = self.log_store.disk_full
+        self.proposals.refusal = None
+        if self.disk_full:
+            log.error("the disk is full: writes are refused")
+            self.proposals.refusal = DiskFull("this node's disk is full", hint="free some space; it goes on by itself")
+            if len(self._incarnations) > 1:
+                self.engine.step_down(now_ns, "the disk is full")
+
+    def _deadline(self) -> bool:
+        """False: the loop was stuck, so first what the network brought meanwhile is taken in, then judged."""
+        if self.failure is not None:
+            return True
         if not self.before_deadline():
-            # The loop was stuck: first take in what the network brought meanwhile, then judge.
-            self._timer = self._loop.call_soon(self._deadline)
-            return
+            return False
         self.engine.tick(self.clock.monotonic_ns())
         self.pump()
+        return True
 
     def newest_group_time(self) -> int:
         """Group time of the newest entry in memory, noted before an election needs it."""

@@ -50,6 +50,7 @@ class Proposals:
             patience_ns=settings.election_timeout_min_ms * 1_000_000,
         )
         self.failure: HiqliteError | None = None
+        self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself
         self._closing = False
         self._wake = wake
         self._queue_bytes_max = settings.proposal_queue_bytes
@@ -85,6 +86,8 @@ class Proposals:
             raise told(self.failure, "not_applied")
         if self._closing:
             raise ShuttingDown("the node is shutting down", outcome="not_applied")
+        if self.refusal is not None:
+            raise told(self.refusal, "not_applied")
         if self.buffer.queued_bytes + size_bytes > self._queue_bytes_max:
             raise Overloaded("too many bytes of writes wait to be proposed", hint="await earlier writes first")
 

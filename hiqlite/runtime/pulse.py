@@ -54,6 +54,7 @@ class Pulse:
         self._heard: dict[int, int] = {}
 
     def start(self) -> None:
+        """Begin. Before the group turns only callers' deadlines are judged: a write may wait for a cluster to form."""
         self._last_ns = self._clock.monotonic_ns()
         self._loop.add_reader(self._beat.fileno(), self._links_lost)
         self._group.before_deadline = self.listen
@@ -88,19 +89,22 @@ class Pulse:
         return not stalled
 
     def _turn(self) -> None:
+        self._timer = self._loop.call_later(self._interval_s, self._turn)  # first: whatever fails below, time goes on
         now_ns = self._clock.monotonic_ns()
-        log_store = self._group.log_store
-        waiting_since_ns = log_store.waiting_since_ns
+        group = self._group
+        waiting_since_ns = group.log_store.waiting_since_ns
         self._beat.tick(waiting_since_ns)
+        group.proposals.expire(now_ns)
+        if not group.started:
+            self._last_ns = now_ns
+            return
         self.listen()
         self._last_ns = now_ns
         self._set_bounds(now_ns)
         stalled = waiting_since_ns and now_ns - waiting_since_ns > self._settings.election_timeout_min_ms * 1_000_000
-        if stalled and self._group.leads:
-            self._group.engine.step_down(now_ns, "the disk is stalled")
-        self._group.proposals.expire(now_ns)
-        self._group.pump()
-        self._timer = self._loop.call_later(self._interval_s, self._turn)
+        if stalled and group.leads:
+            group.engine.step_down(now_ns, "the disk is stalled")
+        group.pump()
 
     def _set_bounds(self, now_ns: int) -> None:
         group = self._group

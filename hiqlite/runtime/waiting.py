@@ -15,12 +15,13 @@ from hiqlite.errors import HiqliteError, LeadershipLost
 
 
 class AppliedWaiters:
-    """Callbacks that run once this node has applied an index."""
+    """Callbacks and futures for the moment when this node has applied an index."""
 
-    __slots__ = ("_heap", "_number")
+    __slots__ = ("_futures", "_heap", "_number")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._futures: set[asyncio.Future[None]] = set()
         self._number = 0
 
     def __len__(self) -> int:
@@ -30,10 +31,30 @@ class AppliedWaiters:
         self._number += 1
         heapq.heappush(self._heap, (index, self._number, callback))
 
+    def future(self, index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """A future that is resolved by `reached`, or fails with `fail`."""
+        future: asyncio.Future[None] = loop.create_future()
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+
+        def applied() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self.add(index, applied)
+        return future
+
     def reached(self, applied_index: int) -> None:
         heap = self._heap
         while heap and heap[0][0] <= applied_index:
             heapq.heappop(heap)[2]()
+
+    def fail(self, error: HiqliteError) -> None:
+        """Nothing is applied any more. Callbacks are forgotten: their owners are told in their own way."""
+        self._heap.clear()
+        for future in list(self._futures):
+            if not future.done():
+                future.set_exception(error)
 
 
 class ReadTokens:
@@ -104,7 +125,7 @@ class ReadRound:
                 self._joined, self._next = self._next, []
                 try:
                     index = await self._ask()
-                except HiqliteError as error:
+                except Exception as error:  # whatever it is, those who wait are told
                     for future in self._joined:
                         if not future.done():
                             future.set_exception(error)

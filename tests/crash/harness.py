@@ -23,35 +23,62 @@ DEADLINE_S = 60.0
 class Member:
     """One process of `member.py`."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], *, keep_errors: bool = False) -> None:
         self.config = config
+        self.keep_errors = keep_errors
         self.folder = Path(config["data_dir"])
+        self.errors = self.folder.with_name(self.folder.name + "-errors")
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, preload: Path | None = None) -> None:
+    async def start(self, preload: Path | None = None, *, keep_durable: bool = False) -> None:
+        """Spawn the process.
+
+        Args:
+            keep_durable: what the last life did not sync stays at risk; otherwise all that is there is durable.
+        """
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         if preload is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.shadow, ignore_errors=True)
-            shutil.copytree(self.folder, self.shadow)  # what is there before this life is durable
+            if keep_durable and self.shadow.exists():
+                self._name_all_in_shadow()
+            else:
+                shutil.rmtree(self.shadow, ignore_errors=True)
+                shutil.copytree(self.folder, self.shadow)
             environment |= {
                 "LD_PRELOAD": str(preload),
                 "HQ_POWERLOSS_ROOT": str(self.folder),
                 "HQ_POWERLOSS_SHADOW": str(self.shadow),
             }
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, str(HERE / "member.py"), json.dumps(self.config), env=environment,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
-        )  # fmt: skip
+        errors = self.errors.open("ab") if self.keep_errors else None
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, str(HERE / "member.py"), json.dumps(self.config), env=environment, stderr=errors,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+            )  # fmt: skip
+        finally:
+            if errors is not None:
+                errors.close()
+
+    def _name_all_in_shadow(self) -> None:
+        """Names are durable by now, contents need not be: the preloaded library compares them as files are opened."""
+        here = {path.relative_to(self.folder) for path in self.folder.rglob("*")}
+        there = {path.relative_to(self.shadow) for path in self.shadow.rglob("*")}
+        for name in sorted(there - here, reverse=True):
+            (shutil.rmtree if (self.shadow / name).is_dir() else os.unlink)(self.shadow / name)
+        for name in sorted(here - there):
+            if (self.folder / name).is_dir():
+                (self.shadow / name).mkdir()
+            else:
+                shutil.copy(self.folder / name, self.shadow / name)
 
     @property
     def shadow(self) -> Path:
         """What is durable of the data folder."""
         return self.folder.with_name(self.folder.name + "-durable")
 
-    async def answer(self) -> dict[str, Any]:
+    async def answer(self, seconds: float = DEADLINE_S) -> dict[str, Any]:
         assert self.process is not None and self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_S)
+        line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
         assert line, f"node {self.config['node_id']} ended"
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -78,16 +105,18 @@ class Member:
 
     def lose_power(self) -> None:
         """After `kill`: what was not synced is gone. The durable image takes the place of the folder."""
-        shutil.rmtree(self.folder)
-        self.shadow.rename(self.folder)
+        if self.shadow.exists():  # else it lost power before, and nothing was written since
+            shutil.rmtree(self.folder)
+            self.shadow.rename(self.folder)
 
 
 class Members:
     """Three members with ids 1, 2, 3."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, keep_errors: bool = False, **settings: Any) -> None:
         defaults = {"cache": False, "wal_size": "8 MiB", **settings}
-        self.all = {number: Member(config) for number, config in loopback_cluster(folder, 3, defaults).items()}
+        configs = loopback_cluster(folder, 3, defaults)
+        self.all = {number: Member(config, keep_errors=keep_errors) for number, config in configs.items()}
         self.folder = folder
 
     async def __aenter__(self) -> Members:

@@ -1,8 +1,12 @@
 """A member of a cluster as a process of its own, for tests that kill it. Obeys lines of JSON, like the bench's worker.
 
     {"do": "load", "acks": FILE, "tasks": 8, "start": 1}   begins to insert ids for ever; each acknowledged id goes to
-                                                           FILE at once (8 bytes each; the page cache outlives kill -9)
+                                                           FILE at once (8 bytes each; the page cache outlives kill -9);
+                                                           with "refused": FILE, also those that were not applied
     {"do": "stop_load"}
+    {"do": "watch", "folder": FOLDER}                      begins to read linearizably for ever: what acks-* files in
+                                                           FOLDER held before a read began, it has to give
+    {"do": "stop_watch"}
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -30,7 +35,8 @@ class Load:
     def __init__(self, db: LocalClient, command: dict[str, Any]) -> None:
         self.outcomes: dict[str, int] = {}
         self._stop = False
-        self._acks = os.open(command["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._acks = open_for_ids(command["acks"])
+        self._refused = open_for_ids(command.get("refused", os.devnull))
         self._next = command["start"]
         self._db = db
         self._tasks = [asyncio.create_task(self._work(command["node"])) for _ in range(command["tasks"])]
@@ -44,6 +50,10 @@ class Load:
             except hiqlite.HiqliteError as error:
                 key = f"{type(error).__name__}:{error.outcome}"
                 self.outcomes[key] = self.outcomes.get(key, 0) + 1
+                if error.outcome == "applied":
+                    os.write(self._acks, number.to_bytes(8, "little"))
+                elif error.outcome == "not_applied":
+                    os.write(self._refused, number.to_bytes(8, "little"))
                 await asyncio.sleep(0.01)
             else:
                 os.write(self._acks, number.to_bytes(8, "little"))
@@ -52,7 +62,52 @@ class Load:
         self._stop = True
         await asyncio.gather(*self._tasks)
         os.close(self._acks)
+        os.close(self._refused)
         return self.outcomes
+
+
+class Watch:
+    """Reads linearizably in a closed loop, and compares with what was acknowledged anywhere before each read."""
+
+    def __init__(self, db: LocalClient, folder: str) -> None:
+        self.reads = 0
+        self.stale: list[str] = []
+        self._stop = False
+        self._db = db
+        self._folder = Path(folder)
+        self._task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        while not self._stop:
+            newest = [number for file in self._folder.glob("acks-*") if (number := newest_id(file))]
+            places = ",".join("?" * len(newest)) or "NULL"
+            try:
+                rows = await self._db.query(
+                    f"SELECT id FROM load WHERE id IN ({places})", newest, consistency="linearizable", timeout=5
+                )
+            except hiqlite.HiqliteError:
+                await asyncio.sleep(0.01)
+                continue
+            self.reads += 1
+            if missing := set(newest) - {row[0] for row in rows}:
+                self.stale.append(f"{sorted(missing)} were acknowledged before the read, and not seen")
+            await asyncio.sleep(0.002)
+
+    async def end(self) -> dict[str, Any]:
+        self._stop = True
+        await self._task
+        return {"reads": self.reads, "stale": self.stale}
+
+
+def open_for_ids(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def newest_id(file: Path) -> int:
+    """The id that was acknowledged last; 0: none."""
+    with file.open("rb") as ids:
+        count = os.fstat(ids.fileno()).st_size // 8
+        return int.from_bytes(os.pread(ids.fileno(), 8, (count - 1) * 8), "little") if count else 0
 
 
 async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
@@ -74,16 +129,17 @@ async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statem
     return done
 
 
-async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Load]) -> dict[str, Any]:
+async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "status":
             group = (await db.metrics()).db
             return {"leader": group.leader_id, "term": group.term, "applied": group.applied_index, "role": group.role}
         case "execute":
-            result = await db.execute(command["sql"], command.get("params", ()), timeout=30)
+            result = await db.execute(command["sql"], command.get("params", ()), timeout=command.get("timeout", 30))
             return {"index": result.log_index}
         case "query":
-            rows = await db.query(command["sql"], consistency=command.get("consistency"), timeout=60)
+            timeout = command.get("timeout", 60)
+            rows = await db.query(command["sql"], consistency=command.get("consistency"), timeout=timeout)
             return {"rows": [list(row) for row in rows]}
         case "hash":
             return {"hash": await db.content_hash()}
@@ -92,6 +148,11 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Load])
             return {}
         case "stop_load":
             return {"outcomes": await state.pop("load").end()}
+        case "watch":
+            state["watch"] = Watch(db, command["folder"])
+            return {}
+        case "stop_watch":
+            return dict(await state.pop("watch").end())
         case "giant":
             return {"done": await giant_transactions(db, command["seconds"], command["tasks"], command["statements"])}
         case "hold_gil":
@@ -109,7 +170,7 @@ async def serve(config: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    state: dict[str, Load] = {}
+    state: dict[str, Any] = {}
     async with hiqlite.open(config) as db:
         print(json.dumps({"ready": True}), flush=True)
         while line := await lines.readline():

@@ -84,6 +84,36 @@ static void make_folders(const char *name) {
   for (char *p = path + strlen(shadow_root) + 1; (p = strchr(p, '/')); p++) { *p = 0; mkdir(path, 0700); *p = '/'; }
 }
 
+static char *content(const char *path, size_t *size) {
+  typedef int (*open_t)(const char *, int, ...);
+  struct stat st;
+  char *data = NULL;
+  int fd = ((open_t)dlsym(RTLD_NEXT, "open"))(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return NULL;
+  if (!fstat(fd, &st) && (data = malloc((size_t)st.st_size + 1)) && pread(fd, data, (size_t)st.st_size, 0) != st.st_size) abort();
+  *size = (size_t)st.st_size;
+  close(fd);
+  return data;
+}
+
+static void remember(file *f, off_t offset, const void *data, size_t size);
+
+/* What an earlier life wrote into a file and did not sync stands only in memory still: a sync of this life saves it. */
+static void remember_unsynced(file *f) {
+  char path[PATH_MAX * 2];
+  size_t here_size, there_size;
+  if (snprintf(path, sizeof path, "%s/%s", root, f->path) < 0) abort();
+  char *here = content(path, &here_size), *there;
+  shadow_path(path, f->shadow);
+  there = content(path, &there_size);
+  if (here && there && (here_size != there_size || memcmp(here, there, here_size))) {
+    remember(f, (off_t)here_size, "", 0);
+    if (here_size) remember(f, 0, here, here_size);
+  }
+  free(here);
+  free(there);
+}
+
 static file *find(int fd) {
   struct stat st;
   char path[PATH_MAX];
@@ -96,6 +126,7 @@ static file *find(int fd) {
   char there[PATH_MAX * 2];
   shadow_path(there, path);
   if (!access(there, F_OK)) snprintf(f->shadow, PATH_MAX, "%s", path); /* durable since an earlier life */
+  if (f->shadow[0]) remember_unsynced(f);
   f->next = files;
   return files = f;
 }

@@ -1,13 +1,15 @@
 /* A disk that fails on request, preloaded under a test's child process.
  *
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
- * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync. [4]: hold fdatasync while set. */
+ * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
+ * (not of a folder). [4]: hold fdatasync while set. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -52,7 +54,9 @@ int fsync(int fd) {
     static int (*real)(int);
     if (real == NULL)
         real = dlsym(RTLD_NEXT, "fsync");
-    REFUSE(5)
+    struct stat status;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+        REFUSE(5)
     return real(fd);
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STEPS = (
     "restarted", "receiving", "received", "beating", "beat_heard", "created", "took", "truncating", "committed",
     "sending", "applying", "applied", "acknowledged", "read_began", "read_confirmed", "became_leader", "stepped",
-    "reach_changed", "fatal", "wiped",
+    "reach_changed", "fatal", "wiped", "linked",
 )  # fmt: skip
 
 

@@ -84,6 +84,9 @@ class Cluster:
         blocked = self.network.blocked
         return self.nodes[a].up and self.nodes[b].up and (a, b) not in blocked and (b, a) not in blocked
 
+    def membership_ids(self) -> list[int]:
+        return [identity.id for identity in self.membership.voters + self.membership.learners]
+
     def voters(self) -> list[Node]:
         """Nodes whose present incarnation is a voter; who lost its disk is none."""
         return [node for node in self.nodes.values() if node.identity in self.membership.voters]

@@ -118,13 +118,7 @@ class Disk:
     def restore(self, membership: Any, applied: int, truth_terms: list[int], truth_values: list[int]) -> Restored:
         """What recovery finds; a database ahead of the log becomes the base of an empty log (semantics.md 3)."""
         last = len(self.terms) - 1
-        if applied > last:
-            self.base = applied
-            self.terms = truth_terms[: applied + 1]
-            self.values = truth_values[: applied + 1]
-            last = applied
-        self.written_io = self.synced_io = self.io_sequence
-        self.written_last = last
+        base, base_term = self.base, self.terms[self.base]
         runs: list[TermRun] = []
         index = self.base + 1
         while index <= last:
@@ -134,13 +128,19 @@ class Disk:
                 end += 1
             runs.append(TermRun(term, index, end))
             index = end + 1
+        if applied > last:
+            self.base = last = applied
+            self.terms = truth_terms[: applied + 1]
+            self.values = truth_values[: applied + 1]
+        self.written_io = self.synced_io = self.io_sequence
+        self.written_last = last
         return Restored(
             term=self.term,
             vote=self.vote,
             membership=membership,
             runs=tuple(runs),
-            base_index=self.base,
-            base_term=self.terms[self.base],
+            base_index=base,
+            base_term=base_term,
             applied_index=applied,
             applied_term=self.terms[applied],
             io_sequence=self.io_sequence,

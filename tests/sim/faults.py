@@ -134,6 +134,21 @@ class Faults:
     def control_only(self) -> None:
         self.network.cut(self._some_ids(), both_ways=True, beats=False)
 
+    def log_only(self) -> None:
+        """Entries and their answers are stuck, rounds and heartbeats pass."""
+        ours = self._some_ids()
+        pairs = {(a, b) for a in ours for b in set(self.cluster.nodes) - ours}
+        self.world.note(f"log links of {sorted(ours)} are stuck")
+        self.network.log_blocked |= pairs
+
+    def slow_answers(self) -> None:
+        """What is said to the leader comes late, what it says does not come at all: it is replaced unknowingly."""
+        leader = self.cluster.leader()
+        if leader is not None:
+            self.network.cut({leader.id}, both_ways=False, beats=True)
+            delay = (500 + self.world.below(450)) * MS
+            self.network.slow.update({(number, leader.id): delay for number in self.cluster.nodes})
+
     def leader_cut(self) -> None:
         leader = self.cluster.leader()
         if leader is not None:

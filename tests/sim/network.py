@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hiqlite.engine.model import Message
+from hiqlite.engine.model import AppendReply, AppendRequest, Message
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -26,6 +26,8 @@ class Network:
         self.profile = cluster.profile
         self.blocked: set[tuple[int, int]] = set()  # log and control links, one direction
         self.beat_blocked: set[tuple[int, int]] = set()
+        self.log_blocked: set[tuple[int, int]] = set()  # the log link alone
+        self.slow: dict[tuple[int, int], int] = {}  # extra delay of everything, one direction
         self.sessions: dict[tuple[int, int], int] = {}  # ordered pair -> epoch; absent: no session
         self.epoch = 0
         self.calm = False
@@ -55,6 +57,7 @@ class Network:
             self.world.after(20 * MS, self._connected, node, life, peer_id, epoch)
             return
         node.raft.peer_connected(peer_id, epoch, self.world.now_ns)
+        self.cluster.checks.linked(node, peer_id)
         node.turn_soon()
 
     def reset(self, a: int, b: int, refused: bool) -> None:
@@ -77,6 +80,7 @@ class Network:
             self.world.after(20 * MS, self._lost, node, life, peer_id, refused)
             return
         node.raft.peer_lost(peer_id, refused, self.world.now_ns)
+        self.cluster.checks.linked(node, peer_id)
         node.turn_soon()
 
     # ------------------------------------------------------------------ messages
@@ -87,7 +91,10 @@ class Network:
             self.trap(node, peer_id, message)
         epoch = self.sessions.get(_pair(node.id, peer_id), 0)
         profile, world = self.profile, self.world
-        if not epoch or (node.id, peer_id) in self.blocked:
+        pair = (node.id, peer_id)
+        if not epoch or pair in self.blocked:
+            return
+        if pair in self.log_blocked and isinstance(message, AppendRequest | AppendReply):
             return
         if self.calm:
             world.after(1 + world.below(MS), self._arrive, peer_id, epoch, node.id, message, body)
@@ -99,6 +106,8 @@ class Network:
         for _ in range(copies):
             late = profile.late and chance() < profile.late
             delay = 1 + world.below(profile.late_ns if late else profile.delay_ns)
+            if self.slow:
+                delay += self.slow.get(pair, 0)
             world.after(delay, self._arrive, peer_id, epoch, node.id, message, body)
 
     def _arrive(self, peer_id: int, epoch: int, sender_id: int, message: Message, body: Body | None) -> None:
@@ -140,6 +149,8 @@ class Network:
         self.world.note("links heal")
         self.blocked.clear()
         self.beat_blocked.clear()
+        self.log_blocked.clear()
+        self.slow.clear()
         self.cluster.reach_changed()
 
 

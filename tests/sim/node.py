@@ -51,6 +51,8 @@ class Node:
 
     def start(self) -> None:
         cluster, disk = self.cluster, self.disk
+        last = len(disk.terms) - 1
+        self.began_beyond = self.applied > last or (0 < last == disk.base)  # the database is ahead of the log
         restored = disk.restore(cluster.membership, self.applied, cluster.truth.terms, cluster.truth.values)
         self.life += 1
         self.up = True

@@ -39,7 +39,8 @@ class Profile:
 
 FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
-    "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe",
+    "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe", "log_only",
+    "slow_answers",
 )  # fmt: skip
 
 

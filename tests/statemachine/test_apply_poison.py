@@ -255,3 +255,22 @@ def test_wrong_encodings_and_odd_names_are_kept_as_they_are(tmp_path: Path) -> N
             execute("INSERT INTO noted VALUES (CAST(x'c0' AS TEXT)) RETURNING x", rows=True),
         ),
     )
+
+
+def test_shadow_tables_of_full_text_indexes_do_not_depend_on_cuts(tmp_path: Path) -> None:
+    """FTS4 merges at COMMIT and FTS5 writes what it gathered: both once per entry, wherever runs end."""
+    records = [
+        batch("CREATE VIRTUAL TABLE f4 USING fts4(body); INSERT INTO f4(f4) VALUES ('automerge=2');"
+              "CREATE VIRTUAL TABLE f5 USING fts5(body); INSERT INTO f5(f5, rank) VALUES ('automerge', 2);"
+              "CREATE TABLE plain(x)")
+    ]
+    for number in range(60):
+        words = " ".join(f"w{(number * 7 + i) % 50}" for i in range(40))
+        records += [
+            execute("INSERT INTO f4 VALUES (?)", [words]),
+            execute("INSERT INTO plain VALUES (?)", [number]),
+            execute("INSERT INTO f5 VALUES (?)", [words]),
+            batch(f"INSERT INTO f4 VALUES ('{words}'); INSERT INTO f5 VALUES ('x'); DELETE FROM f5 WHERE rowid = 3"),
+        ]
+    answers = apply_alike(tmp_path, records)
+    assert all(status_of(answer) == 0 for answer in answers)

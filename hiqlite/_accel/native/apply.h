@@ -259,6 +259,10 @@ void hq_apply_close(hq_apply *w);
 int64_t hq_now_ns(void);
 int64_t hq_coarse_ns(void);                       /* milliseconds' grain, for a few nanoseconds */
 
+/* Numbers that one thread counts and others look at. */
+static inline uint64_t hq_look(const uint64_t *number) { return __atomic_load_n(number, __ATOMIC_ACQUIRE); }
+static inline void hq_count(uint64_t *number, uint64_t more) { __atomic_fetch_add(number, more, __ATOMIC_RELAXED); }
+
 static inline uint64_t hq_hash_add(uint64_t hash, uint64_t x) { return hq_mix_seed(hash ^ x); }
 
 #endif

@@ -92,7 +92,7 @@ static int on_commit(void *worker, sqlite3 *db, const char *database, int pages)
     hq_apply *w = worker;
     (void)db;
     (void)database;
-    w->wal_pages = (uint64_t)pages;
+    __atomic_store_n(&w->wal_pages, (uint64_t)pages, __ATOMIC_RELAXED);
     if (w->wal_pages < w->checkpoint_seen_pages)
         w->checkpoint_seen_pages = 0; /* SQLite has started its log from the beginning */
     return SQLITE_OK;
@@ -103,7 +103,7 @@ uint64_t hq_checkpoint_due_pages(hq_apply *w) { return w->wal_pages - w->checkpo
 int hq_checkpoint(hq_apply *w, int mode) {
     int pages = 0, done = 0;
     int rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
-    w->checkpoint_count++;
+    hq_count(&w->checkpoint_count, 1);
     w->checkpoint_seen_pages = w->wal_pages;
     if (rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY)
         return rc & 0xff;

@@ -69,7 +69,7 @@ int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap) {
         q->busy = 1;
         while (!q->failed && (q->head || q->active) && !hq_queue_waits_for_sync(q)) {
             hq_queue_work(q, 0);
-            q->inline_runs++;
+            hq_count(&q->inline_runs, 1);
         }
         q->busy = 0;
     }

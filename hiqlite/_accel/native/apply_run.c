@@ -168,7 +168,7 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
     count = run_length(w, entries, count);
     hq_outcome outcome;
     while ((outcome = attempt(w, entries, count, made->offsets, &applied)) == HQ_REPLAY) {
-        w->replay_count++;
+        hq_count(&w->replay_count, 1);
         w->spill_off = w->spill_off || w->full_seen;
         count = applied + 1; /* the entry that made us repeat is the last of its run */
     }
@@ -183,8 +183,8 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
     made->last_term = hq_record_term(entries[applied - 1].record);
     made->answers = w->answers.data;
     w->answers = (hq_buffer){NULL, 0, 0};
-    w->run_count++;
-    w->entry_count += applied;
+    hq_count(&w->run_count, 1);
+    hq_count(&w->entry_count, applied);
     *result = made;
     return HQ_OK;
 }

@@ -1,6 +1,7 @@
 """The properties that hold after every step, one file each (consensus.md section 5)."""
 
 from . import (
+    applied_beyond,
     applied_written,
     beats,
     commit_durable,
@@ -17,6 +18,7 @@ from . import (
     sessions,
     signs_of_life,
     state_machine_safety,
+    unanswered,
     votes,
 )
 
@@ -38,4 +40,6 @@ ALL = (
     signs_of_life.SignsOfLife,
     sessions.Sessions,
     beats.Beats,
+    unanswered.Unanswered,
+    applied_beyond.AppliedBeyond,
 )

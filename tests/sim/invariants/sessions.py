@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiqlite.engine.model import AppendReply
+from hiqlite.engine.model import AppendReply, ProbeReply
 
 from .base import Invariant
 
@@ -18,13 +18,18 @@ class Sessions(Invariant):
 
     def view(self, node: Any, peer_id: int) -> tuple[Any, ...]:
         peer = node.raft.progress(peer_id)
-        return (peer.match_index, peer.next_index, len(peer.inflight), peer.replicating, peer.probe_sent_ns)
+        flow = (peer.match_index, peer.next_index, len(peer.inflight), peer.replicating, peer.probe_sent_ns)
+        return (*flow, peer.confirmed_round, peer.round_trip_ns)
 
     def receiving(self, node: Any, message: Any) -> None:
         self.before = None
         if isinstance(message, AppendReply) and node.raft.leads and message.term <= node.raft.term:
             peer = node.raft.progress(message.sender.id)
             if message.epoch != peer.epoch or message.sender != peer.identity or message.term != node.raft.term:
+                self.before = self.view(node, message.sender.id)
+        if isinstance(message, ProbeReply) and node.raft.leads and message.term <= node.raft.term:
+            peer = node.raft.progress(message.sender.id)
+            if message.sender != peer.identity or message.term != node.raft.term:
                 self.before = self.view(node, message.sender.id)
 
     def received(self, node: Any, message: Any) -> None:
