@@ -274,6 +274,14 @@ cdef class ProposalBuffer:
         self.queued_bytes -= batch.size_bytes
         return batch
 
+    def expired(self, long long now_ns):
+        """Futures whose deadline has passed while they wait here; their records stay and are still proposed."""
+        cdef list late = []
+        for batch in self.ready:
+            add_late(late, (<Batch>batch).ops, now_ns)
+        add_late(late, self.ops, now_ns)
+        return late
+
 
 cdef class Pending:
     """Which futures wait for which log indexes: closed ranges, ascending, never overlapping."""
@@ -334,7 +342,12 @@ cdef class Pending:
         """Futures whose deadline has passed; they stay in place, resolving them twice does nothing."""
         cdef list late = []
         for _, ops in self.batches:
-            for op in ops:
-                if isinstance(op, Op) and (<Op>op).state == PENDING and 0 < (<Op>op).deadline_ns <= now_ns:
-                    late.append(op)
+            add_late(late, ops, now_ns)
         return late
+
+
+cdef int add_late(list late, list ops, long long now_ns) except -1:
+    for op in ops:
+        if isinstance(op, Op) and (<Op>op).state == PENDING and 0 < (<Op>op).deadline_ns <= now_ns:
+            late.append(op)
+    return 0

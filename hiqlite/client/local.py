@@ -298,8 +298,9 @@ class LocalClient(Client):
         return group == "db" and self._group.leads
 
     async def is_healthy(self) -> bool:
-        """Whether this node works and knows a leader."""
-        return self._group.failure is None and self._group.leader_id != 0
+        """Whether this node works, takes writes and knows a leader."""
+        group = self._group
+        return group.failure is None and group.proposals.refusal is None and group.leader_id != 0
 
     async def wait_until_healthy(self, timeout: float = 30) -> None:
         """Raises NoLeader when the node is not healthy within `timeout` seconds."""

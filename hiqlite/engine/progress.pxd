@@ -18,6 +18,7 @@ cdef class Progress:
     cdef readonly long long probe_sent_ns   # 0: no probe is on its way
     cdef public long long confirmed_round   # newest quorum round that the peer answered in this term
     cdef public long long round_trip_ns     # when that round was sent
+    cdef public bint needs_image            # its log ends below the first entry held here: only an image helps
     cdef public bint fetch_outstanding      # one Fetch at a time, over all terms
     cdef public long long fetch_first
     cdef public long long fetch_term

@@ -34,6 +34,7 @@ class Progress:
         self.probe_sent_ns: int = 0
         self.confirmed_round: int = 0
         self.round_trip_ns: int = 0
+        self.needs_image: bool = False
         self.fetch_outstanding: bool = False
         self.fetch_first: int = 0
         self.fetch_term: int = 0
@@ -99,6 +100,7 @@ class Progress:
         if not self.replicating and sequence == self.probe_sequence and self.probe_sent_ns:
             self.replicating = True
             self.probe_sent_ns = 0
+        self.needs_image = False
         news = match_index > self.match_index
         if news:
             self.match_index = match_index

@@ -56,7 +56,8 @@ def receive_append_reply(state: State, reply: AppendReply) -> None:
     if not state.leads or reply.term != state.term or reply.epoch != peer.epoch or not peer.connected:
         return
     if not reply.accepted:
-        hint = max(state.log.floor_of_term(reply.hint_index, reply.hint_term), state.log.base_index)
+        hint = state.log.floor_of_term(reply.hint_index, reply.hint_term)
+        peer.needs_image = reply.hint_index < state.log.base_index
         peer.rejected(reply.sequence, hint + 1)
         return
     if reply.match_index > state.log.last_index:

@@ -4,8 +4,8 @@ Must not know the log or Raft's rules. Layout: docs/formats.md section 8. Every 
 LMDB checks nothing. Invariant: a put that returned is on disk (LMDB's default durable mode).
 
 Before LMDB maps the file its length is checked against both meta pages: a file cut short is no error to LMDB but SIGBUS
-to the process. LMDB may leave pages it never needed unwritten behind the end; the file is extended after each
-commit so that this check has no false alarms.
+to the process. The file is kept longer than all of it will ever need, its blocks reserved: so that check has no false
+alarms (LMDB may leave pages at its end unwritten), and a full disk never keeps a vote from being recorded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .worker import Worker
 T = TypeVar("T")
 
 MAP_BYTES = 64 << 20
+RESERVED_BYTES = 1 << 20
 FORMAT = 1
 _CRC = struct.Struct("<I")
 _META_BYTES = 152
@@ -78,6 +79,7 @@ class Meta:
             make_durable_folder(folder)
             check_length(folder / "data.mdb")
             environment = lmdb.open(str(folder), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0)
+            reserve(folder / "data.mdb")
         except (lmdb.Error, OSError) as error:
             raise _damaged(folder, str(error)) from error
         return cls(environment, folder)
@@ -161,7 +163,6 @@ class Meta:
                 for key, value in values.items():
                     packed = msgpack.packb(value)
                     transaction.put(key.encode(), packed + _CRC.pack(crc32c(packed)))
-            self._extend()
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"could not write metadata in {self._folder}: {error}", hint="check the disk") from error
 
@@ -198,12 +199,15 @@ class Meta:
             raise _damaged(self._folder, f"{key} has another shape")
         return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
 
-    def _extend(self) -> None:
-        path = self._folder / "data.mdb"
-        pages = self._environment.info()["last_pgno"] + 1
-        needed = pages * self._environment.stat()["psize"]
-        if path.stat().st_size < needed:
-            os.truncate(path, needed)
+
+def reserve(path: Path) -> None:
+    """Reserves the blocks of the file, durably."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVED_BYTES)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_length(path: Path) -> None:

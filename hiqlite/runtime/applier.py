@@ -17,6 +17,8 @@ from .window import Window
 
 # Bytes handed over as one submission; the state machine cuts its transactions itself.
 SUBMIT_BYTES = 1 << 20
+# A state machine that stopped by itself (a full disk, no memory) is asked to go on this often.
+RETRY_S = 1.0
 
 
 class Applier:
@@ -24,7 +26,8 @@ class Applier:
 
     Args:
         queue_bytes_max: what may wait in the state machine before this feed pauses.
-        fail: told once when the state machine or a read of the log failed.
+        fail: told once when a read of the log failed.
+        stopped: told why the state machine stopped by itself, again at each failed retry; None once it goes on.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class Applier:
         window: Window,
         queue_bytes_max: int,
         loop: asyncio.AbstractEventLoop,
+        *,
         fail: Callable[[StorageError], None],
+        stopped: Callable[[StorageError | None], None],
     ) -> None:
         self._machine = machine
         self._log_store = log_store
@@ -42,6 +47,8 @@ class Applier:
         self._queue_bytes_max = queue_bytes_max
         self._loop = loop
         self._fail = fail
+        self._stopped = stopped
+        self._retry: asyncio.TimerHandle | None = None
         self._target = machine.applied_index
         self._answers = False
         self._term_at: Callable[[int], int] = lambda index: 0
@@ -66,19 +73,35 @@ class Applier:
         runs = self._machine.take()
         if runs:
             self.applied_index = runs[-1].last
-        failure = self._machine.failure
-        if failure is not None:
-            self._fail(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
-            return runs
+        if self._machine.failure is not None and self._retry is None and not self._closed:
+            self._say_why()
+            self._retry = self._loop.call_later(RETRY_S, self._try_again)
         self._feed()
         return runs
 
     async def close(self) -> None:
         """Feed no more; what was handed over is applied by the state machine's own close."""
         self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
         if self._replay is not None:
             self._replay.cancel()
             await asyncio.gather(self._replay, return_exceptions=True)
+
+    def _try_again(self) -> None:
+        """Until a whole pause has passed without a failure: nothing is lost, the machine repeats the run it undid."""
+        if self._machine.failure is None:
+            self._retry = None
+            self._stopped(None)
+            self._feed()
+            return
+        self._say_why()
+        self._machine.resume()
+        self._retry = self._loop.call_later(RETRY_S, self._try_again)
+
+    def _say_why(self) -> None:
+        failure = self._machine.failure
+        self._stopped(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
 
     def _feed(self) -> None:
         while self._replay is None and self.submitted < self._target and not self._closed:

@@ -21,7 +21,7 @@ from hiqlite.config import RaftSettings
 from hiqlite.engine.model import Append, AppendKind, AppendRequest, Identity, Message, Ready, Role
 from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import DiskFull, HiqliteError, ProtocolError, StorageError
+from hiqlite.errors import HiqliteError, ProtocolError, StorageError
 
 from .alarm import Alarm
 from .applier import Applier
@@ -29,6 +29,7 @@ from .fetches import Fetches
 from .group_time import GroupTime
 from .opening import opening_record
 from .proposals import Proposals, told
+from .troubles import Troubles
 from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
 
@@ -76,10 +77,14 @@ class Group:
         self.group_time = group_time
         self.window = Window(settings.memory_window_bytes)
         self.waiters = AppliedWaiters()
-        self.applier = Applier(machine, log_store, self.window, settings.apply_queue_bytes, loop, self.fail)
         self.proposals = Proposals(
             settings, loop, send_forward=links.send_forward, when_applied=self.when_applied, wake=self._schedule
         )
+        self.troubles = Troubles(self.proposals)
+        self.applier = Applier(
+            machine, log_store, self.window, settings.apply_queue_bytes, loop,
+            fail=self.fail, stopped=self.troubles.machine_stopped,
+        )  # fmt: skip
         self.failure: HiqliteError | None = None
         self._loop = loop
         self._on_change = on_change
@@ -92,7 +97,6 @@ class Group:
         self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
-        self.disk_full = False
         self._incarnations: dict[int, int] = {}
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
 
@@ -252,11 +256,12 @@ class Group:
                 reason = f"the log failed: {self.log_store.failure}"
                 self.fail(StorageError(reason, hint="check the disk, then restart"))
                 return
-            if self.log_store.disk_full is not self.disk_full:
-                self._disk_filled(now_ns)
+            self.troubles.log_full(self.log_store.disk_full)
             synced_io = self.log_store.synced  # first: the log thread moves on between the two looks
             self.engine.log_progress(self.log_store.written, synced_io, now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
+            if self.window.evict(self.engine.synced_index):  # from here on the log gives them
+                self.engine.window_starts_at(self.window.first_index or self.engine.synced_index + 1)
             self._propose(now_ns)
             self._turn(now_ns)
             self._alarm.arm(self.engine.next_deadline(), now_ns)
@@ -365,21 +370,9 @@ class Group:
             for run in runs:
                 self.proposals.applied(run)
             self.waiters.reached(self.applier.applied_index)
-            if self.window.evict(self.applier.applied_index):
-                self.engine.window_starts_at(self.window.first_index)
         except Exception as error:
             self._broken(error)
         self.pump()
-
-    def _disk_filled(self, now_ns: int) -> None:
-        """The disk has become full, or has room again. Full: nothing new is taken, and somebody else shall lead."""
-        self.disk_full = self.log_store.disk_full
-        self.proposals.refusal = None
-        if self.disk_full:
-            log.error("the disk is full: writes are refused")
-            self.proposals.refusal = DiskFull("this node's disk is full", hint="free some space; it goes on by itself")
-            if len(self._incarnations) > 1:
-                self.engine.step_down(now_ns, "the disk is full")
 
     def _deadline(self) -> bool:
         """False: the loop was stuck, so first what the network brought meanwhile is taken in, then judged."""

@@ -140,7 +140,7 @@ class Proposals:
 
     def expire(self, now_ns: int) -> None:
         """Callers whose deadline has passed stop waiting; what they wrote may still happen."""
-        for op in self.pending.expired(now_ns):
+        for op in (*self.pending.expired(now_ns), *self.buffer.expired(now_ns)):
             op.set_exception(RequestTimeout("the write was not confirmed in time", outcome="unknown"))
         self.forwarder.expire(now_ns)
 

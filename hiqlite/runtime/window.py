@@ -1,7 +1,7 @@
 """The newest entries of a group's log in memory, as the chunks in which they were proposed or received.
 
 Knows bytes and indexes only. Invariant: chunks are contiguous and ascending; the window is a suffix of the log
-(or empty), bounded in bytes by what has been handed to the state machine.
+(or empty), bounded in bytes but for what the log has not made durable yet.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ HINTS = MappingProxyType(
     {
         apsw.SQLITE_NOMEM: "memory ran out: give this node more, or send smaller writes",
         apsw.SQLITE_IOERR: "the disk failed: look at the system's log",
-        apsw.SQLITE_FULL: "free some space; applying goes on by itself when the node is started again",
+        apsw.SQLITE_FULL: "free some space; applying goes on by itself",
         apsw.SQLITE_CORRUPT: "the database file is damaged: remove it, the node fetches it from the leader",
         apsw.SQLITE_NOTADB: "the database file is damaged: remove it, the node fetches it from the leader",
         apsw.SQLITE_BUSY: "another process holds the database locked",

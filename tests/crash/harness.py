@@ -30,13 +30,17 @@ class Member:
         self.errors = self.folder.with_name(self.folder.name + "-errors")
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, preload: Path | None = None, *, keep_durable: bool = False) -> None:
+    async def start(
+        self, preload: Path | None = None, *, keep_durable: bool = False, environment: dict[str, str] | None = None
+    ) -> None:
         """Spawn the process.
 
         Args:
+            preload: library of the power loss.
+            environment: more variables.
             keep_durable: what the last life did not sync stays at risk; otherwise all that is there is durable.
         """
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
         if preload is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             if keep_durable and self.shadow.exists():
@@ -83,9 +87,13 @@ class Member:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    async def do(self, **command: Any) -> dict[str, Any]:
+    def tell(self, **command: Any) -> None:
+        """Send a command; `answer` is its answer."""
         assert self.process is not None and self.process.stdin is not None
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def do(self, **command: Any) -> dict[str, Any]:
+        self.tell(**command)
         answer = await self.answer()
         assert "error" not in answer, answer
         return answer
@@ -182,10 +190,12 @@ async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) 
 
 def build_power_loss(folder: Path) -> Path:
     """The preloaded library, compiled with the compiler that builds the product."""
-    library = folder / "powerloss.so"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "powerloss.c"), "-ldl", "-pthread"], check=True
-    )
+    return build_library(HERE / "powerloss.c", folder)
+
+
+def build_library(source: Path, folder: Path) -> Path:
+    library = folder / f"{source.stem}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-pthread"], check=True)
     return library
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 import tempfile
@@ -63,9 +62,7 @@ class Subject:
 
     async def ask(self, seconds: float = ANSWER_S, **command: object) -> dict[str, object]:
         """Its answer, an error included. Raises Hang."""
-        process = self.member.process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(command).encode() + b"\n")
+        self.member.tell(**command)
         try:
             return await self.member.answer(seconds)
         except (TimeoutError, AssertionError) as error:

@@ -5,7 +5,7 @@ Each seed's profile weighs them; a fault that does not fit the moment does nothi
 
 from __future__ import annotations
 
-from hiqlite.engine.model import AppendReply, Message, VoteReply
+from hiqlite.engine.model import AppendReply, Message, ProbeRequest, VoteReply
 
 from .cluster import Cluster
 from .node import Node
@@ -215,6 +215,21 @@ class Faults:
             leader.crash(power_loss=self.world.chance() < 0.5)
         if self.world.chance() < 0.7:
             self.network.heal()
+
+    def sleepy_leader(self) -> None:
+        """A leader falls asleep just after it sent a round; the answers find it when others lead already."""
+        self.network.trap = self._sleepy_leader
+
+    def _sleepy_leader(self, node: Node, peer_id: int, message: Message) -> None:
+        if isinstance(message, ProbeRequest):
+            self.network.trap = None
+            self.world.after(0, self._sleep, node, node.life)
+
+    def _sleep(self, node: Node, life: int) -> None:
+        if node.life == life and node.runs() and not self.ended:
+            self.world.note(f"node {node.id} falls asleep")
+            node.stopped = True
+            self.world.after((700 + self.world.below(800)) * MS, self._go_on, node, life)
 
     def _crash_and_return(self, node: Node, life: int, after_ms: int) -> None:
         if node.life == life and node.up and not self.ended:

@@ -5,6 +5,7 @@ numbers are those of the fixed list of faults that the suite must kill; a letter
 mistake. A mutant that lives means that the simulator is not good enough.
 """
 
+# ruff: noqa: E501 (the source that is replaced stands in one piece, so that it can be searched for)
 from __future__ import annotations
 
 import argparse

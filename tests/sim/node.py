@@ -133,6 +133,8 @@ class Node:
             return
         self.world.note(f"node {self.id} goes on")
         self.stopped = self.stalled = False
+        if self.world.chance() < 0.5:
+            self.queue_read()  # a caller that was in line already
         self.feed_stamps()
         self.raft.loop_stalled(self.world.now_ns)
         inbox, self.inbox = self.inbox, []
@@ -185,11 +187,15 @@ class Node:
         return first
 
     def read(self) -> None:
+        if self.queue_read():
+            self.turn_soon()
+
+    def queue_read(self) -> int:
         token = self.raft.read()
         if token:
             self.checks.read_began(self, token)
             self.reads[token] = self.cluster.truth.last
-            self.turn_soon()
+        return token
 
     # ------------------------------------------------------------------ the crank
 

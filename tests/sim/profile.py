@@ -40,7 +40,7 @@ class Profile:
 FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
     "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe", "log_only",
-    "slow_answers",
+    "slow_answers", "sleepy_leader",
 )  # fmt: skip
 
 

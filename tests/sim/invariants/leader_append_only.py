@@ -1,8 +1,10 @@
-"""A leader never cuts its own log, and nobody cuts a committed entry that it knows of."""
+"""A leader never cuts its own log; nobody cuts what it knows to be committed, or what its leader's term had committed."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from hiqlite.engine.model import AppendRequest
 
 from .base import Invariant
 
@@ -10,13 +12,22 @@ from .base import Invariant
 class LeaderAppendOnly(Invariant):
     name = "leader append-only"
 
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        self.term: dict[int, int] = {}  # of the newest AppendRequest that was stepped
+
+    def receiving(self, node: Any, message: Any) -> None:
+        if type(message) is AppendRequest and message.term >= node.raft.term:
+            self.term[node.id] = message.term
+
     def truncating(self, node: Any, last_kept: int) -> None:
         if node.raft.leads and last_kept < node.window_start:
             self.fail(f"node {node.id} cuts at {last_kept} while it leads")
         if last_kept < node.raft.commit_index and last_kept < node.seen_commit:
             self.fail(f"node {node.id} cuts at {last_kept}, below its commit index {node.seen_commit}")
-        truth = self.truth
-        if last_kept < truth.last and last_kept + 1 < len(node.terms) and last_kept + 1 <= truth.last:
-            index = last_kept + 1
-            if node.terms[index] == truth.terms[index]:
-                self.fail(f"node {node.id} cuts the committed entry {index}")
+        # A leader of an old term that is heard late may cut what a later term commits without this node.
+        term = self.term[node.id]
+        known = max((index for mark, index in self.truth.marks.items() if mark <= term), default=0)
+        index = last_kept + 1
+        if index <= known and index < len(node.terms) and node.terms[index] == self.truth.terms[index]:
+            self.fail(f"node {node.id} cuts the committed entry {index}")

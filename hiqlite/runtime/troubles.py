@@ -1,0 +1,45 @@
+"""What keeps a node from taking writes for a while: a full disk, a state machine that stopped by itself.
+
+Neither ends the node: what was taken waits, new writes are refused with the reason, somebody else shall lead, and all
+goes on once the cause is gone. Must not know disks or SQL. Invariant: writes are refused exactly while a trouble lasts.
+"""
+
+from __future__ import annotations
+
+from hiqlite import observe
+from hiqlite.errors import DiskFull, StorageError
+
+from .proposals import Proposals
+
+log = observe.logger("runtime")
+
+
+class Troubles:
+    """The troubles of one group, told to its proposals."""
+
+    __slots__ = ("_log", "_machine", "_proposals")
+
+    def __init__(self, proposals: Proposals) -> None:
+        self._proposals = proposals
+        self._log: StorageError | None = None
+        self._machine: StorageError | None = None
+
+    def log_full(self, full: bool) -> None:
+        """Whether the log has no space ahead."""
+        if full is not (self._log is not None):
+            error = DiskFull("this node's disk is full", hint="free some space; it goes on by itself")
+            self._log = error if full else None
+            self._changed(self._log, "the log has room again")
+
+    def machine_stopped(self, error: StorageError | None) -> None:
+        """Why the state machine stopped by itself; None when it goes on."""
+        if str(error) != str(self._machine):
+            self._machine = error
+            self._changed(error, "entries are applied again")
+
+    def _changed(self, error: StorageError | None, end: str) -> None:
+        if error is None:
+            log.warning("%s", end)
+        else:
+            log.error("no writes are taken for now: %s", error)
+        self._proposals.refusal = self._machine or self._log

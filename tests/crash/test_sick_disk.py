@@ -1,0 +1,133 @@
+"""Three real processes, one of them on a disk that fails or fills up: the others serve, nothing promised is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+from pathlib import Path
+
+import pytest
+from harness import HERE, Member, Members, build_library, eventually
+
+CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
+FDATASYNC, FALLOCATE = 0, 2  # orders of faulty_disk.c
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class SickDisk:
+    """Orders to the disk of one member; 0 takes an order back."""
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        path = folder / "orders"
+        path.write_bytes(bytes(64))
+        self.environment = {"LD_PRELOAD": str(library), "FAULTY_DISK": str(path)}
+        with path.open("r+b") as file:
+            self._orders = mmap.mmap(file.fileno(), 64)
+
+    def __setitem__(self, which: int, error: int) -> None:
+        self._orders[which] = error
+
+    def close(self) -> None:
+        self._orders.close()
+
+
+async def lead(members: Members, wanted: Member) -> None:
+    """Make `wanted` the leader, by killing whoever leads instead."""
+
+    async def leads() -> bool:
+        leader = await members.leader()
+        if leader is wanted:
+            return True
+        await leader.kill()
+        await members.leader()
+        await members.start(leader.config["node_id"])
+        return False
+
+    await eventually(leads)
+
+
+async def start_with_sick(members: Members, disk: SickDisk) -> Member:
+    """All three, node 1 on the sick disk and leading."""
+    sick = members.all[1]
+    await sick.start(environment=disk.environment)
+    for number in (2, 3):
+        await members.all[number].start()
+    await asyncio.gather(*(member.answer() for member in members.up))
+    await lead(members, sick)
+    await sick.do(do="execute", sql=CREATE)
+    return sick
+
+
+async def try_insert(member: Member, number: int) -> dict[str, object]:
+    """The answer to an INSERT, an error included."""
+    member.tell(do="execute", sql="INSERT INTO load VALUES (?, 1, ?)", params=[number, "x" * 2000], timeout=5)
+    return await member.answer()
+
+
+async def test_a_leader_whose_disk_fails_hands_over_by_falling_silent(tmp_path: Path) -> None:
+    """EIO from fsync: the leader stops taking part, beats included; the others elect and keep what was promised."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path) as members:
+        sick = await start_with_sick(members, disk)
+        for number in range(1, 50):
+            assert "index" in await try_insert(sick, number)
+        disk[FDATASYNC] = errno.EIO
+        # On the disks of the two others it is durable: this one may still be acknowledged, the next one never.
+        await try_insert(sick, 50)
+        answer = await try_insert(sick, 51)
+        assert str(answer["error"]).startswith("StorageError")
+        assert answer["outcome"] in ("not_applied", "unknown")
+        others = [members.all[2], members.all[3]]
+
+        async def another_leads() -> bool:
+            return {(await other.do(do="status"))["leader"] for other in others} <= {2, 3}
+
+        await eventually(another_leads)
+        await others[0].do(do="execute", sql="INSERT INTO load VALUES (100, 2, '')")
+        for other in others:
+            rows = (await other.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
+            assert set(range(1, 50)) | {100} <= {row[0] for row in rows}
+        await sick.kill()
+        disk[FDATASYNC] = 0
+        await sick.start(environment=disk.environment)
+        await sick.answer()
+        await members.check_equal()
+    disk.close()
+
+
+async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
+    """No space for the log: DiskFull and not applied on this node, the others lead; with room it goes on by itself."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path, wal_size="64 KiB") as members:
+        sick = await start_with_sick(members, disk)
+        disk[FALLOCATE] = errno.ENOSPC
+        numbers = iter(range(1, 100_000))
+        refused: list[int] = []
+
+        async def full() -> bool:
+            number = next(numbers)
+            answer = await try_insert(sick, number)
+            if str(answer.get("error")).startswith("DiskFull"):
+                assert answer["outcome"] == "not_applied"
+                refused.append(number)
+            return bool(refused)
+
+        await eventually(full)
+
+        async def another_leads() -> bool:
+            return (await members.all[2].do(do="status"))["leader"] in (2, 3)
+
+        await eventually(another_leads)
+        await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
+        disk[FALLOCATE] = 0
+
+        async def takes_writes() -> bool:
+            return "index" in await try_insert(sick, next(numbers))
+
+        await eventually(takes_writes)
+        await members.check_equal()
+        rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
+        assert not {row[0] for row in rows} & set(refused)
+    disk.close()
