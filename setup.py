@@ -87,7 +87,8 @@ def extensions() -> list[Extension]:
                 continue
             path = f"hiqlite/engine/{name}.py"
             if Path(path).exists():
-                found.append(Extension(f"hiqlite.engine.{name}", [path], extra_compile_args=cflags, extra_link_args=link))
+                module = f"hiqlite.engine.{name}"
+                found.append(Extension(module, [path], extra_compile_args=cflags, extra_link_args=link))
     return found
 
 

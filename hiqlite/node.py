@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Generator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -271,10 +271,10 @@ class Node:
             if index is not None:
                 return index
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), self.config.heartbeat_interval_ms / 1000)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.config.heartbeat_interval_ms / 1000):
+                    await self._changed.wait()
 
     # -- what the client asks of the node
 

@@ -68,7 +68,8 @@ class Restored:
 
     `runs` is the trail of terms of the whole log, ascending and without gaps, starting at `base_index + 1`.
     `applied_index` may lie beyond the last log index (semantics.md section 3): then the log is empty at
-    (applied_index, applied_term), and nothing is acknowledged until a leader's log confirms that entry.
+    (applied_index, applied_term), and nothing is acknowledged until a leader's log confirms that entry. The same
+    holds for an empty log with a base: it may have been made so at an earlier start.
     """
 
     term: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgpack
@@ -52,6 +53,7 @@ class Former:
         self._records = records
         self._peers = peers
         self._turn = asyncio.Event()
+        self._last: dict[int, Greeting] = {}
         if peers is not None:
             peers.serve(REQUEST, self._greeted)
 
@@ -84,10 +86,10 @@ class Former:
         others = [number for number in self._forming.configured if number != self._forming.own.id]
         await asyncio.gather(*(self._ask(number) for number in others))
         if self._forming.step() is Step.WAIT:
-            try:
-                await asyncio.wait_for(self._turn.wait(), ASK_EVERY_S)
-            except TimeoutError:
-                return
+            # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_EVERY_S):
+                    await self._turn.wait()
 
     async def _ask(self, number: int) -> None:
         assert self._peers is not None
@@ -98,15 +100,19 @@ class Former:
             log.debug("node %d did not answer the greeting: %s", number, error)
 
     async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
-        self._hear(peer_id, payload)
-        self._turn.set()
+        if self._hear(peer_id, payload):
+            self._turn.set()  # only for news: two nodes that wait would wake each other for ever
         return to_wire(self._forming.greeting())
 
-    def _hear(self, peer_id: int, wire: Any) -> None:
+    def _hear(self, peer_id: int, wire: Any) -> bool:
+        """Takes a peer's greeting; whether it says anything that it had not said before."""
         greeting = from_wire(wire)
         if greeting.identity.id != peer_id:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
         self._forming.hear(greeting)
+        news = self._last.get(peer_id) != greeting
+        self._last[peer_id] = greeting
+        return news
 
 
 def to_wire(greeting: Greeting) -> dict[str, Any]:

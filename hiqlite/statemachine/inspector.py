@@ -178,18 +178,19 @@ class Inspector:
         """
         infos: list[StatementInfo] = []
         changes_schema = False
-        last_sql, last_count = None, -1
+        last: StatementInfo | None = None
+        last_sql = ""
         for index, (sql, params) in enumerate(statements):
             # The same text with as many parameters as a moment ago: what bulk writes consist of.
-            if sql is last_sql and (type(params) is tuple or type(params) is list) and len(params) == last_count:
-                infos.append(info)
+            plain = sql is last_sql and type(params) in (tuple, list)
+            if plain and last is not None and len(params) == last.parameter_count:
+                infos.append(last)
                 continue
             info = self.inspect(sql, expects_rows=expects_rows, lenient=changes_schema, index=index)
             with_index(self.check_parameters, info, params, index=index, count=len(statements))
             changes_schema = changes_schema or info.changes_schema
             infos.append(info)
-            if not info.changes_schema:
-                last_sql, last_count = sql, info.parameter_count
+            last, last_sql = (None if info.changes_schema else info), sql
         return infos
 
     def check_command(self, view: CommandView) -> list[StatementInfo]:

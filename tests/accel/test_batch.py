@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 
 import pytest
+
 from hiqlite._accel import answers, commands, records
 from hiqlite._accel.batch import Op, Pending, ProposalBuffer
 from hiqlite.errors import ParameterError, ProtocolError, RequestTimeout

@@ -8,14 +8,13 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import hiqlite
 from hiqlite.testing import cluster
 from hiqlite.transport.loopback import HOST, loopback_cluster
-from tests.cluster.agreement import check_equal, eventually
+from tests.cluster.agreement import check_equal, eventually, same_index
 from tests.cluster.traces import Traces
 
 SETTINGS = {"cache": False, "wal_size": "8 MiB"}
@@ -51,18 +50,12 @@ async def test_a_folder_in_use_by_another_process_is_refused(tmp_path: Path):
         assert await db.is_healthy()
 
 
-async def test_a_folder_in_use_in_this_process_is_refused_and_the_cluster_goes_on():
+async def test_a_folder_in_use_in_this_process_is_refused_and_the_cluster_goes_on(tmp_path: Path):
     """A second opening of a member's folder harms neither the member nor the cluster."""
-    async with cluster(3, **SETTINGS) as three:
-        node = three.nodes[2]
-        folder = Path((await file_of(node)).parent.parent.parent)
+    async with cluster(3, base_dir=tmp_path, **SETTINGS) as three:
         with pytest.raises(hiqlite.DataFolderInUse):
-            await hiqlite.open(folder, node_id=2)
+            await hiqlite.open(tmp_path / "node2", node_id=2)
         await check_equal(three)
-
-
-async def file_of(node: Any) -> Path:
-    return Path(await node.query_value("SELECT file FROM pragma_database_list WHERE name = 'main'"))
 
 
 async def test_a_member_with_a_wrong_secret_joins_nothing_and_says_so(
@@ -76,7 +69,7 @@ async def test_a_member_with_a_wrong_secret_joins_nothing_and_says_so(
         try:
 
             async def told() -> bool:
-                return "secret" in caplog.text and "waiting for node 3" in caplog.text
+                return "secret" in caplog.text and "waiting to hear of node 3" in caplog.text
 
             await eventually(told)
             for client in clients:
@@ -99,6 +92,7 @@ async def test_a_member_that_comes_back_with_a_wrong_secret_stays_outside(
     settings = loopback_cluster(tmp_path, 3, SETTINGS)
     clients = dict(zip((1, 2, 3), await asyncio.gather(*(hiqlite.open(settings[n]) for n in (1, 2, 3))), strict=True))
     await clients[1].execute("CREATE TABLE t (x)")
+    await same_index(list(clients.values()))
     await clients.pop(3).shutdown()
     with caplog.at_level(logging.INFO, "hiqlite"):
         stranger = await hiqlite.open({**settings[3], "secret_raft": "another secret altogether"}, wait=False)
@@ -126,6 +120,7 @@ async def test_a_node_with_the_data_of_another_cluster_stays_outside(tmp_path: P
         clients = await asyncio.gather(*(hiqlite.open(settings[n]) for n in (1, 2, 3)))
         await clients[0].execute("CREATE TABLE t (x)")
         await clients[0].execute("INSERT INTO t VALUES (?)", [str(settings is first)])
+        await same_index(list(clients))
         await asyncio.gather(*(client.shutdown() for client in clients))
     pair = await asyncio.gather(*(hiqlite.open(first[n]) for n in (1, 2)))
     stranger = await hiqlite.open({**first[3], "data_dir": other[3]["data_dir"]}, wait=False)

@@ -58,4 +58,5 @@ class Traces:
         while self.new() and time.monotonic() < deadline:
             gc.collect()
             await asyncio.sleep(0)
-        assert self.new() == []
+        found = self.new()
+        assert found == [], found

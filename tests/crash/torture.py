@@ -325,10 +325,13 @@ def ids_of(files: Iterable[Path]) -> set[int]:
     return found
 
 
-async def play(folder: Path, seed: int, rounds: int, seconds: float, name: str) -> list[str]:
-    """One history; its violations."""
+async def play(
+    folder: Path, seed: int, rounds: int, seconds: float, name: str, *, power: bool | None = None
+) -> list[str]:
+    """One history; its violations. `power`: whether it is lost at times; None: the seed decides."""
     chance = random.Random(seed)
-    library = build_power_loss(folder) if chance.random() < 0.5 else None
+    drawn = chance.random() < 0.5
+    library = build_power_loss(folder) if (drawn if power is None else power) else None
     async with Members(folder, keep_errors=True) as members:
         history = History(folder, members, chance, library)
         try:

@@ -1,4 +1,4 @@
-"""A leader never cuts its own log; nobody cuts what it knows to be committed, or what its leader's term had committed."""
+"""A leader never cuts its own log; nobody cuts what it knows to be committed, or what was so in its leader's term."""
 
 from __future__ import annotations
 

@@ -1,0 +1,167 @@
+"""A node that cannot take writes for a while, and what ends with a group: callers are told, nothing waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from hiqlite._accel.batch import Op
+from hiqlite._accel.records import encode_record
+from hiqlite.config import RaftSettings
+from hiqlite.engine.ports import Run
+from hiqlite.errors import DiskFull, HiqliteError, RequestTimeout, ShuttingDown, StorageError
+from hiqlite.logstore.memory import MemoryLog
+from hiqlite.runtime.applier import Applier
+from hiqlite.runtime.proposals import Proposals
+from hiqlite.runtime.troubles import Troubles
+from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
+from hiqlite.runtime.window import Window
+
+DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
+
+
+def make_proposals() -> Proposals:
+    return Proposals(
+        RaftSettings(),
+        asyncio.get_running_loop(),
+        send_forward=lambda leader_id, body: True,
+        when_applied=lambda index, callback: None,
+        wake=lambda: None,
+    )
+
+
+class Machine:
+    """A state machine that stops by itself when told to; it applies at once otherwise."""
+
+    def __init__(self) -> None:
+        self.applied_index = self.applied_term = 0
+        self.queued_bytes = 0
+        self.sick: Exception | None = None
+        self.failure: Exception | None = None
+        self.resumed = 0
+        self.submitted: list[tuple[int, int]] = []
+
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+        self.submitted.append((first, last))
+        self.failure = self.sick
+
+    def on_progress(self, callback: Callable[[], None]) -> None: ...
+
+    def take(self) -> Sequence[Run]:
+        return []
+
+    def set_synced_index(self, index: int) -> None: ...
+
+    def resume(self) -> None:
+        self.resumed += 1
+        self.failure = self.sick
+
+    async def close(self) -> None: ...
+
+
+async def test_a_state_machine_that_stopped_is_asked_to_go_on_until_it_does() -> None:
+    """The reason refuses writes meanwhile, and the refusal ends with its cause."""
+    loop = asyncio.get_running_loop()
+    machine, proposals, window = Machine(), make_proposals(), Window(1 << 20)
+    failures: list[StorageError] = []
+    applier = Applier(
+        machine, MemoryLog(), window, 1 << 20, loop,
+        fail=failures.append, stopped=Troubles(proposals).machine_stopped,
+    )  # fmt: skip
+    window.add(1, 1, encode_record(1, 1, bytes(8), term=1, index=1))
+    machine.sick = DiskFull("applying stopped at entry 1")
+    applier.commit(1, answers=True)
+    applier.take()
+    with pytest.raises(DiskFull, match="applying stopped") as refused:
+        proposals.put(b"", Op(loop))
+    assert refused.value.outcome == "not_applied"
+    await until(lambda: machine.resumed >= 1)
+    assert isinstance(proposals.refusal, DiskFull)
+    machine.sick = None
+    await until(lambda: proposals.refusal is None)
+    assert machine.submitted == [(1, 1)] and not failures
+    await applier.close()
+
+
+async def test_a_closed_feed_hands_nothing_over() -> None:
+    """What commits while a node stops is applied by its next start."""
+    machine, window = Machine(), Window(1 << 20)
+    applier = Applier(
+        machine, MemoryLog(), window, 1 << 20, asyncio.get_running_loop(),
+        fail=lambda error: None, stopped=lambda error: None,
+    )  # fmt: skip
+    await applier.close()
+    window.add(1, 1, encode_record(1, 1, bytes(8), term=1, index=1))
+    applier.commit(1, answers=True)
+    applier.commit(2, answers=True)  # not in memory: it would be read from the log
+    assert machine.submitted == []
+
+
+async def test_writes_are_refused_while_any_trouble_lasts() -> None:
+    """A full log and a stopped state machine come and go on their own."""
+    proposals = make_proposals()
+    troubles = Troubles(proposals)
+    troubles.log_full(True)
+    troubles.machine_stopped(StorageError("no memory"))
+    assert isinstance(proposals.refusal, StorageError)
+    troubles.machine_stopped(None)
+    assert isinstance(proposals.refusal, DiskFull)
+    troubles.log_full(False)
+    assert proposals.refusal is None
+
+
+async def test_a_write_that_is_never_proposed_ends_with_its_deadline() -> None:
+    """A leader that cannot propose for long does not keep its callers beyond what they asked for."""
+    proposals = make_proposals()
+    op, patient = Op(asyncio.get_running_loop(), None, None, 1000), Op(asyncio.get_running_loop(), None, None, 9000)
+    for waiting in (op, patient):
+        proposals.put(encode_record(1, 1, bytes(8)), waiting)
+    proposals.expire(999)
+    assert not op.done()
+    proposals.expire(1000)
+    assert isinstance(op.exception(), RequestTimeout) and op.exception().outcome == "unknown"
+    assert not patient.done()
+    assert len(proposals.buffer) == 2
+
+
+async def test_whoever_waits_for_an_index_is_told_when_the_group_ends() -> None:
+    """No caller waits for an index that nobody applies any more; later progress does not resolve it twice."""
+    waiters = AppliedWaiters()
+    loop = asyncio.get_running_loop()
+    reached, lost = waiters.future(3, loop), waiters.future(5, loop)
+    waiters.reached(4)
+    waiters.fail(ShuttingDown("the node is shutting down"))
+    waiters.reached(9)
+    await reached
+    with pytest.raises(ShuttingDown):
+        await lost
+    assert len(waiters) == 0
+
+
+async def test_a_read_round_that_breaks_tells_all_who_joined() -> None:
+    """An error that nobody foresaw reaches the callers too; the next round starts afresh."""
+    results: list[Exception | int] = [RuntimeError("unforeseen"), 7]
+
+    async def ask() -> int:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    reads = ReadRound(ask, asyncio.get_running_loop())
+    broken = [reads.join(), reads.join()]
+    for future in broken:
+        with pytest.raises(RuntimeError, match="unforeseen"):
+            await future
+    assert await reads.join() == 7
+    await reads.close(HiqliteError("closed"))
