@@ -7,10 +7,12 @@ means for a start. Invariant: what a node says about itself afterwards is durabl
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from hiqlite import observe
@@ -91,9 +93,26 @@ class Storage:
                 hint="restore this node's folder, or remove it to start this node empty",
             )
         self._open_database(folder)
+        if self.writer.applied_index > self.recovered.last_index:
+            await self._begin_behind_the_database()
         if self.recovered.last_index > self.recovered.base_index:
             _, record = await self.log.read(self.recovered.last_index, 1)
             self.newest_group_time_ns = header(record, 0).group_time_ns
+
+    async def _begin_behind_the_database(self) -> None:
+        """The database is ahead of its log: a loss of power took what only the log had (semantics.md section 3).
+
+        The log begins anew behind what is applied; the engine acknowledges nothing until a leader's log confirms that
+        entry, or this node is elected. The database itself was made durable when it was opened.
+        """
+        index, term = self.writer.applied_index, self.writer.applied_term
+        log.warning(
+            "the log ends at %d, the database is at %d: the log begins anew there", self.recovered.last_index, index
+        )
+        io_sequence = await self.log.restart_at(index, term)
+        self.recovered = replace(
+            self.recovered, runs=(), base_index=index, base_term=term, io_sequence=io_sequence, faulty=()
+        )
 
     def _identify(self) -> None:
         """The folder's node id and incarnation; both are made durable by the first start."""
@@ -128,6 +147,8 @@ class Storage:
             max_entry_bytes=config.max_entry_size,
             statement_cache=config.prepared_statement_cache_capacity,
         )
+        for file in (path, path.with_name(path.name + "-wal")):
+            sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         self._stack.enter_context(PROTECTED.protect(path))
         self.writer = Writer.open(
             path,
@@ -195,3 +216,15 @@ class Storage:
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+
+def sync_file(path: Path) -> None:
+    """What a process that was killed had written to `path` becomes durable; nothing happens where there is no file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
