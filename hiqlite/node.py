@@ -27,6 +27,7 @@ from hiqlite.engine.raft import Raft
 from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forming import Former
+from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
@@ -120,13 +121,15 @@ class Node:
         config = self.config
         address = config.address
         assert address is not None
+        # A frame holds one entry of the greatest size, or as many small ones as the engine puts into one.
+        frame_bytes_max = max(config.max_entry_size, config.raft_settings().frame_bytes_max, FRAME_BYTES_MAX)
         self.network = Network(
             config.node_id,
             addresses={node.id: (node.raft_host, node.raft_port) for node in config.nodes},
             listen=(config.listen_addr_raft, address.raft_port),
             secret=config.secret_raft or "",
             loop=self._loop,
-            settings=NetworkSettings(max_entry_bytes=config.max_entry_size),
+            settings=NetworkSettings(max_entry_bytes=frame_bytes_max),
             incarnations={DB: self.storage.identity.incarnation},
             cluster_id=self.storage.meta.cluster_id or b"",
         )
@@ -222,7 +225,10 @@ class Node:
         group = self.group
         inspector = self.storage.inspector
         remote = RemoteWrites(
-            group, lambda record: inspector.check_command(command_view(record)), network, self._loop
+            group,
+            lambda record: inspector.check_command(command_view(record), lenient=group.behind),
+            network,
+            self._loop,
         )
         network.on_message = lambda number, message, body, sender: group.receive(message, body)
         network.on_read_end = group.pump

@@ -4,6 +4,7 @@ The thread itself is C (native/beat_thread.c) and never takes the GIL. Here are 
 loop's tick, and the stamps of what was heard. Must not know Raft: what a stamp means is judged by the engine.
 """
 
+import os
 from collections import namedtuple
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -36,6 +37,7 @@ cdef extern from "beat.h" nogil:
     hq_beat* hq_beat_new(uint64_t node_id, int64_t interval_ns, int64_t stall_ns)
     int hq_beat_start(hq_beat* beat)
     void hq_beat_stop(hq_beat* beat)
+    void hq_beat_close_files(hq_beat* beat)
     void hq_beat_free(hq_beat* beat)
     int hq_beat_add(hq_beat* beat, uint64_t id, int fd, const uint8_t* key, int dialed)
     void hq_beat_remove(hq_beat* beat, uint64_t id)
@@ -107,10 +109,11 @@ cdef class BeatThread:
             raise RuntimeError("the heartbeat thread could not be started")
 
     def close(self):
-        """Stop and join; at most one poll of the thread away."""
+        """Stop and join, at most one poll of the thread away; links and descriptors are closed. May be called again."""
         self.closed = True
         with nogil:
             hq_beat_stop(self.beat)
+        hq_beat_close_files(self.beat)
 
     def fileno(self):
         """Readable when a link was lost; read it empty, then ask `lost()`."""
@@ -120,6 +123,9 @@ cdef class BeatThread:
         """Hand over a connected socket; the thread owns and closes it. Beats go both ways on it."""
         if len(key) != 16:
             raise ValueError("a beat key has 16 bytes")
+        if self.closed:
+            os.close(fd)  # a dial that ended while the node stops
+            return
         if hq_beat_add(self.beat, peer_id, fd, <const uint8_t*>key, dialed):
             raise RuntimeError(f"more than {HQ_BEAT_LINKS} links")
 

@@ -49,6 +49,7 @@ cdef extern from "wal_log.h" nogil:
         uint64_t next_number, last_index
     hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes,
                        int mode, uint64_t interval_ns)
+    void hq_wal_close_files(hq_wal *log)
     void hq_wal_release(hq_wal *log)
     int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last,
                       const uint8_t *data, size_t size, void *owner)
@@ -297,6 +298,10 @@ cdef class NativeLog:
         self.stopping = True
         hq_wal_stop(self.log)
         return not self.started or self._join(limit_us)
+
+    def close_files(self):
+        """After `stop` gave True: the descriptors go back at once, not when this object is collected."""
+        hq_wal_close_files(self.log)
 
     # ------------------------------------------------------------------ what is published
 

@@ -321,7 +321,7 @@ class LocalClient(Client):
 
     def _learn(self, sql: str) -> StatementInfo:
         # A write under way may create what this text names: then only applying it can tell.
-        info = self._inspector.inspect(sql, expects_rows=False, lenient=self._group.proposals.busy)
+        info = self._inspector.inspect(sql, expects_rows=False, lenient=self._group.behind)
         if info.uncertain:
             return info
         if len(self._known) >= KNOWN_MAX:
@@ -338,7 +338,7 @@ class LocalClient(Client):
     ) -> None:
         """What the leader can tell before anything is replicated; a follower's leader does it for him."""
         if self._group.leads:
-            self._inspector.check_statements(statements, expects_rows=expects_rows)
+            self._inspector.check_statements(statements, expects_rows=expects_rows, lenient=self._group.behind)
 
     def _check(self, request_id: str | None) -> None:
         if self._closed:

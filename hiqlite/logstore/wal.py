@@ -227,6 +227,8 @@ class WalLog:
         await asyncio.wrap_future(self._meta.worker.submit(int))  # what was put for this log is done
         self._log.drain()
         self._reader.close()
+        if in_time:
+            self._log.close_files()
 
     # ------------------------------------------------------------------ inside
 

@@ -1,6 +1,6 @@
 """Writes on their way to the leader, and the leader's side of them.
 
-A follower's writes of one loop turn travel in one frame and come back in one frame; the follower resolves them once it
+A follower's writes of one loop turn travel together and come back together; the follower resolves them once it
 has applied the entry itself. Knows records as bytes; must not know SQL. Invariants: a write that was sent is never sent
 again unless the leader has said that it did not apply it; writes stand in the log in the order in which they were
 issued, because those sent to a deposed leader are answered, or given up as unknown, before the next leader gets any.
@@ -17,6 +17,7 @@ import msgpack
 
 from hiqlite._accel.batch import Op
 from hiqlite.errors import (
+    AnswerNotKept,
     HiqliteError,
     LeadershipLost,
     NoLeader,
@@ -40,6 +41,9 @@ RECORD_HEADER_BYTES = 64
 ELSEWHERE = (NotLeader, NoLeader, LeadershipLost, ShuttingDown)
 # The leader that refused a write so is asked again after this time, unless another one is known before.
 AGAIN_NS = 20_000_000
+# Writes and answers that travel in one frame; what is larger alone travels alone. Far below what a link accepts, and
+# small enough that a reply never waits behind much.
+FRAME_BYTES_MAX = 1 << 20
 
 
 class Waiting(Protocol):
@@ -105,24 +109,32 @@ class Forwarder:
         return [(record, op) for record, op in queued if not op.done()]
 
     def flush(self, leader_id: int, now_ns: int) -> None:
-        """Send all that is queued to the leader, in order, as one frame."""
+        """Send all that is queued to the leader, in order, in as few frames as their limit allows."""
         if not self._queue or not self._may_send(leader_id, now_ns):
             return
-        parts: list[bytes] = []
-        batch = [(record, op) for record, op in self._queue if not op.done()]
         self.waiting_bytes -= sum(len(record) for record, op in self._queue if op.done())
-        first = self._number + 1
-        for record, op in batch:
-            self._number += 1
+        self._queue = [(record, op) for record, op in self._queue if not op.done()]
+        while self._queue:
+            count, body = self._frame(now_ns)
+            if not self._send(leader_id, body):
+                return
+            batch, self._queue = self._queue[:count], self._queue[count:]
+            self._sent_to = leader_id
+            self._sent.update(enumerate(batch, self._number + 1))
+            self._number += count
+
+    def _frame(self, now_ns: int) -> tuple[int, bytes]:
+        """The next frame's body, and how many writes of the queue's begin it holds: at least one."""
+        parts: list[bytes] = []
+        size = 0
+        for record, op in self._queue:
+            size += FORWARD.size + len(record)
+            if parts and size > FRAME_BYTES_MAX:
+                break
             remaining_ms = max(1, (op.deadline_ns - now_ns) // 1_000_000) if op.deadline_ns else 0
-            parts.append(FORWARD.pack(self._number, min(remaining_ms, 0xFFFFFFFF), 0))
+            parts.append(FORWARD.pack(self._number + 1 + len(parts) // 2, min(remaining_ms, 0xFFFFFFFF), 0))
             parts.append(record)
-        self._queue = batch
-        if not batch or not self._send(leader_id, b"".join(parts)):
-            return
-        self._queue = []
-        self._sent_to = leader_id
-        self._sent.update(enumerate(batch, first))
+        return len(parts) // 2, b"".join(parts)
 
     def _may_send(self, leader_id: int, now_ns: int) -> bool:
         if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
@@ -261,14 +273,24 @@ class ForwardedWrite:
 
 
 class Replies:
-    """Answers to peers, collected over one turn of the loop and sent as one frame per peer."""
+    """Answers to peers, collected over one turn of the loop and sent in few frames per peer.
 
-    def __init__(self, send: Callable[[int, bytes], bool], loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        answer_bytes_max: a larger answer is told as applied but not carried, because no link would take its frame.
+    """
+
+    def __init__(
+        self, send: Callable[[int, bytes], bool], loop: asyncio.AbstractEventLoop, answer_bytes_max: int = 1 << 26
+    ) -> None:
         self._send = send
         self._loop = loop
+        self._answer_bytes_max = answer_bytes_max
         self._parts: dict[int, list[bytes]] = {}
 
     def add(self, peer_id: int, number: int, log_index: int, status: int, data: bytes) -> None:
+        if len(data) > self._answer_bytes_max:
+            error = AnswerNotKept(f"the write was applied, its answer of {len(data)} bytes is too large to travel")
+            log_index, status, data = 0, REFUSED, msgpack.packb(error.to_wire())
         if not self._parts:
             self._loop.call_soon(self.flush)
         parts = self._parts.setdefault(peer_id, [])
@@ -279,8 +301,15 @@ class Replies:
         if self._parts:
             waiting, self._parts = self._parts, {}
             for peer_id, parts in waiting.items():
+                first = size = 0
+                for place in range(0, len(parts), 2):
+                    piece = len(parts[place]) + len(parts[place + 1])
+                    if size and size + piece > FRAME_BYTES_MAX:
+                        self._send(peer_id, b"".join(parts[first:place]))
+                        first, size = place, 0
+                    size += piece
                 # A reply that cannot be sent is lost with its link; the peer then reports "unknown".
-                self._send(peer_id, b"".join(parts))
+                self._send(peer_id, b"".join(parts[first:]))
 
 
 def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:

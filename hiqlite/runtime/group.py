@@ -158,6 +158,11 @@ class Group:
         """Who leads as far as this node knows; 0 when it does not."""
         return self.engine.leader_id if self.started else 0
 
+    @property
+    def behind(self) -> bool:
+        """Whether the database lacks entries of this leader's log, or proposals: its schema may be an older one."""
+        return bool(self.proposals.buffer) or self.applier.applied_index < self.engine.last_index
+
     def write(self, record: bytes, op: Op) -> None:
         """A complete record of this process, proposed here or through the leader."""
         if self.leads:

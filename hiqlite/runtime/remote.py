@@ -36,7 +36,7 @@ class RemoteWrites:
     ) -> None:
         self._group = group
         self._check = check
-        self._replies = Replies(network.send_forward_reply, loop)
+        self._replies = Replies(network.send_forward_reply, loop, group.settings.entry_bytes_max)
 
     def received(self, peer_id: int, body: bytes) -> None:
         """One frame of writes; the link is closed when it is malformed (ProtocolError)."""

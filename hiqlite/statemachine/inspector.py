@@ -170,14 +170,14 @@ class Inspector:
     # -- whole calls
 
     def check_statements(
-        self, statements: Sequence[tuple[str, Parameters]], *, expects_rows: bool | None = None
+        self, statements: Sequence[tuple[str, Parameters]], *, expects_rows: bool | None = None, lenient: bool = False
     ) -> list[StatementInfo]:
         """Every statement of an `execute_many`, a `txn` or one write, in order; what is known of each.
 
         A statement behind one that changes the schema is inspected leniently.
         """
         infos: list[StatementInfo] = []
-        changes_schema = False
+        changes_schema = lenient
         last: StatementInfo | None = None
         last_sql = ""
         for index, (sql, params) in enumerate(statements):
@@ -193,7 +193,7 @@ class Inspector:
             last, last_sql = (None if info.changes_schema else info), sql
         return infos
 
-    def check_command(self, view: CommandView) -> list[StatementInfo]:
+    def check_command(self, view: CommandView, *, lenient: bool = False) -> list[StatementInfo]:
         """The same for a record that came from elsewhere; a batch or a migration is looked at when it runs.
 
         An `execute` that does not want rows may not return any: its caller would never see them.
@@ -203,7 +203,7 @@ class Inspector:
         rows_unwanted = view.operation == Operation.EXECUTE and not view.flags & ROWS_WANTED
         texts = [text.decode() for text in view.texts]
         infos: list[StatementInfo] = []
-        changes_schema = False
+        changes_schema = lenient
         for index, statement in enumerate(view.statements):
             info = self.inspect(
                 texts[statement.text_number],

@@ -57,6 +57,7 @@ typedef struct {
 hq_beat *hq_beat_new(uint64_t node_id, int64_t interval_ns, int64_t stall_ns);
 int hq_beat_start(hq_beat *beat);
 void hq_beat_stop(hq_beat *beat); /* joins; call without the GIL */
+void hq_beat_close_files(hq_beat *beat); /* after stop; may be called again */
 void hq_beat_free(hq_beat *beat);
 int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int dialed); /* owns fd; 0, or -1 when full */
 void hq_beat_remove(hq_beat *beat, uint64_t id);

@@ -192,11 +192,19 @@ void hq_beat_stop(hq_beat *beat) {
   beat->started = 0;
 }
 
+static void close_file(int *fd) {
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+}
+
+void hq_beat_close_files(hq_beat *beat) {
+  for (int i = 0; i < HQ_BEAT_LINKS; i++) close_file(&beat->link[i].fd);
+  close_file(&beat->wake_fd);
+  close_file(&beat->report_fd);
+}
+
 void hq_beat_free(hq_beat *beat) {
-  for (int i = 0; i < HQ_BEAT_LINKS; i++)
-    if (beat->link[i].fd >= 0) close(beat->link[i].fd);
-  close(beat->wake_fd);
-  close(beat->report_fd);
+  hq_beat_close_files(beat);
   pthread_mutex_destroy(&beat->mutex);
   free(beat);
 }

@@ -126,6 +126,7 @@ static inline struct timespec hq_after_ns(int64_t at_ns) {
 /* wal_queue.c */
 hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes, int mode,
                    uint64_t interval_ns);
+void hq_wal_close_files(hq_wal *log);
 void hq_wal_release(hq_wal *log);
 int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last, const uint8_t *bytes,
                   size_t size, void *owner);

@@ -52,16 +52,21 @@ void hq_wal_free_jobs(hq_job *job) {
     }
 }
 
+/* Gives the descriptors back; the threads have ended and nobody reads any more. May be called again. */
+void hq_wal_close_files(hq_wal *log) {
+    int *files[] = {&log->current.fd, &log->prepared.fd, &log->wake_fd, &log->dir_fd};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (*files[i] >= 0)
+            close(*files[i]);
+        *files[i] = -1;
+    }
+}
+
 /* The last user frees. Owners of jobs must have been taken before: the bytes are not this room's. */
 void hq_wal_release(hq_wal *log) {
     if (atomic_fetch_sub(&log->users, 1) != 1)
         return;
-    if (log->current.fd >= 0)
-        close(log->current.fd);
-    if (log->prepared.fd >= 0)
-        close(log->prepared.fd);
-    close(log->wake_fd);
-    close(log->dir_fd);
+    hq_wal_close_files(log);
     pthread_cond_destroy(&log->park);
     pthread_cond_destroy(&log->helper);
     pthread_mutex_destroy(&log->park_mutex);
