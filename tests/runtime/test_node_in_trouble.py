@@ -12,9 +12,18 @@ from hiqlite._accel.batch import Op
 from hiqlite._accel.records import encode_record
 from hiqlite.config import RaftSettings
 from hiqlite.engine.ports import Run
-from hiqlite.errors import DiskFull, HiqliteError, RequestTimeout, ShuttingDown, StorageError
+from hiqlite.errors import AnswerNotKept, DiskFull, HiqliteError, RequestTimeout, ShuttingDown, StorageError
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.runtime.applier import Applier
+from hiqlite.runtime.forwarding import (
+    FRAME_BYTES_MAX,
+    REFUSED,
+    Forwarder,
+    Replies,
+    refusal,
+    split_forward,
+    split_replies,
+)
 from hiqlite.runtime.proposals import Proposals
 from hiqlite.runtime.troubles import Troubles
 from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
@@ -165,3 +174,53 @@ async def test_a_read_round_that_breaks_tells_all_who_joined() -> None:
             await future
     assert await reads.join() == 7
     await reads.close(HiqliteError("closed"))
+
+
+async def test_many_writes_travel_in_frames_that_a_link_takes() -> None:
+    """In order, none twice; what did not leave stays queued; one that is larger alone travels alone."""
+    loop = asyncio.get_running_loop()
+    frames: list[bytes] = []
+    room = 2
+
+    def send(leader_id: int, body: bytes) -> bool:
+        if len(frames) == room:
+            return False
+        frames.append(body)
+        return True
+
+    forwarder = Forwarder(
+        loop, send=send, when_applied=lambda index, callback: None, queue_bytes_max=1 << 26, patience_ns=10**9
+    )
+    sizes = [400_000, 400_000, 400_000, 3 << 20, 8, 8]
+    for size in sizes:
+        forwarder.put(encode_record(1, 1, bytes(size)), Op(loop))
+    forwarder.flush(1, 0)
+    assert [len(split_forward(body)) for body in frames] == [2, 1]
+    room = 9
+    forwarder.flush(1, 0)
+    assert [len(split_forward(body)) for body in frames] == [2, 1, 1, 2]
+    travelled = [one for body in frames for one in split_forward(body)]
+    assert [number for number, _, _ in travelled] == [1, 2, 3, 4, 5, 6]
+    assert [len(record) - 64 for _, _, record in travelled] == sizes
+    assert all(len(body) <= FRAME_BYTES_MAX for body in (frames[0], frames[1], frames[3]))
+    forwarder.fail(ShuttingDown("the end of the test"))
+
+
+async def test_answers_travel_in_frames_that_a_link_takes() -> None:
+    """Each number once; an answer that no frame holds is told as applied instead of closing the link."""
+    frames: list[bytes] = []
+
+    def send(peer_id: int, body: bytes) -> bool:
+        frames.append(body)
+        return True
+
+    replies = Replies(send, asyncio.get_running_loop(), answer_bytes_max=2 << 20)
+    for number, size in enumerate([500_000, 500_000, 500_000, 2 << 20, (2 << 20) + 1, 8], 1):
+        replies.add(2, number, number, 0, bytes(size))
+    replies.flush()
+    answers = [one for body in frames for one in split_replies(body)]
+    assert [number for number, _, _, _ in answers] == [1, 2, 3, 4, 5, 6]
+    assert [len(split_replies(body)) for body in frames] == [2, 1, 1, 2]
+    _, _, status, data = answers[4]
+    error = refusal(data)
+    assert status == REFUSED and isinstance(error, AnswerNotKept) and error.outcome == "applied"

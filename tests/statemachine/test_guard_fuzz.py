@@ -115,10 +115,9 @@ def state(guard: Guard) -> list[object]:
     guard.own_writes(True)
     connection = guard.connection
     found: list[object] = [connection.pragma(name) for name in PRAGMAS]
-    found += [
-        connection.execute("SELECT * FROM sqlite_schema").fetchall(),
-        connection.execute("SELECT * FROM t").fetchall(),
-    ]
+    schema = connection.execute("SELECT * FROM sqlite_schema").fetchall()
+    there = any(row[1] == "t" for row in schema)  # a writer may drop it
+    found += [schema, connection.execute("SELECT * FROM t").fetchall() if there else "gone"]
     found += [connection.execute("SELECT * FROM temp.sqlite_schema").fetchall(), connection.in_transaction]
     found += [[row[1] for row in connection.execute("PRAGMA database_list")]]
     found += [connection.execute("SELECT * FROM _hiqlite_run").fetchall()]

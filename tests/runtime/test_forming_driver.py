@@ -1,0 +1,134 @@
+"""Nodes that form a cluster by greetings: what is said is durable, waiting costs little and can be ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hiqlite.engine.forming import Forming
+from hiqlite.engine.model import Identity
+from hiqlite.errors import PeerUnreachable, ProtocolError
+from hiqlite.runtime.forming import REQUEST, Former, cluster_id_of, from_wire, to_wire
+
+
+class Disk:
+    """Steps in the order in which they became durable."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, tuple[Identity, ...]]] = []
+
+    async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None:
+        assert cluster_id == cluster_id_of(voters)
+        await asyncio.sleep(0)
+        self.steps.append(("recorded", voters))
+
+    async def form(self, voters: tuple[Identity, ...]) -> None:
+        await asyncio.sleep(0)
+        self.steps.append(("formed", voters))
+
+
+class Wire:
+    """All nodes of one test; counts what is asked."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Any] = {}
+        self.requests = 0
+
+
+class Peer:
+    """The network as one node sees it."""
+
+    def __init__(self, wire: Wire, number: int) -> None:
+        self._wire = wire
+        self._number = number
+
+    def serve(self, name: str, handler: Any) -> None:
+        assert name == REQUEST
+        self._wire.handlers[self._number] = handler
+
+    async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any:
+        self._wire.requests += 1
+        await asyncio.sleep(0)
+        if peer_id not in self._wire.handlers:
+            raise PeerUnreachable("down")
+        return await self._wire.handlers[peer_id](self._number, payload)
+
+
+def former(wire: Wire, number: int, disk: Disk, size: int = 3) -> Former:
+    forming = Forming(Identity(number, number * 100), range(1, size + 1))
+    return Former(forming, disk, Peer(wire, number))
+
+
+async def test_three_nodes_agree_on_one_set_and_record_it_before_they_form() -> None:
+    """Whenever each of them comes."""
+    wire, disks = Wire(), [Disk(), Disk(), Disk()]
+    first = asyncio.create_task(former(wire, 1, disks[0]).run())
+    await asyncio.sleep(0)
+    rest = [former(wire, number, disks[number - 1]).run() for number in (2, 3)]
+    sets = await asyncio.wait_for(asyncio.gather(first, *rest), 10)
+    assert sets[0] == sets[1] == sets[2] == (Identity(1, 100), Identity(2, 200), Identity(3, 300))
+    for disk in disks:
+        assert [step for step, _ in disk.steps] == ["recorded", "formed"]
+
+
+async def test_nodes_that_wait_do_not_wake_each_other_for_ever() -> None:
+    """Two of three are there: they ask at a steady pace, not as fast as they can."""
+    wire = Wire()
+    tasks = [asyncio.create_task(former(wire, number, Disk()).run()) for number in (1, 2)]
+    for _ in range(3000):
+        await asyncio.sleep(0)
+    assert wire.requests < 100
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_forming_can_be_cancelled_at_any_moment(turns: int) -> None:
+    """Also in the very turn in which a greeting arrives."""
+    wire = Wire()
+    task = asyncio.create_task(former(wire, 1, Disk()).run())
+    await asyncio.sleep(0)
+    greeting = to_wire(Forming(Identity(2, 200), [1, 2, 3]).greeting())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    answer = asyncio.create_task(wire.handlers[1](2, greeting))
+    await asyncio.sleep(0)
+    task.cancel()
+    ends = await asyncio.wait_for(asyncio.gather(task, answer, return_exceptions=True), 5)
+    assert isinstance(ends[0], asyncio.CancelledError)
+
+
+async def test_a_single_node_forms_alone() -> None:
+    """It asks nobody."""
+    disk = Disk()
+    forming = Forming(Identity(1, 5), [1])
+    assert await Former(forming, disk, None).run() == (Identity(1, 5),)
+    assert [step for step, _ in disk.steps] == ["recorded", "formed"]
+
+
+GOOD = {"id": 1, "incarnation": 5, "configured": [1, 2], "recorded": None, "formed": False}
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        None, 5, [], "x", {}, {**GOOD, "id": 0}, {**GOOD, "id": True}, {**GOOD, "id": "1"}, {**GOOD, "incarnation": -1},
+        {**GOOD, "configured": 5}, {**GOOD, "configured": [1, "2"]}, {**GOOD, "recorded": [[1]]},
+        {**GOOD, "recorded": [[1, 2, 3]]}, {**GOOD, "recorded": [5]}, {**GOOD, "recorded": "ab"},
+    ],
+)  # fmt: skip
+def test_a_malformed_greeting_is_a_protocol_error(wire: Any) -> None:
+    """Whatever a peer sends."""
+    with pytest.raises(ProtocolError):
+        from_wire(wire)
+
+
+async def test_a_peer_cannot_greet_in_anothers_name() -> None:
+    """The identity in the greeting is that of the link."""
+    wire = Wire()
+    former(wire, 1, Disk())
+    with pytest.raises(ProtocolError):
+        await wire.handlers[1](3, to_wire(Forming(Identity(2, 200), [1, 2, 3]).greeting()))

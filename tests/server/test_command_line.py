@@ -1,0 +1,188 @@
+"""The commands as a user types them: processes of their own, judged by what they print and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hiqlite
+from hiqlite.server.demo import toml
+from hiqlite.transport.loopback import loopback_cluster
+
+TIMEOUT_S = 60
+HIQLITE = [sys.executable, "-m", "hiqlite.server.main"]
+
+
+def hiqlite_command(*arguments: str | Path, timeout: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HIQLITE, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def config_file(folder: Path, size: int) -> Path:
+    """One config for all nodes, as the demo writes it."""
+    settings: dict[str, Any] = {
+        **loopback_cluster(folder, size, {"cache": False, "wal_size": "8 MiB"})[1],
+        "data_dir": str(folder / "node{node_id}"),
+    }
+    settings.pop("node_id")
+    file = folder / "hiqlite.toml"
+    file.write_text(toml(settings))
+    return file
+
+
+@contextmanager
+def serving(file: Path, number: int) -> Iterator[subprocess.Popen[str]]:
+    """`hiqlite serve` of one node; killed at the end if it has not ended."""
+    with subprocess.Popen(
+        [*HIQLITE, "serve", "-c", str(file), "--node-id", str(number), "--die-with-parent"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_serving(process: subprocess.Popen[str], number: int) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(f"node {number} serves raft "), (line, process.stderr.read() if process.stderr else "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_runs_one_configured_node_until_it_is_told_to_stop(tmp_path: Path, number: int):
+    """It says where it serves, ends with 0, and leaves clean data that opens again."""
+    file = config_file(tmp_path, 1)
+    for _ in range(2):
+        with serving(file, 1) as process:
+            until_serving(process, 1)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+            assert process.returncode == 0, errors
+            assert "Traceback" not in errors and "leader" in errors
+
+    async def look() -> None:
+        async with hiqlite.open({"data_dir": str(tmp_path / "node1")}) as db:
+            await db.execute("CREATE TABLE t (x)")
+
+    asyncio.run(look())
+
+
+def test_status_shows_who_leads_and_who_cannot_be_reached(tmp_path: Path):
+    """Three serving nodes, then two: a line per node; a wrong secret reaches nobody."""
+    file = config_file(tmp_path, 3)
+    with serving(file, 1) as one, serving(file, 2) as two:
+        with serving(file, 3) as three:
+            for number, process in enumerate((one, two, three), 1):
+                until_serving(process, number)
+            answer = hiqlite_command("status", "-c", file)
+            assert answer.returncode == 0, answer.stderr
+            lines = answer.stdout.splitlines()
+            assert len(lines) == 4 and lines[0].split()[:4] == ["node", "role", "term", "leader"]
+            roles = sorted(line.split()[1] for line in lines[1:])
+            assert roles == ["follower", "follower", "leader"]
+            assert len({line.split()[3] for line in lines[1:]}) == 1
+        answer = hiqlite_command("status", "-c", file)
+        assert [line.split()[1] == "unreachable" for line in answer.stdout.splitlines()[1:]] == [False, False, True]
+        other = tmp_path / "other.toml"
+        other.write_text(re.sub(r'secret_api = ".*"', 'secret_api = "some other secret"', file.read_text()))
+        answer = hiqlite_command("status", "-c", other)
+        assert answer.stdout.count("unreachable") == 3 and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["serve", "-c", "missing.toml"], "missing.toml"),
+        (["serve", "-c", "{wrong}"], "wal_size"),
+        (["serve", "-c", "{file}", "--node-id", "9"], "node_id"),
+        (["serve", "-c", "{file}"], "node"),
+        (["status", "-c", "missing.toml"], "missing.toml"),
+    ],
+)
+def test_a_wrong_config_is_one_line_and_exit_code_1(tmp_path: Path, arguments: list[str], words: str):
+    """No traceback, the key or file is named."""
+    file, wrong = config_file(tmp_path, 3), tmp_path / "wrong.toml"
+    wrong.write_text(file.read_text().replace("wal_size", "wal_siez"))
+    filled = [argument.format(file=file, wrong=wrong) for argument in arguments]
+    answer = hiqlite_command(*filled)
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    last = answer.stderr.strip().splitlines()[-1]
+    assert last.startswith("hiqlite: ") and words in last
+
+
+def test_serve_on_a_folder_in_use_says_so(tmp_path: Path):
+    """Exit code 1, one line; the node that has it goes on."""
+    file = config_file(tmp_path, 1)
+    with serving(file, 1) as process:
+        until_serving(process, 1)
+        answer = hiqlite_command("serve", "-c", file, "--node-id", "1")
+        assert answer.returncode == 1 and f"process {process.pid}" in answer.stderr
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["bench"], ["serve", "--log-level", "loud"]])
+def test_a_wrong_command_line_shows_its_usage(arguments: list[str]):
+    """Exit code 2, as of every command."""
+    answer = hiqlite_command(*arguments)
+    assert answer.returncode == 2 and answer.stderr.startswith("usage: hiqlite")
+
+
+def test_the_demo_runs_three_processes_and_shows_a_leader(tmp_path: Path):
+    """Bounded by --seconds; its table names one leader and two followers; its nodes end with it and keep their data."""
+    for _ in range(2):
+        answer = hiqlite_command("demo", "--seconds", "3", "--data-dir", tmp_path / "demo")
+        assert answer.returncode == 0, answer.stderr
+        last = answer.stdout.rpartition("node  role")[2]
+        assert len(re.findall(r"^ +\d +leader ", last, re.MULTILINE)) == 1
+        assert len(re.findall(r"^ +\d +follower ", last, re.MULTILINE)) == 2
+        assert "writes/s" in last and str(tmp_path / "demo") in last
+    assert {path.name for path in (tmp_path / "demo").iterdir()} >= {"node1", "node2", "node3", "hiqlite.toml"}
+    assert (tmp_path / "demo" / "hiqlite.toml").stat().st_mode & 0o777 == 0o600
+    status = hiqlite_command("status", "-c", tmp_path / "demo" / "hiqlite.toml")
+    assert status.stdout.count("unreachable") == 3
+
+
+def test_the_demo_ends_on_ctrl_c(tmp_path: Path):
+    """Within seconds, with all its nodes."""
+    with subprocess.Popen(
+        [*HIQLITE, "demo", "--data-dir", str(tmp_path / "demo")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert "role" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode in (0, 130) and "Traceback" not in errors
+    status = hiqlite_command("status", "-c", tmp_path / "demo" / "hiqlite.toml")
+    assert status.stdout.count("unreachable") == 3
+
+
+def test_the_bench_writes_the_report_as_json(tmp_path: Path):
+    """The object of the contract: machine, versions, settings, calibration, and a row per phase with its numbers."""
+    file = tmp_path / "report.json"
+    answer = hiqlite_command("bench", "single", "-r", "2000", "-c", "4", "--rounds", "1", "--json", file)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(file.read_text())
+    assert set(report) == {"machine", "versions", "settings", "calibration", "rows"}
+    assert report["versions"]["python"] and report["calibration"]
+    assert {row["bench"] for row in report["rows"]} >= {"insert", "txn", "select_cold", "select", "scan"}
+    for row in report["rows"]:
+        assert (row["target"], row["nodes"], row["c"], row["durability"]) == ("hiqlite", 1, 4, "immediate")
+        assert row["n"] > 0 and row["ops_per_s"] > 0
+        assert 0 < row["p50_us"] <= row["p99_us"] <= row["p999_us"]
+        assert len(row["cpu_s"]) == len(row["rss_mb"]) == len(row["rounds"]) == 1
+    insert = next(row for row in report["rows"] if row["bench"] == "insert")
+    assert insert["n"] == 2000
+    assert "insert" in answer.stdout and "ops/s" in answer.stdout
