@@ -47,7 +47,7 @@ from hiqlite.errors import (
     TransportError,
     UsageError,
 )
-from hiqlite.node import open
+from hiqlite.node_opening import open
 
 __version__ = "0.1.0"
 

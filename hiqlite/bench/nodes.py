@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from hiqlite.client.local import LocalClient
-from hiqlite.node import open as open_node
+from hiqlite.node_opening import open as open_node
 
 from .worker import obey
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from hiqlite.client.local import LocalClient
 from hiqlite.errors import HiqliteError
-from hiqlite.node import open as open_node
+from hiqlite.node_opening import open as open_node
 
 from . import phases
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hiqlite import observe
 from hiqlite.config import NodeConfig
-from hiqlite.node import open as open_node
+from hiqlite.node_opening import open as open_node
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
