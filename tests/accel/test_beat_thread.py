@@ -4,6 +4,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,13 @@ def test_a_stuck_loop_closes_the_gate():
     eventually(lambda: thread.counters["gated"] > gated)
     thread.close()
     right.close()
+
+
+def test_a_beat_equals_its_golden_bytes():
+    """docs/formats.md section 6, byte for byte; a difference is a new version of the protocol, never a fix."""
+    frame = encode_beat(KEY, 1, True, 2, 9, 4, 7, 1234, 41)
+    golden = (Path(__file__).parents[1] / "golden" / "beat.hex").read_text(encoding="ascii")
+    assert frame.hex() == golden.strip()
 
 
 @pytest.mark.parametrize("change", ["tag", "counter", "sender", "magic"])
