@@ -17,6 +17,8 @@ from .window import Window
 
 # Bytes handed over as one submission; the state machine cuts its transactions itself.
 SUBMIT_BYTES = 1 << 20
+# What a follower may leave unapplied while its log thread works on the next frame (see `Group._turn`).
+UNHURRIED_ENTRIES = 256
 # A state machine that stopped by itself (a full disk, no memory) is asked to go on this often.
 RETRY_S = 1.0
 
@@ -66,7 +68,11 @@ class Applier:
         if index > self._target:
             self._target = index
         self._answers = answers
-        self._feed()
+
+    def feed(self, *, urgent: bool) -> None:
+        """Hand over what is committed: now, or, when nobody waits for it here, once a little more has gathered."""
+        if urgent or self._target - self.submitted > UNHURRIED_ENTRIES:
+            self._feed()
 
     def take(self) -> Sequence[Run]:
         """Runs that were applied since the last call; feeds on."""

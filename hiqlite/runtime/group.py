@@ -294,6 +294,9 @@ class Group:
         """Until the engine asks for nothing more."""
         while self.engine.has_ready() and self.failure is None:
             self._handle(self.engine.ready(), now_ns)
+        # A follower's acknowledgement comes before its apply: while its log thread has work, applying would only take
+        # the processor from it. The log's progress leads back here.
+        self.applier.feed(urgent=self.leads or not self.log_store.queued_bytes)
         forwarder = self.proposals.forwarder
         if len(forwarder) and self.engine.leader_id and not self.leads:
             forwarder.flush(self.engine.leader_id, now_ns)
