@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-import hiqlite
 import pytest
+
+import hiqlite
 
 
 async def test_a_database_that_is_ahead_of_its_log_is_kept(tmp_path: Path):

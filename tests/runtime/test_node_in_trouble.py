@@ -14,7 +14,7 @@ from hiqlite.config import RaftSettings
 from hiqlite.engine.ports import Run
 from hiqlite.errors import AnswerNotKept, DiskFull, HiqliteError, RequestTimeout, ShuttingDown, StorageError
 from hiqlite.logstore.memory import MemoryLog
-from hiqlite.runtime.applier import Applier
+from hiqlite.runtime.applier import UNHURRIED_ENTRIES, Applier
 from hiqlite.runtime.forwarding import (
     FRAME_BYTES_MAX,
     REFUSED,
@@ -90,6 +90,7 @@ async def test_a_state_machine_that_stopped_is_asked_to_go_on_until_it_does() ->
     window.add(1, 1, encode_record(1, 1, bytes(8), term=1, index=1))
     machine.sick = DiskFull("applying stopped at entry 1")
     applier.commit(1, answers=True)
+    applier.feed(urgent=True)
     applier.take()
     with pytest.raises(DiskFull, match="applying stopped") as refused:
         proposals.put(b"", Op(loop))
@@ -112,7 +113,9 @@ async def test_a_closed_feed_hands_nothing_over() -> None:
     await applier.close()
     window.add(1, 1, encode_record(1, 1, bytes(8), term=1, index=1))
     applier.commit(1, answers=True)
+    applier.feed(urgent=True)
     applier.commit(2, answers=True)  # not in memory: it would be read from the log
+    applier.feed(urgent=True)
     assert machine.submitted == []
 
 
@@ -224,3 +227,21 @@ async def test_answers_travel_in_frames_that_a_link_takes() -> None:
     _, _, status, data = answers[4]
     error = refusal(data)
     assert status == REFUSED and isinstance(error, AnswerNotKept) and error.outcome == "applied"
+
+
+async def test_a_follower_applies_a_little_later_unless_much_has_gathered() -> None:
+    """Its acknowledgements go first; what is committed is handed over when there is time, or when it is much."""
+    machine, window = Machine(), Window(1 << 20)
+    applier = Applier(
+        machine, MemoryLog(), window, 1 << 20, asyncio.get_running_loop(),
+        fail=lambda error: None, stopped=lambda error: None,
+    )  # fmt: skip
+    for index in range(1, UNHURRIED_ENTRIES + 2):
+        window.add(index, index, encode_record(1, 1, bytes(8), term=1, index=index))
+    applier.commit(UNHURRIED_ENTRIES, answers=False)
+    applier.feed(urgent=False)
+    assert machine.submitted == []
+    applier.commit(UNHURRIED_ENTRIES + 1, answers=False)
+    applier.feed(urgent=False)
+    assert machine.submitted == [(1, UNHURRIED_ENTRIES + 1)]
+    await applier.close()
