@@ -26,6 +26,7 @@ from hiqlite.runtime.forming import Former
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
+from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
@@ -62,6 +63,7 @@ class Node:
         self.clock = Clock()
         self.network: Network | None = None
         self.closed = asyncio.Event()
+        self._leaving: Leaving | None = None
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -234,6 +236,7 @@ class Node:
         network.on_forward_reply = group.forward_replied
         network.on_beat_socket = self._beat.add_link
         network.serve("read_index", remote.read_index)
+        self._leaving = Leaving(group, network)
 
     async def _stop_group(self) -> None:
         error = ShuttingDown("the node is shutting down")
@@ -313,6 +316,9 @@ class Node:
 
     async def _stop(self, *, drain: bool) -> None:
         if drain:
+            self.group.proposals.close_intake()
+            if self._leaving is not None:
+                await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
             await self.group.proposals.drain(DRAIN_S)
         try:
             await self._stack.aclose()

@@ -84,6 +84,7 @@ class Forwarder:
         self._sent_to = 0
         self._deposed_since_ns = 0  # since when another leader is known than the one that owes answers
         self._refused_by = 0
+        self._leaving = 0  # the leader that said farewell, until its link is gone
         self._refused_at_ns = 0
         self.waiting_bytes = 0
 
@@ -137,6 +138,8 @@ class Forwarder:
         return len(parts) // 2, b"".join(parts)
 
     def _may_send(self, leader_id: int, now_ns: int) -> bool:
+        if leader_id == self._leaving:
+            return False
         if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
             return False
         if not self._sent or leader_id == self._sent_to:
@@ -182,8 +185,14 @@ class Forwarder:
         """This node has applied what the leader answered."""
         self._answered.pop(number, None)
 
+    def hold(self, peer_id: int) -> None:
+        """That leader leaves: what is queued waits for the next one, or for this one once it is back."""
+        self._leaving = peer_id
+
     def lost(self, peer_id: int) -> None:
         """The link to the leader broke: nobody knows what became of the writes under way."""
+        if peer_id == self._leaving:
+            self._leaving = 0
         if peer_id == self._sent_to:
             self._give_up()
 

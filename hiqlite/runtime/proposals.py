@@ -155,9 +155,13 @@ class Proposals:
                 waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
         self.forwarder.fail(error)
 
+    def close_intake(self) -> None:
+        """Take no new writes from now on."""
+        self._closing = True
+
     async def drain(self, timeout_s: float) -> None:
         """Take no new writes and wait for those under way, for `timeout_s` at most."""
-        self._closing = True
+        self.close_intake()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         # Each look costs nothing beside the flush it waits for; an event would cost every completed run.
