@@ -39,6 +39,9 @@ class Refusals:
             log.warning("connection closed (%s): %s; further ones are only counted: %s", reason, where, error)
 
 
+SETTLE_TURNS = 8
+
+
 class Greeting(asyncio.Protocol):
     """A connection in the middle of its handshake. Costs little: no buffer of its own, few bytes, a deadline.
 
@@ -243,9 +246,12 @@ class Link(asyncio.BufferedProtocol):
 
 
 async def settle() -> None:
-    """Lets the loop close the sockets of transports that were cut off: it does so in its next turns."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    """Lets the loop close the sockets of transports that were cut off: it does so in its next turns.
+
+    A connection that was accepted in the turn before still becomes a task, a transport, a protocol, and is closed then.
+    """
+    for _ in range(SETTLE_TURNS):
+        await asyncio.sleep(0)
 
 
 def tune(transport: asyncio.Transport, settings: NetworkSettings) -> None:

@@ -42,13 +42,16 @@ class Gate:
         self._limit = limit
         self._refusals = refusals
         self._waiting: dict[Waiting, None] = {}
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def enter(self, connection: Waiting) -> None:
         self._waiting[connection] = None
-        if len(self._waiting) > self._limit:
+        if self._closed:  # accepted in the turn in which the port was closed
+            connection.give_up("closed")
+        elif len(self._waiting) > self._limit:
             next(iter(self._waiting)).give_up("crowded")
 
     def leave(self, connection: Waiting) -> None:
@@ -56,14 +59,16 @@ class Gate:
 
     def refused(self, connection: Waiting, reason: str, error: Exception) -> None:
         self.leave(connection)
+        if self._closed:
+            return
         address = connection.transport.get_extra_info("peername") if connection.transport else None
         self._refusals.note(reason, error, f"from {address}")
 
     async def close(self) -> None:
-        """Cuts all of them off."""
+        """Cuts all of them off, and whatever the loop has accepted but not handed over yet."""
+        self._closed = True
         for connection in list(self._waiting):
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.give_up("closed")
         await settle()
 
 
@@ -255,8 +260,8 @@ class Sniffer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
-        self._owner.gate.enter(self)
         self._deadline = asyncio.get_running_loop().call_later(self._owner.deadline_s, self.give_up, "timeout")
+        self._owner.gate.enter(self)
 
     def data_received(self, data: bytes) -> None:
         if self._ended:

@@ -28,6 +28,7 @@ REASONS = {
     "unknown_node": "a node id that is not known here",
     "wrong_secret": "the secrets differ",
     "cluster": "the other node belongs to another cluster",
+    "closed": "the port was closed",
     "timeout": "the handshake took too long",
     "truncated": "the connection ended inside the handshake",
     "crowded": "too many connections that have not proved themselves",
