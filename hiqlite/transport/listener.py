@@ -90,6 +90,20 @@ async def listen(
     return server, server.sockets[0].getsockname()[1]
 
 
+async def stop_listening(server: asyncio.Server) -> None:
+    """Closes the listening sockets. What was accepted before is in the gate when this returns.
+
+    asyncio before 3.12 leaks a connection that it accepted in the turn of `Server.close()`: the task that makes its
+    transport finds no server to attach to. So it stops accepting first, and closes once those tasks have run.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        await settle()
+    server.close()
+
+
 class RaftListener:
     """The raft port: every connection is a handshake of a node, or closed.
 
@@ -120,7 +134,7 @@ class RaftListener:
 
     async def close(self) -> None:
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
             await self.gate.close()
             await self._server.wait_closed()
 
@@ -184,7 +198,7 @@ class ApiListener:
     async def close(self) -> None:
         if self._server is None:
             return
-        self._server.close()
+        await stop_listening(self._server)
         links = list(self._links)
         for link in links:
             link.close()
