@@ -58,6 +58,10 @@ def _run(cluster: Cluster) -> None:
     calm = profile.fault_every_ns == 0 or not faults.names
     if calm:
         world.run_until(world.now_ns + 1_000 * MS)
+        deadline = world.now_ns + CONVERGE_NS
+        # Two voters may split their votes more than once before anybody reigns: nothing is unstable until then.
+        while _reign(cluster) == (0, 0) and world.now_ns < deadline:
+            world.run_until(world.now_ns + 50 * MS)
         before = _reign(cluster)
         world.run_until(world.now_ns + profile.duration_ns)
         if _reign(cluster) != before:
