@@ -99,10 +99,9 @@ cdef class Answer:
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
-    cdef tuple next(self):
-        """(ExecuteResult, rows or None) or (error, None)."""
+    cdef const uint8_t *step(self, hq_cursor *tail) except NULL:
+        """The head of the next result, checked; `tail` holds what belongs to it."""
         cdef const uint8_t *head
-        cdef hq_cursor tail
         cdef uint32_t size
         need(&self.at, RESULT_SIZE)
         head = self.at.p
@@ -117,6 +116,12 @@ cdef class Answer:
         self.left -= 1
         if self.left == 0 and hq_left(&self.at) != 0:
             raise ProtocolError("answer: bytes are left over")
+        return head
+
+    cdef tuple next(self):
+        """(ExecuteResult, rows or None) or (error, None)."""
+        cdef hq_cursor tail
+        cdef const uint8_t *head = self.step(&tail)
         if head[0] == FAILED:
             return read_error(&tail, self.texts, self.status), None
         rows = read_result_rows(&tail) if head[0] == ROWS else None
@@ -133,24 +138,13 @@ cdef class Answer:
         cdef list found = []
         cdef hq_cursor tail
         cdef const uint8_t *head
-        cdef uint32_t size
         while self.left > 0:
-            need(&self.at, RESULT_SIZE)
-            head = self.at.p
-            size = hq_get_u32(head + 4)
-            if hq_get_u32(head) != ROWS and (hq_get_u32(head) != DONE or size != 0):
-                raise ProtocolError("answer: a result that contradicts the format")
-            self.at.p += RESULT_SIZE
-            need(&self.at, size)
-            tail.p = self.at.p
-            self.at.p += size
-            tail.end = self.at.p
-            if hq_get_u32(head) == ROWS:
+            head = self.step(&tail)
+            if head[0] == FAILED:
+                raise ProtocolError("answer: an error in an entry that succeeded")
+            if head[0] == ROWS:
                 read_result_rows(&tail)
-            self.left -= 1
             found.append(new_result(hq_get_i64(head + 8), hq_get_i64(head + 16), self.log_index))
-        if hq_left(&self.at) != 0:
-            raise ProtocolError("answer: bytes are left over")
         return found
 
     cdef list done(self):
