@@ -14,15 +14,17 @@ from posix.unistd cimport usleep
 
 
 from hiqlite._accel.apply_native cimport (
-    HQ_ANSWER_BYTES_MAX, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW,
+    HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW,
     SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded, hq_apply_open, hq_checkpoint,
-    hq_failure, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
+    hq_checkpointer_use, hq_failure, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
     hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start,
     hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
 )
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
 HASH_EVERY = HQ_HASH_EVERY
+CHECKPOINT_PAGES = HQ_CHECKPOINT_PAGES
+CHECKPOINT_OVERDUE_PAGES = HQ_CHECKPOINT_OVERDUE
 
 cdef enum:
     CPUS_MAX = 256
@@ -197,6 +199,13 @@ cdef class Applier:
         return 0
 
     # -- life
+
+    def checkpoint_beside(self, copier):
+        """Before `start`: one more connection to the same database, on which a thread of its own checkpoints while entries
+        are applied. It is kept alive until this object is closed, and is nobody else's meanwhile."""
+        cdef uintptr_t address = copier.sqlite3_pointer()
+        hq_checkpointer_use(self.open_queue(), <sqlite3 *>address)
+        self.connection = (self.connection, copier)
 
     def start(self, cpus=()):
         """Starts the thread, on the given CPUs if any are named. Without it only `apply_inline` applies."""

@@ -11,6 +11,7 @@ cdef extern from "guard.h" nogil:
 cdef extern from "apply_queue.h" nogil:
     enum:
         HQ_HASH_KEPT, HQ_HASH_EVERY
+        HQ_CHECKPOINT_PAGES, HQ_CHECKPOINT_OVERDUE
         HQ_STOP_DRAINED, HQ_STOP_NOW
         HQ_ANSWER_BYTES_MAX
         SQLITE_CHECKPOINT_TRUNCATE
@@ -54,6 +55,7 @@ cdef extern from "apply_queue.h" nogil:
     void hq_run_result_free(hq_run_result *)
     hq_queue *hq_queue_open(hq_apply *)
     int hq_queue_start(hq_queue *, const int *, int)
+    void hq_checkpointer_use(hq_queue *, sqlite3 *)
     hq_job *hq_job_new(uint32_t)
     void hq_queue_submit(hq_queue *, hq_job *)
     int hq_queue_inline(hq_queue *, hq_job *, int)

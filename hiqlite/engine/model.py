@@ -215,7 +215,8 @@ class Ready:
     """Everything the runtime has to do now, in this order of fields. The engine already holds back what must wait.
 
     A message stands in `sends` only when its release condition holds (its io sequence is durable), so the runtime
-    sends at once. `apply` is `[first, last]`, committed and written to this node's own log.
+    sends at once, and may do so before it hands `appends` to the log: no send waits for a write of the same Ready.
+    `apply` is `[first, last]`, committed and written to this node's own log.
     """
 
     hard_state: HardStateWrite | None = None

@@ -17,8 +17,11 @@ from .window import Window
 
 # Bytes handed over as one submission; the state machine cuts its transactions itself.
 SUBMIT_BYTES = 1 << 20
-# What a follower may leave unapplied while its log thread works on the next frame (see `Group._turn`).
-UNHURRIED_ENTRIES = 256
+# Where nobody waits for an entry, runs are at least this far apart: a page that several batches touch is then written
+# once (performance.md, "pages, not rows"), and the processor is left to the acknowledgements. It bounds how much later
+# than its log a follower's local reads see a write under load; a write that comes alone is applied at once.
+UNHURRIED_S = 0.005
+UNHURRIED_ENTRIES = 1024
 # A state machine that stopped by itself (a full disk, no memory) is asked to go on this often.
 RETRY_S = 1.0
 
@@ -51,6 +54,8 @@ class Applier:
         self._fail = fail
         self._stopped = stopped
         self._retry: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._fed_at = 0.0  # loop time of the last submission
         self._target = machine.applied_index
         self._answers = False
         self._term_at: Callable[[int], int] = lambda index: 0
@@ -71,25 +76,32 @@ class Applier:
 
     def feed(self, *, urgent: bool) -> None:
         """Hand over what is committed: now, or, when nobody waits for it here, once a little more has gathered."""
-        if urgent or self._target - self.submitted > UNHURRIED_ENTRIES:
+        waiting = self._target - self.submitted
+        if urgent or waiting > UNHURRIED_ENTRIES:
             self._feed()
+        elif waiting > 0 and self._later is None and not self._closed:
+            pause_s = self._fed_at + UNHURRIED_S - self._loop.time()
+            if pause_s > 0:
+                self._later = self._loop.call_later(pause_s, self._feed)
+            else:
+                self._feed()
 
     def take(self) -> Sequence[Run]:
-        """Runs that were applied since the last call; feeds on."""
+        """Runs that were applied since the last call; whoever takes feeds on, when it knows who waits."""
         runs = self._machine.take()
         if runs:
             self.applied_index = runs[-1].last
         if self._machine.failure is not None and self._retry is None and not self._closed:
             self._say_why()
             self._retry = self._loop.call_later(RETRY_S, self._try_again)
-        self._feed()
         return runs
 
     async def close(self) -> None:
         """Feed no more; what was handed over is applied by the state machine's own close."""
         self._closed = True
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._later):
+            if timer is not None:
+                timer.cancel()
         if self._replay is not None:
             self._replay.cancel()
             await asyncio.gather(self._replay, return_exceptions=True)
@@ -110,6 +122,9 @@ class Applier:
         self._stopped(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
 
     def _feed(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         while self._replay is None and self.submitted < self._target and not self._closed:
             if self._machine.queued_bytes > self._queue_bytes_max:
                 return  # the next `take` feeds on
@@ -121,6 +136,7 @@ class Applier:
             self._submit(first, last, self._window.pieces(first, last))
 
     def _submit(self, first: int, last: int, pieces: list[bytes]) -> None:
+        self._fed_at = self._loop.time()
         self._machine.submit(first, last, self._term_at(last), pieces, self._answers)
         self.submitted = last
 

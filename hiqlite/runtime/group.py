@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 from hiqlite import observe
 from hiqlite._accel.batch import Op
@@ -27,6 +26,7 @@ from .alarm import Alarm
 from .applier import Applier
 from .fetches import Fetches
 from .group_time import GroupTime
+from .links import Links
 from .opening import opening_record
 from .proposals import Proposals, told
 from .troubles import Troubles
@@ -34,13 +34,6 @@ from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
 
 log = observe.logger("runtime")
-
-
-class Links(Protocol):
-    """What the group needs of the transport, bound to this group's number by the node."""
-
-    def send(self, peer_id: int, message: Message, body: bytes | None) -> bool: ...
-    def send_forward(self, peer_id: int, body: bytes) -> bool: ...
 
 
 class Group:
@@ -176,12 +169,14 @@ class Group:
             callback()
         else:
             self.waiters.add(index, callback)
+            self._schedule()  # somebody waits now: what is committed is applied without delay
 
     async def until_applied(self, index: int) -> None:
         """Wait until this node has applied `index`. Raises what this group fails or closes with."""
         if index > self.applier.applied_index:
             if self.failure is not None:
                 raise told(self.failure, None)
+            self._schedule()
             await self.waiters.future(index, self._loop)
 
     # -- reads
@@ -294,9 +289,7 @@ class Group:
         """Until the engine asks for nothing more."""
         while self.engine.has_ready() and self.failure is None:
             self._handle(self.engine.ready(), now_ns)
-        # A follower's acknowledgement comes before its apply: while its log thread has work, applying would only take
-        # the processor from it. The log's progress leads back here.
-        self.applier.feed(urgent=self.leads or not self.log_store.queued_bytes)
+        self.applier.feed(urgent=self.leads or len(self.waiters) > 0)
         forwarder = self.proposals.forwarder
         if len(forwarder) and self.engine.leader_id and not self.leads:
             forwarder.flush(self.engine.leader_id, now_ns)
@@ -313,21 +306,24 @@ class Group:
             self.log_store.hard_state(state.io_sequence, state.term, state.vote)
         if ready.truncate is not None:
             self._truncate(ready.truncate.io_sequence, ready.truncate.last_kept)
-        for append in ready.appends:
-            self._append(append, now_ns)
+        appends = [(append, self._records(append, now_ns)) for append in ready.appends]
         for item in ready.sends:
             message = item.message
             body = None
             if isinstance(message, AppendRequest) and message.last_index > message.previous_index:
                 body = self._body(item.peer_id, message)
             self.links.send(item.peer_id, message, body)
+        # After the sends: a leader's entries are on their way to the peers' disks while they go to its own (rule 3).
+        for append, records in appends:
+            self.log_store.append(append.io_sequence, append.first, append.last, records)
         for fetch in ready.fetches:
             self.fetches.start(fetch)
         if ready.apply is not None:
             self.applier.commit(ready.apply[1], answers=len(self.proposals.pending) > 0)
         self.reads.settle(ready)
 
-    def _append(self, append: Append, now_ns: int) -> None:
+    def _records(self, append: Append, now_ns: int) -> bytes:
+        """The bytes of an append, in the window from here on."""
         first, last = append.first, append.last
         if append.kind == AppendKind.NOOP:
             group_time_ns, wall_ns = self.group_time.read(now_ns), self.clock.wall_ns()
@@ -340,7 +336,7 @@ class Group:
             self.window.add(first, last, records)
         else:
             records = self.window.records(first, last)
-        self.log_store.append(append.io_sequence, first, last, records)
+        return records
 
     def _truncate(self, io_sequence: int, last_kept: int) -> None:
         self.window.truncate(last_kept)

@@ -21,7 +21,7 @@ from hiqlite._accel import apply, guard
 from hiqlite._accel.apply import AppliedRun, Applier
 from hiqlite.errors import StorageError
 
-from .connection import ConnectionSettings, open_writer, translated
+from .connection import ConnectionSettings, open_reader, open_writer, translated
 from .outcome import failure_of
 
 # A run that is predicted to end within this time is applied on the loop in mode `auto`: waking a thread costs as much.
@@ -56,13 +56,13 @@ class Writer:
     def __init__(
         self,
         path: Path,
-        connection: apsw.Connection,
+        connections: Sequence[apsw.Connection],
         applier: Applier,
         mode: ApplyThread,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = path
-        self._connection = connection
+        self._connections = connections
         self._applier = applier
         self._mode = mode
         self._loop = loop
@@ -89,6 +89,7 @@ class Writer:
         if settings.apply_thread not in ("auto", "always", "inline"):
             raise ValueError(f"apply_thread must be auto, always or inline, not {settings.apply_thread!r}")
         connection = open_writer(path, settings.connection)
+        connections = [connection]
         try:
             with translated(path):
                 apply.load(connection)
@@ -96,17 +97,19 @@ class Writer:
                 connection.sqlite3_pointer(), guard.api_address(), settings.connection.statement_cache, connection
             )
             try:
+                connections.append(open_reader(path, settings.connection))
+                applier.checkpoint_beside(connections[1])
                 applier.start(cpus_of(settings.cpu_affinity))
                 mode: ApplyThread = settings.apply_thread  # type: ignore[assignment]  # checked above
-                return cls(path, connection, applier, mode, loop or asyncio.get_running_loop())
+                return cls(path, connections, applier, mode, loop or asyncio.get_running_loop())
             except BaseException:
                 applier.close()
                 raise
         except OSError as error:
-            connection.close(True)
+            close_all(connections)
             raise failure_of(error.errno or apsw.SQLITE_INTERNAL, str(error.strerror), 0) from error
         except BaseException:
-            connection.close(True)
+            close_all(connections)
             raise
 
     # -- the port
@@ -171,7 +174,7 @@ class Writer:
             self._checkpoint_at_end()
         finally:
             self._applier.close()
-            self._connection.close(True)
+            close_all(self._connections)
 
     # -- beyond the port
 
@@ -245,6 +248,12 @@ class Writer:
         except OSError as error:
             # The data is safe in SQLite's own log and in ours; the next start reads both.
             observe.logger("statemachine").warning("%s: no checkpoint at the end: %s", self._path, error.strerror)
+
+
+def close_all(connections: Sequence[apsw.Connection]) -> None:
+    """The writer's own last: what it leaves in SQLite's log is then nobody else's."""
+    for connection in reversed(connections):
+        connection.close(True)
 
 
 def cpus_of(affinity: str | Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pytest
 
@@ -14,7 +15,7 @@ from hiqlite.config import RaftSettings
 from hiqlite.engine.ports import Run
 from hiqlite.errors import AnswerNotKept, DiskFull, HiqliteError, RequestTimeout, ShuttingDown, StorageError
 from hiqlite.logstore.memory import MemoryLog
-from hiqlite.runtime.applier import UNHURRIED_ENTRIES, Applier
+from hiqlite.runtime.applier import UNHURRIED_ENTRIES, UNHURRIED_S, Applier
 from hiqlite.runtime.forwarding import (
     FRAME_BYTES_MAX,
     REFUSED,
@@ -229,19 +230,59 @@ async def test_answers_travel_in_frames_that_a_link_takes() -> None:
     assert status == REFUSED and isinstance(error, AnswerNotKept) and error.outcome == "applied"
 
 
-async def test_a_follower_applies_a_little_later_unless_much_has_gathered() -> None:
-    """Its acknowledgements go first; what is committed is handed over when there is time, or when it is much."""
-    machine, window = Machine(), Window(1 << 20)
+class HandLoop:
+    """A loop whose time is moved by hand; knows one timer."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self._ring: Callable[[], None] | None = None
+        self._at_s = 0.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_later(self, delay_s: float, ring: Callable[[], None]) -> HandLoop:
+        assert self._ring is None, "one timer at a time"
+        self._ring, self._at_s = ring, self.now_s + delay_s
+        return self
+
+    def cancel(self) -> None:
+        self._ring = None
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        if self._ring is not None and self._at_s <= self.now_s:
+            ring, self._ring = self._ring, None
+            ring()
+
+
+async def test_where_nobody_waits_runs_are_apart_and_gather_what_comes_between() -> None:
+    """A write that comes alone is applied at once; the next ones together, a little later, when somebody waits for one
+    of them, or when they are many."""
+    machine, window, loop = Machine(), Window(1 << 22), HandLoop()
     applier = Applier(
-        machine, MemoryLog(), window, 1 << 20, asyncio.get_running_loop(),
+        machine, MemoryLog(), window, 1 << 22, cast(asyncio.AbstractEventLoop, loop),
         fail=lambda error: None, stopped=lambda error: None,
     )  # fmt: skip
-    for index in range(1, UNHURRIED_ENTRIES + 2):
+    for index in range(1, UNHURRIED_ENTRIES + 10):
         window.add(index, index, encode_record(1, 1, bytes(8), term=1, index=index))
-    applier.commit(UNHURRIED_ENTRIES, answers=False)
-    applier.feed(urgent=False)
-    assert machine.submitted == []
-    applier.commit(UNHURRIED_ENTRIES + 1, answers=False)
-    applier.feed(urgent=False)
-    assert machine.submitted == [(1, UNHURRIED_ENTRIES + 1)]
+
+    def commit(index: int, *, urgent: bool = False) -> list[tuple[int, int]]:
+        applier.commit(index, answers=False)
+        applier.feed(urgent=urgent)
+        return machine.submitted[-1:]
+
+    assert commit(1) == [(1, 1)]
+    assert commit(2) == commit(3) == [(1, 1)]
+    loop.pass_time(UNHURRIED_S / 2)
+    assert machine.submitted == [(1, 1)]
+    loop.pass_time(UNHURRIED_S)
+    assert machine.submitted == [(1, 1), (2, 3)]
+    assert commit(4) == [(2, 3)]
+    assert commit(5, urgent=True) == [(4, 5)]
+    assert commit(6) == [(4, 5)]
+    last = 5 + UNHURRIED_ENTRIES + 1
+    assert commit(last) == [(6, last)]
+    loop.pass_time(UNHURRIED_S)
+    assert commit(last + 1) == [(last + 1, last + 1)]
     await applier.close()

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import apsw
 import pytest
 from apply_harness import batch, execute, no_op, sealed, status_of, txn
+from writer_driver import DEADLINE_S, Driver, eventually, opened
 
-from hiqlite._accel.apply import HASH_EVERY, AppliedRun
+from hiqlite._accel.apply import CHECKPOINT_OVERDUE_PAGES, CHECKPOINT_PAGES, HASH_EVERY
 from hiqlite.errors import DataFolderInUse, StorageError
 from hiqlite.statemachine.connection import ConnectionSettings, open_reader, open_writer
 from hiqlite.statemachine.writer import Writer, WriterSettings, cpus_of
 
-DEADLINE_S = 20.0
 MODES = ("auto", "always", "inline")
-
-
-class Driver:
-    """Submits records and collects the runs that come back."""
-
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
-        self.runs: list[AppliedRun] = []
-        self.next = writer.applied_index + 1
-        self._event = asyncio.Event()
-        writer.on_progress(self._progress)
-
-    def _progress(self) -> None:
-        self.runs += self.writer.take()
-        self._event.set()
-
-    def submit(self, *records: bytes, answers: bool = True) -> None:
-        last = self.next + len(records) - 1
-        self.writer.submit(self.next, last, 1, [sealed(records, self.next)], answers)
-        self.next = last + 1
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            while not condition():
-                self._event.clear()
-                await self._event.wait()
-
-        await asyncio.wait_for(wait(), DEADLINE_S)
-
-    async def applied(self) -> None:
-        await self.until(lambda: bool(self.runs) and self.runs[-1].last == self.next - 1)
-
-
-@asynccontextmanager
-async def opened(path: Path, settings: WriterSettings | None = None) -> AsyncIterator[Driver]:
-    writer = Writer.open(path, settings)
-    try:
-        yield Driver(writer)
-    finally:
-        await writer.close()
 
 
 def count(path: Path, table: str = "t") -> int:
@@ -139,10 +97,9 @@ async def test_checkpoints_never_pass_what_the_log_has_synced(mode: str, tmp_pat
     async with opened(path, WriterSettings(apply_thread=mode)) as driver:
         writer = driver.writer
         driver.submit(execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a)"))
-        for _ in range(40):
+        while writer.metrics()["apply_wal_pages"] < CHECKPOINT_PAGES:
             driver.submit(*[execute(INSERT, [b"x" * 3000]) for _ in range(50)], answers=False)
-        await driver.applied()
-        assert writer.metrics()["apply_wal_pages"] >= 1000
+            await driver.applied()
         assert writer.metrics()["apply_checkpoints"] == 0
         writer.set_synced_index(writer.applied_index - 1)
         driver.submit(no_op())
@@ -150,12 +107,7 @@ async def test_checkpoints_never_pass_what_the_log_has_synced(mode: str, tmp_pat
         assert writer.metrics()["apply_checkpoints"] == 0
         assert path.stat().st_size < 1 << 20
         writer.set_synced_index(writer.applied_index)
-
-        async def wait() -> None:
-            while writer.metrics()["apply_checkpoints"] == 0:
-                await asyncio.sleep(0)
-
-        await asyncio.wait_for(wait(), DEADLINE_S)
+        await eventually(lambda: writer.metrics()["apply_checkpoints"] > 0)
     assert path.stat().st_size > 4 << 20
     assert not (tmp_path / "a.db-wal").exists() or (tmp_path / "a.db-wal").stat().st_size == 0
 
@@ -166,13 +118,13 @@ async def test_a_log_that_syncs_late_cannot_make_sqlites_log_grow_for_ever(tmp_p
         writer = driver.writer
         writer.set_synced_index(1)
         driver.submit(execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a)"))
-        for _ in range(100):
+        for _ in range(CHECKPOINT_OVERDUE_PAGES // 50):
             driver.submit(*[execute(INSERT, [b"x" * 3500]) for _ in range(60)], answers=False)
-        await driver.until(lambda: writer.metrics()["apply_wal_pages"] >= 4000)
+        await driver.until(lambda: writer.metrics()["apply_wal_pages"] >= CHECKPOINT_OVERDUE_PAGES)
         assert writer.applied_index < driver.next - 1
         writer.set_synced_index(driver.next - 1)
         await driver.applied()
-        assert writer.metrics()["apply_checkpoints"] >= 1
+        await eventually(lambda: writer.metrics()["apply_checkpoints"] >= 1)
 
 
 async def test_a_locked_database_stops_applying_and_resume_goes_on(tmp_path: Path) -> None:

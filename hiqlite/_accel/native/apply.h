@@ -32,8 +32,9 @@ enum {
     HQ_RUN_ANSWER_BYTES_MAX = 4 << 20,
     HQ_RUN_NS_MAX = 20 * 1000 * 1000,    /* a run ends after the entry that passed it */
     HQ_SLOW_NS = 8 * 1000 * 1000,        /* more than one tick of the coarse clock */
-    HQ_CHECKPOINT_PAGES = 1000,
-    HQ_CHECKPOINT_OVERDUE = 4000,        /* from here on, runs stop at the synced index so that a checkpoint gets in */
+    HQ_CHECKPOINT_PAGES = 2000,
+    HQ_CHECKPOINT_REST = 256,            /* so few the apply thread moves itself, and SQLite's log starts anew */
+    HQ_CHECKPOINT_OVERDUE = 8000,        /* from here on, runs stop at the synced index so that a checkpoint gets in */
     HQ_HASH_EVERY = 1024,                /* the running hash is remembered at multiples of this index ... */
     HQ_HASH_KEPT = 64,                   /* ... this many of them */
 };
@@ -155,7 +156,7 @@ typedef struct hq_apply {
     /* where the database stands, committed */
     uint64_t applied_index, applied_term, equality_hash;
     uint64_t hash_index[HQ_HASH_KEPT], hash_value[HQ_HASH_KEPT];
-    uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and when the last checkpoint was tried */
+    uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and up to where the last checkpoint came */
     uint32_t runs_since_trim;
 
     /* the run being applied */
@@ -249,7 +250,7 @@ int hq_savepoint_open(hq_apply *w);
 int hq_savepoint_close(hq_apply *w);
 int hq_savepoint_undo(hq_apply *w);               /* and close */
 int hq_checkpoint(hq_apply *w, int mode);         /* SQLITE_OK, SQLITE_BUSY, or a code with worker->failure set */
-uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since the last checkpoint was tried */
+uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since then */
 
 /* ---- run */
 hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result);

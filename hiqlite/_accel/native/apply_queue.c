@@ -29,6 +29,7 @@ hq_queue *hq_queue_open(hq_apply *worker) {
     }
     pthread_mutex_init(&q->mutex, NULL);
     pthread_cond_init(&q->wake, NULL);
+    pthread_cond_init(&q->checkpointer.wake, NULL);
     return q;
 }
 
@@ -73,7 +74,9 @@ int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap) {
         }
         q->busy = 0;
     }
-    int signal = q->head || q->active || hq_queue_checkpoint_due(q);
+    if (hq_checkpoint_wanted(q)) /* the parked thread does not know yet: let set_synced wake it */
+        __atomic_store_n(&q->wants_sync, 1, __ATOMIC_SEQ_CST);
+    int signal = q->head || q->active || hq_checkpoint_has_step(q);
     pthread_mutex_unlock(&q->mutex);
     if (signal)
         pthread_cond_signal(&q->wake);
@@ -162,6 +165,8 @@ void hq_queue_stop(hq_queue *q, enum hq_stop_mode mode) {
     pthread_cond_signal(&q->wake);
     if (interrupt)
         sqlite3_interrupt(q->worker->db);
+    if (mode == HQ_STOP_NOW)
+        hq_checkpointer_interrupt(q);
 }
 
 int hq_queue_stopped(hq_queue *q) {
@@ -172,10 +177,10 @@ int hq_queue_stopped(hq_queue *q) {
 }
 
 void hq_queue_join(hq_queue *q) {
-    if (!q->started)
-        return;
-    pthread_join(q->thread, NULL);
+    if (q->started)
+        pthread_join(q->thread, NULL);
     q->started = 0;
+    hq_checkpointer_join(q);
 }
 
 static hq_job *append(hq_job *list, hq_job *more) {
@@ -198,6 +203,7 @@ hq_job *hq_queue_close(hq_queue *q) {
     close(q->event_fd);
     pthread_mutex_destroy(&q->mutex);
     pthread_cond_destroy(&q->wake);
+    pthread_cond_destroy(&q->checkpointer.wake);
     free(q->entries);
     free(q);
     return left;

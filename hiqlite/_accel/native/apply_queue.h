@@ -30,8 +30,23 @@ typedef struct hq_job {
 
 enum hq_stop_mode { HQ_RUNNING = 0, HQ_STOP_DRAINED = 1, HQ_STOP_NOW = 2 };
 
+enum hq_copy_state { HQ_COPY_IDLE = 0, HQ_COPY_RUNNING, HQ_COPY_DONE };
+
+/* The thread that checkpoints beside running writes (apply_checkpoint.c). */
+typedef struct hq_checkpointer {
+    sqlite3 *copier; /* a connection of its own; NULL: the apply thread checkpoints alone */
+    pthread_t thread;
+    pthread_cond_t wake;
+    enum hq_copy_state state;
+    int started, stop;
+    int closing_in;  /* few pages are left since the last copy: go on until none is */
+    int code;        /* of the last copy */
+    uint64_t from_pages, copied; /* pages in SQLite's log when it began, and how many of them it moved */
+} hq_checkpointer;
+
 typedef struct hq_queue {
     hq_apply *worker;
+    hq_checkpointer checkpointer;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     pthread_t thread;
@@ -57,6 +72,7 @@ typedef struct hq_queue {
 
 hq_queue *hq_queue_open(hq_apply *worker);
 int hq_queue_start(hq_queue *q, const int *cpus, int cpu_count); /* 0, or an errno */
+void hq_checkpointer_use(hq_queue *q, sqlite3 *copier);
 hq_job *hq_job_new(uint32_t piece_count);
 void hq_queue_submit(hq_queue *q, hq_job *job);
 /* 1: applied (or failed) here; 0: queued. only_cheap: here only if every text is known to be quick. */

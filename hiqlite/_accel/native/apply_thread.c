@@ -1,9 +1,9 @@
 /* apply_thread.c: the thread that owns the writer connection, and the work that it shares with hq_queue_inline.
 
    It never takes the GIL, handles no signal, and holds nothing that the process needs in order to exit.
-   Checkpoints: PASSIVE, about every 1000 pages, and only when everything applied here is also synced in this node's own
-   log (the database file must never know more than the log). If the log's sync lags for long, runs are cut at the synced
-   index, so that the condition comes true. */
+   It also takes the steps of a checkpoint that are its own (apply_checkpoint.c), only when everything applied here is also
+   synced in this node's own log. If the log's sync lags for long, runs are cut at the synced index, so that the
+   condition comes true. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -25,11 +25,7 @@ static int overdue(hq_queue *q) { return synced(q) > 0 && hq_checkpoint_due_page
 /* No run may begin: a checkpoint is overdue and the next entry is not synced. */
 int hq_queue_waits_for_sync(hq_queue *q) { return overdue(q) && synced(q) <= q->worker->applied_index; }
 
-int hq_queue_checkpoint_due(hq_queue *q) {
-    return hq_checkpoint_due_pages(q->worker) >= HQ_CHECKPOINT_PAGES && synced(q) >= q->worker->applied_index;
-}
-
-static void fail(hq_queue *q) {
+void hq_queue_fail(hq_queue *q) {
     q->failed = 1;
     q->failure = q->worker->failure;
     hq_queue_notify(q);
@@ -149,17 +145,7 @@ void hq_queue_work(hq_queue *q, int notify) {
             hq_queue_notify(q);
     }
     if (w->failure.code)
-        fail(q);
-}
-
-static void checkpoint(hq_queue *q) {
-    q->busy = 1;
-    pthread_mutex_unlock(&q->mutex);
-    hq_checkpoint(q->worker, SQLITE_CHECKPOINT_PASSIVE);
-    pthread_mutex_lock(&q->mutex);
-    q->busy = 0;
-    if (q->worker->failure.code)
-        fail(q);
+        hq_queue_fail(q);
 }
 
 /* ------------------------------------------------------------------ thread */
@@ -169,6 +155,8 @@ static int can_work(hq_queue *q) {
 }
 
 static int may_leave(hq_queue *q) {
+    if (q->checkpointer.state == HQ_COPY_RUNNING)
+        return 0;
     return q->stop == HQ_STOP_NOW || (q->stop == HQ_STOP_DRAINED && !can_work(q) && !q->busy);
 }
 
@@ -179,21 +167,23 @@ static void *run(void *queue) {
 #endif
     pthread_mutex_lock(&q->mutex);
     while (!may_leave(q)) {
+        /* First, for under load the moment in which all that is applied is synced is short; most steps are too. */
+        if (hq_checkpoint_step(q)) {
+            if (q->worker->failure.code && !q->failed)
+                hq_queue_fail(q);
+            continue;
+        }
         if (can_work(q)) {
             q->busy = 1;
             hq_queue_work(q, 1);
             q->busy = 0;
         }
-        if (!q->busy && !q->failed && q->stop != HQ_STOP_NOW && hq_queue_checkpoint_due(q)) {
-            checkpoint(q);
+        if (can_work(q) || may_leave(q) || hq_checkpoint_has_step(q))
             continue;
-        }
-        if (can_work(q) || may_leave(q))
-            continue;
-        int wants_sync = !q->busy && !q->failed && hq_checkpoint_due_pages(q->worker) >= HQ_CHECKPOINT_PAGES;
+        int wants_sync = !q->busy && !q->failed && hq_checkpoint_wanted(q);
         __atomic_store_n(&q->wants_sync, wants_sync, __ATOMIC_SEQ_CST);
         /* Looked at again after wants_sync is up: a set_synced before it did not signal. */
-        if (wants_sync && (can_work(q) || hq_queue_checkpoint_due(q)))
+        if (wants_sync && (can_work(q) || hq_checkpoint_has_step(q)))
             continue;
         pthread_cond_wait(&q->wake, &q->mutex);
     }
@@ -211,6 +201,8 @@ int hq_queue_start(hq_queue *q, const int *cpus, int cpu_count) {
     int rc = pthread_create(&q->thread, NULL, run, q);
     if (rc != 0)
         q->started = 0;
+    else
+        rc = hq_checkpointer_start(q);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 #ifdef __linux__
     if (rc == 0 && cpu_count > 0) {

@@ -2,8 +2,8 @@
 
    VFS `hiqlite` (over unix-excl: one process, wal-index in memory) and `hiqlite-shared` (over unix): copies of the
    base whose clock is the wall time of the entry that this thread applies, else the real time. xOpen hands the base
-   its own VFS, because SQLite tells unix-excl by its name. Everything else is the base's own code, WAL and shared
-   memory included.
+   its own VFS, because SQLite tells unix-excl by its name. Everything else is the base's own code, shared memory
+   included, but for how the WAL is written (guard_walfile.c).
 
    localtime and utc depend on the machine's time zone: SQLite asks the callback set by
    SQLITE_TESTCTRL_LOCALTIME_FAULT (one per process), which refuses inside an entry and answers as the C library does
@@ -53,6 +53,8 @@ static sqlite3_vfs *base_of(sqlite3_vfs *vfs) { return vfs == &excl_vfs ? excl_b
 
 static int clock_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file, int flags, int *out_flags) {
     sqlite3_vfs *base = base_of(vfs);
+    if (flags & SQLITE_OPEN_WAL)
+        return hq_walfile_open(base, name, file, flags, out_flags);
     return base->xOpen(base, name, file, flags, out_flags);
 }
 
@@ -87,6 +89,7 @@ static int register_one(sqlite3_vfs *vfs, sqlite3_vfs **base, const char *base_n
     *vfs = **base;
     vfs->zName = name;
     vfs->pNext = NULL;
+    vfs->szOsFile += (int)hq_walfile_bytes();
     vfs->xOpen = clock_open;
     vfs->xCurrentTime = clock_now_days;
     vfs->xCurrentTimeInt64 = clock_now_ms;

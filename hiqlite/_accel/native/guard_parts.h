@@ -92,6 +92,10 @@ void hq_entry_end(void);
 int hq_in_entry(void);
 int hq_clock_register(void);
 
+/* guard_walfile.c */
+size_t hq_walfile_bytes(void);
+int hq_walfile_open(sqlite3_vfs *base, sqlite3_filename name, sqlite3_file *file, int flags, int *out_flags);
+
 /* guard_chance.c */
 void hq_chance_seed(hq_entry *entry, uint64_t seed, uint32_t ordinal);
 int hq_functions_install(hq_guard *guard);

@@ -89,13 +89,14 @@ static void push(_Atomic(hq_job *) *stack, hq_job *job) {
 }
 
 /* Wakes the log thread if it sleeps. The order (push, then look at `parked`) answers its order (set `parked`, then look
- * at the queue): one of the two always sees the other. */
+ * at the queue): one of the two always sees the other. The mutex is passed through, so that the signal cannot fall
+ * between its look and its wait, and is free again when the thread runs: it would wake only to sleep on the mutex. */
 void hq_wal_wake(hq_wal *log) {
-    if (!atomic_load(&log->parked))
-        return;
+    if (!atomic_exchange(&log->parked, 0))
+        return; /* awake, or woken already */
     pthread_mutex_lock(&log->park_mutex);
-    pthread_cond_signal(&log->park);
     pthread_mutex_unlock(&log->park_mutex);
+    pthread_cond_signal(&log->park);
 }
 
 /* No new work from here on; the log thread empties its queue, the helpers leave. */
