@@ -100,7 +100,7 @@ class LocalClient(Client):
         op = Op(self._loop, None, sql, self._deadline(timeout))
         try:
             group = self._group
-            if group.leads and request_id is None and not self._closed:
+            if group.proposes and request_id is None and not self._closed:
                 info = self._known.get(sql) or self._learn(sql)
                 if type(params) not in (tuple, list) or len(params) != info.parameter_count:
                     self._check_parameters(info, params)

@@ -18,6 +18,8 @@ from .window import Window
 
 log = observe.logger("runtime")
 
+# An entry that this disk cannot give is asked for again and again; so often, at most.
+UNREADABLE_PAUSE_S = 0.5
 # What the engine is told: (peer id, first, last, size in bytes); last < first when it could not be read.
 Answer = Callable[[int, int, int, int], None]
 
@@ -77,6 +79,7 @@ class Fetches:
             last, records = await self._log_store.read(first, fetch.size_max)
         except StorageError as error:
             log.warning("entries from %d for node %d cannot be read: %s", first, peer_id, error)
+            await asyncio.sleep(UNREADABLE_PAUSE_S)
             self._answer(peer_id, first, first - 1, 0)
             return
         self._give(peer_id, first, last, records)

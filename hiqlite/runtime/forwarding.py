@@ -79,6 +79,7 @@ class Forwarder:
         self._patience_ns = patience_ns
         self._queue: list[tuple[bytes, Op]] = []
         self._sent: dict[int, tuple[bytes, Op]] = {}
+        self._returned: dict[int, tuple[bytes, Op]] = {}  # not applied; queued again once the same leader owes nothing
         self._answered: dict[int, Answered] = {}  # this node has not applied them yet
         self._number = 0
         self._sent_to = 0
@@ -89,7 +90,12 @@ class Forwarder:
         self.waiting_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._sent) + len(self._answered)
+        return len(self._queue) + len(self._sent) + len(self._returned) + len(self._answered)
+
+    @property
+    def holds(self) -> bool:
+        """Whether writes are here that may not be applied yet: later ones must not overtake them."""
+        return bool(self._queue or self._sent or self._returned)
 
     def put(self, record: bytes, op: Op) -> None:
         """Queue a write for the leader of the moment; `flush` sends it."""
@@ -103,8 +109,11 @@ class Forwarder:
         self.waiting_bytes += sum(len(record) for record, _ in writes)
         self._queue[:0] = writes
 
-    def take_queued(self) -> list[tuple[bytes, Op]]:
-        """What was never sent: this node leads now and proposes it itself."""
+    def take_queued(self, now_ns: int) -> list[tuple[bytes, Op]]:
+        """What was never sent, or not applied: this node leads now and proposes it itself. Nothing while another one still
+        owes answers: what it did not apply comes first."""
+        if not self._settled(0, now_ns):
+            return []
         queued, self._queue = self._queue, []
         self.waiting_bytes -= sum(len(record) for record, _ in queued)
         return [(record, op) for record, op in queued if not op.done()]
@@ -142,6 +151,10 @@ class Forwarder:
             return False
         if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
             return False
+        return self._settled(leader_id, now_ns)
+
+    def _settled(self, leader_id: int, now_ns: int) -> bool:
+        """Whether no other node than `leader_id` owes answers. After a while those that it owes are given up."""
         if not self._sent or leader_id == self._sent_to:
             self._deposed_since_ns = 0
             return True
@@ -157,7 +170,6 @@ class Forwarder:
 
         Raises: ProtocolError on a malformed body.
         """
-        retry: list[tuple[bytes, Op]] = []
         newest = 0
         try:
             for number, index, status, data in split_replies(body):
@@ -166,20 +178,26 @@ class Forwarder:
                     continue
                 error = refusal(data) if status == REFUSED else None
                 del self._sent[number]
+                if isinstance(error, ELSEWHERE) and error.outcome == "not_applied":
+                    self._returned[number] = (record, op)
+                    self._refused_by, self._refused_at_ns = peer_id, now_ns
+                    continue
                 self.waiting_bytes -= len(record)
                 if error is None:
                     newest = max(newest, index)
                     self._answered[number] = answered = Answered(self, number, op, data, index)
                     self._when_applied(index, answered)
-                elif isinstance(error, ELSEWHERE) and error.outcome == "not_applied":
-                    retry.append((record, op))
                 else:
                     op.set_exception(error)
         finally:
-            if retry:
-                self._refused_by, self._refused_at_ns = peer_id, now_ns
-                self.put_first(retry)
+            self._queue_again()
         return newest
+
+    def _queue_again(self) -> None:
+        """What was not applied goes before all that was issued later, once it is known to be all of it."""
+        if self._returned and not self._sent:
+            self._queue[:0] = [self._returned[number] for number in sorted(self._returned)]
+            self._returned.clear()
 
     def resolved(self, number: int) -> None:
         """This node has applied what the leader answered."""
@@ -201,6 +219,7 @@ class Forwarder:
         for record, op in sent.values():
             self.waiting_bytes -= len(record)
             op.set_exception(LeadershipLost("the leader was lost before it answered", outcome="unknown"))
+        self._queue_again()
 
     def expire(self, now_ns: int) -> None:
         """Give up on writes whose deadline has passed."""
@@ -217,18 +236,19 @@ class Forwarder:
             record, op = self._sent.pop(number)
             self.waiting_bytes -= len(record)
             op.set_exception(RequestTimeout("the leader did not answer in time", outcome="unknown"))
+        self._queue_again()
         for answered in [one for one in self._answered.values() if 0 < one.op.deadline_ns <= now_ns]:
             answered.give_up(RequestTimeout("this node did not apply the write in time", outcome="applied"))
 
     def fail(self, error: HiqliteError) -> None:
         """This node stops: what was queued is not applied, what was sent is unknown, what was answered is known."""
-        for _, op in self._queue:
+        for _, op in (*self._returned.values(), *self._queue):
             op.set_exception(type(error)(error.message, hint=error.hint, outcome="not_applied"))
         for _, op in self._sent.values():
             op.set_exception(type(error)(error.message, hint=error.hint, outcome="unknown"))
         for answered in list(self._answered.values()):
             answered.give_up(type(error)(error.message, hint=error.hint, outcome="applied"))
-        self._queue, self._sent, self.waiting_bytes = [], {}, 0
+        self._queue, self._sent, self._returned, self.waiting_bytes = [], {}, {}, 0
 
 
 class Answered:

@@ -147,6 +147,11 @@ class Group:
         return self.started and self.failure is None and self.engine.role == Role.LEADER
 
     @property
+    def proposes(self) -> bool:
+        """Whether a write of this process may be proposed right here, and overtakes none that was issued before."""
+        return self.leads and not self.proposals.forwarder.holds
+
+    @property
     def leader_id(self) -> int:
         """Who leads as far as this node knows; 0 when it does not."""
         return self.engine.leader_id if self.started else 0
@@ -158,7 +163,7 @@ class Group:
 
     def write(self, record: bytes, op: Op) -> None:
         """A complete record of this process, proposed here or through the leader."""
-        if self.leads:
+        if self.proposes:
             self.proposals.put(record, op)
         else:
             self.proposals.forward(record, op)
@@ -233,8 +238,6 @@ class Group:
                 incarnation = self._incarnations.get(peer_id, 0)
                 self.engine.heard_beat(self.engine.term, peer_id, incarnation, answered, now_ns, now_ns)
         finally:
-            if self.leads:
-                self.proposals.lead()  # what came back as not applied is this node's to propose by now
             self._schedule()
 
     # -- the crank
@@ -290,9 +293,8 @@ class Group:
         while self.engine.has_ready() and self.failure is None:
             self._handle(self.engine.ready(), now_ns)
         self.applier.feed(urgent=self.leads or len(self.waiters) > 0)
-        forwarder = self.proposals.forwarder
-        if len(forwarder) and self.engine.leader_id and not self.leads:
-            forwarder.flush(self.engine.leader_id, now_ns)
+        if self.proposals.forwarder.holds and self.proposals.pass_on(self.leads, self.engine.leader_id, now_ns):
+            self._schedule()
 
     def _handle(self, ready: Ready, now_ns: int) -> None:
         """Carry out what the engine asks for, in the order in which `Ready` lists it."""
@@ -358,7 +360,6 @@ class Group:
         if self.leads:
             self.newest_group_time()
             self.group_time.elected(now_ns)
-            self.proposals.lead()
             self._schedule()
 
     # -- progress of the state machine, and time

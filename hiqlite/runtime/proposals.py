@@ -117,10 +117,19 @@ class Proposals:
 
     # -- changing sides
 
-    def lead(self) -> None:
-        """This node leads now: what was never sent to another leader is proposed here."""
-        for record, op in self.forwarder.take_queued():
+    def pass_on(self, leads: bool, leader_id: int, now_ns: int) -> bool:
+        """Send what waits for a leader to it, or propose it here if this node `leads`; tells whether that gave proposals.
+
+        What no other leader has applied is proposed in the order in which it was issued.
+        """
+        if not leads:
+            if leader_id:
+                self.forwarder.flush(leader_id, now_ns)
+            return False
+        queued = self.forwarder.take_queued(now_ns)
+        for record, op in queued:
             self.buffer.put(record, op)
+        return bool(queued)
 
     def follow(self) -> None:
         """Leadership went before these were proposed: they are not applied, so the new leader may have them."""

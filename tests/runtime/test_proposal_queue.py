@@ -142,7 +142,7 @@ async def test_what_was_not_sent_is_proposed_by_a_new_leader() -> None:
     queue = Queue()
     ops = [queue.write(number, forward=True) for number in range(3)]
     ops[1].cancel()
-    queue.proposals.lead()
+    assert queue.proposals.pass_on(True, 1, NOW)
     batch = queue.proposals.buffer.peek()
     assert batch is not None and batch.count == 2 == len(offsets(batch.data))
     assert queue.propose(5) == 7

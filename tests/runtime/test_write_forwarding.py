@@ -204,6 +204,37 @@ async def test_writes_for_a_new_leader_wait_for_the_answers_of_the_old_one() -> 
     assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(1), record(2)]
 
 
+async def test_what_comes_back_in_several_frames_stands_in_the_order_in_which_it_was_issued() -> None:
+    """The first refusals wait for the others, so that none overtakes an earlier one or is overtaken by a later one."""
+    follower = Follower()
+    for number in range(1, 5):
+        follower.write(number)
+        follower.forwarder.flush(2, NOW)
+    follower.write(5)
+    gone = NotLeader("no longer", outcome="not_applied")
+    follower.forwarder.replied(2, refused(1, gone) + refused(2, gone), NOW)
+    follower.forwarder.flush(3, NOW)
+    assert len(follower.sent) == 4 and follower.forwarder.holds
+    follower.forwarder.replied(2, refused(4, gone) + refused(3, gone), NOW)
+    follower.forwarder.flush(3, NOW)
+    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(number) for number in range(1, 6)]
+
+
+async def test_a_node_that_takes_over_proposes_nothing_before_the_old_leader_has_answered() -> None:
+    """What it did not apply comes before what was issued since; after a while what it owes is unknown."""
+    follower = Follower()
+    sent = [follower.write(number) for number in (1, 2)]
+    follower.forwarder.flush(2, NOW)
+    later = follower.write(3)
+    assert follower.forwarder.take_queued(NOW) == []
+    follower.forwarder.replied(2, refused(1, NotLeader("no longer", outcome="not_applied")), NOW)
+    assert follower.forwarder.take_queued(NOW + PATIENCE_NS - 1) == []
+    taken = follower.forwarder.take_queued(NOW + PATIENCE_NS)
+    assert taken == [(record(1), sent[0]), (record(3), later)]
+    assert isinstance(sent[1].exception(), LeadershipLost) and sent[1].exception().outcome == "unknown"
+    assert not follower.forwarder.holds and follower.forwarder.waiting_bytes == 0
+
+
 async def test_an_old_leader_that_never_answers_is_given_up() -> None:
     """What it owes becomes unknown, what waited behind it goes on."""
     follower = Follower()
@@ -316,7 +347,7 @@ async def test_a_cancelled_write_that_was_not_sent_is_dropped() -> None:
     assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(2)]
     follower.forwarder.lost(2)
     follower.write(3).cancel()
-    assert follower.forwarder.take_queued() == []
+    assert follower.forwarder.take_queued(NOW) == []
     assert follower.forwarder.waiting_bytes == 0
 
 
