@@ -110,8 +110,10 @@ class Forwarder:
         self._queue[:0] = writes
 
     def take_queued(self, now_ns: int) -> list[tuple[bytes, Op]]:
-        """What was never sent, or not applied: this node leads now and proposes it itself. Nothing while another one still
-        owes answers: what it did not apply comes first."""
+        """What was never sent, or not applied: this node leads now and proposes it itself.
+
+        Nothing while another one still owes answers: what it did not apply comes first.
+        """
         if not self._settled(0, now_ns):
             return []
         queued, self._queue = self._queue, []

@@ -118,7 +118,7 @@ class Proposals:
     # -- changing sides
 
     def pass_on(self, leads: bool, leader_id: int, now_ns: int) -> bool:
-        """Send what waits for a leader to it, or propose it here if this node `leads`; tells whether that gave proposals.
+        """Send what waits for a leader to it, or propose it here if this node `leads`. True: there are new proposals.
 
         What no other leader has applied is proposed in the order in which it was issued.
         """
