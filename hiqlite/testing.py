@@ -63,6 +63,11 @@ class Cluster:
             raise UsageError("the cluster has no leader now", hint="await wait_for_leader()")
         return self.nodes[leader]
 
+    def settled(self) -> bool:
+        """Whether there is a leader and every running node knows it."""
+        leader = self.leader
+        return leader != 0 and all(node.group.leader_id == leader for node in self._running.values())
+
     async def wait_for_leader(self, timeout: float = DEADLINE_S) -> int:
         """The leader's id, once a majority follows it."""
         await self.wait_until(lambda: self.leader != 0, timeout)
@@ -100,7 +105,7 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(n: int, *, base_dir: str | Path | None = None, **overrides: Any) -> AsyncIterator[Cluster]:
-    """`n` nodes in this process, formed and with a leader.
+    """`n` nodes in this process, formed and with a leader that all of them know.
 
     Args:
         base_dir: where the nodes' folders are made; a temporary folder by default.
@@ -115,7 +120,7 @@ async def cluster(n: int, *, base_dir: str | Path | None = None, **overrides: An
         running = Cluster(configs)
         try:
             await asyncio.gather(*(running.start(number) for number in configs))
-            await running.wait_for_leader()
+            await running.wait_until(running.settled)
             yield running
         finally:
             await running.close()

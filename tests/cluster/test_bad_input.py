@@ -32,7 +32,8 @@ def shortened(poison: Poison) -> str:
 
 
 async def tags(db: LocalClient, name: str) -> list[str]:
-    rows = await db.query("SELECT tag FROM innocent WHERE tag LIKE ? ORDER BY tag", [f"{name}.%"])
+    sql = "SELECT tag FROM innocent WHERE tag LIKE ? ORDER BY tag"
+    rows = await db.query(sql, [f"{name}.%"], consistency="linearizable")
     return [row.tag for row in rows]
 
 
