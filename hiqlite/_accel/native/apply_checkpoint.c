@@ -10,6 +10,8 @@
      2. It reaches what was committed when it began. What was written meanwhile is less. Again from 1, until few pages are
         left; those the apply thread moves itself, so that for once nothing is left and SQLite starts its log from the
         beginning. Else the log would grow for ever.
+     3. Where the disk is slower than the writes, few are never left. From HQ_CHECKPOINT_OVERDUE pages on writes wait for the
+        copy under way, and the apply thread moves the rest whatever it is.
 
    Without a second connection (hq_checkpointer_use) the apply thread moves all of it.
    Invariants: one checkpoint at a time; the copier's connection is touched by its thread only, while state is RUNNING;
@@ -33,6 +35,11 @@ int hq_checkpoint_wanted(hq_queue *q) {
     return c->state == HQ_COPY_IDLE &&
            (c->closing_in || hq_checkpoint_due_pages(q->worker) >= HQ_CHECKPOINT_PAGES);
 }
+
+static int too_long(hq_queue *q) { return q->worker->wal_pages >= HQ_CHECKPOINT_OVERDUE; }
+
+/* No run may begin: SQLite's log is long, and a copy is under way that makes it shorter. */
+int hq_checkpoint_blocks(hq_queue *q) { return q->checkpointer.state == HQ_COPY_RUNNING && too_long(q); }
 
 /* Whether the apply thread can take a step now. */
 int hq_checkpoint_has_step(hq_queue *q) {
@@ -69,7 +76,8 @@ int hq_checkpoint_step(hq_queue *q) {
         adopt(q);
         return 1;
     }
-    if (c->started && !(c->closing_in && hq_checkpoint_due_pages(q->worker) <= HQ_CHECKPOINT_REST)) {
+    int few = hq_checkpoint_due_pages(q->worker) <= HQ_CHECKPOINT_REST;
+    if (c->started && !(c->closing_in && (few || too_long(q)))) {
         c->from_pages = q->worker->wal_pages;
         c->state = HQ_COPY_RUNNING;
         pthread_cond_signal(&c->wake);

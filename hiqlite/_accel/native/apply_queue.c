@@ -63,7 +63,8 @@ void hq_queue_submit(hq_queue *q, hq_job *job) {
 /* Applies the job on this thread if nobody else is at it and nothing waits before it. */
 int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap) {
     pthread_mutex_lock(&q->mutex);
-    int free_ = !q->busy && !q->failed && !q->stop && !q->head && !q->active && !hq_queue_waits_for_sync(q);
+    int free_ = !q->busy && !q->failed && !q->stop && !q->head && !q->active && !hq_queue_waits_for_sync(q) &&
+                !hq_checkpoint_blocks(q);
     free_ = free_ && (!only_cheap || hq_job_is_cheap(q->worker, job));
     push(q, job);
     if (free_) {

@@ -151,7 +151,7 @@ void hq_queue_work(hq_queue *q, int notify) {
 /* ------------------------------------------------------------------ thread */
 
 static int can_work(hq_queue *q) {
-    return !q->busy && !q->failed && (q->head || q->active) && !hq_queue_waits_for_sync(q);
+    return !q->busy && !q->failed && (q->head || q->active) && !hq_queue_waits_for_sync(q) && !hq_checkpoint_blocks(q);
 }
 
 static int may_leave(hq_queue *q) {

@@ -14,6 +14,7 @@ void hq_queue_learn(hq_queue *q, size_t size, int64_t spent_ns);
 /* Checkpoints (apply_checkpoint.c). */
 int hq_checkpoint_wanted(hq_queue *q);
 int hq_checkpoint_has_step(hq_queue *q);
+int hq_checkpoint_blocks(hq_queue *q);
 int hq_checkpoint_step(hq_queue *q);
 int hq_checkpointer_start(hq_queue *q);
 void hq_checkpointer_interrupt(hq_queue *q);
