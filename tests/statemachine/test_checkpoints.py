@@ -51,7 +51,7 @@ async def test_checkpoints_are_made_while_writes_go_on(tmp_path: Path) -> None:
 
 
 async def test_sqlites_log_starts_anew_although_writes_never_pause(tmp_path: Path) -> None:
-    """The last pages are moved while nothing is written; where copying is slower than writing, writes wait for it. So the
+    """The last pages are moved while nothing is written; where copying is slower than writing, writes wait for it: the
     log's file has a bound however fast they come."""
     path = tmp_path / "a.db"
     async with opened(path, WriterSettings(apply_thread="always")) as driver:
