@@ -8,6 +8,7 @@ step of the start fails.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -67,6 +68,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._at_end: list[Callable[[], object]] = []
         self._loop = asyncio.get_running_loop()
         self.storage: Storage
         self.group: Group
@@ -231,7 +233,12 @@ class Node:
         network.on_message = lambda number, message, body, sender: group.receive(message, body)
         network.on_read_end = group.pump
         network.on_connected = group.connected
-        network.on_lost = group.lost
+
+        def lost(peer_id: int, refused: bool) -> None:
+            remote.lost(peer_id)
+            group.lost(peer_id, refused)
+
+        network.on_lost = lost
         network.on_forward = remote.received
         network.on_forward_reply = group.forward_replied
         network.on_beat_socket = self._beat.add_link
@@ -302,6 +309,10 @@ class Node:
 
     # -- life
 
+    def at_end(self, ended: Callable[[], object]) -> None:
+        """Call `ended` once the node has stopped."""
+        self._at_end.append(ended)
+
     async def shutdown(self) -> None:
         """Stop in reverse order. Idempotent; a second caller waits for the first."""
         if self._stopping is None:
@@ -320,9 +331,13 @@ class Node:
             if self._leaving is not None:
                 await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
             await self.group.proposals.drain(DRAIN_S)
+        elif self.network is not None:
+            await self.network.close()  # first: a killed node tells nobody anything
         try:
             await self._stack.aclose()
         finally:
+            for ended in self._at_end:
+                ended()
             self.closed.set()
 
 

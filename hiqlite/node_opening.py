@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from hiqlite.errors import ConfigError
 
 if TYPE_CHECKING:
     from hiqlite.client.local import LocalClient
+    from hiqlite.node import Node
 
 
 class Opening:
@@ -35,9 +37,7 @@ class Opening:
 
         node = await Node.start(self._config, wait=self._wait, form_without=self._form_without)
         if self._handle_signals:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, lambda: loop.create_task(node.shutdown()))
+            take_signals(node)
         self._client = node.client
         return node.client
 
@@ -52,6 +52,16 @@ class Opening:
     ) -> None:
         assert self._client is not None
         await self._client.shutdown()
+
+
+def take_signals(node: Node) -> None:
+    """SIGINT and SIGTERM shut the node down; once it has ended they do again what they did before."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        loop.add_signal_handler(number, lambda: loop.create_task(node.shutdown()))
+        node.at_end(partial(loop.remove_signal_handler, number))
+        node.at_end(partial(signal.signal, number, before))
 
 
 def open(  # the name of the public call; the builtin is not used in this file

@@ -99,8 +99,11 @@ class Cluster:
         await self._running.pop(number).abandon()
 
     async def close(self) -> None:
-        for number in list(self._running):
-            await self.stop(number)
+        """Stop all; one that does not stop keeps none of the others."""
+        stopped = [await asyncio.gather(self.stop(number), return_exceptions=True) for number in list(self._running)]
+        for (failed,) in stopped:
+            if failed is not None:
+                raise failed
 
 
 @asynccontextmanager
@@ -119,7 +122,10 @@ async def cluster(n: int, *, base_dir: str | Path | None = None, **overrides: An
         }
         running = Cluster(configs)
         try:
-            await asyncio.gather(*(running.start(number) for number in configs))
+            started = await asyncio.gather(*(running.start(number) for number in configs), return_exceptions=True)
+            for failed in started:
+                if isinstance(failed, BaseException):
+                    raise failed
             await running.wait_until(running.settled)
             yield running
         finally:

@@ -195,7 +195,8 @@ class LocalClient(Client):
         given = load(source)
         timeout = self._services.migration_timeout_s if timeout is None else timeout
         applied: list[int] = []
-        async with deadline(timeout):
+        async with deadline(timeout) as late:
+            late.outcome = "not_applied"
             await self._barrier()
             pending = validate(given, await self._applied_migrations())
             for migration in pending:
@@ -203,6 +204,7 @@ class LocalClient(Client):
                     encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
                 )
                 op = Op(self._loop, None, migration.text, self._deadline(timeout))
+                late.outcome = "unknown"
                 self._group.write(record, op)
                 try:
                     if (await op).rows_affected:  # 0: another call has applied it in the meantime
@@ -237,6 +239,8 @@ class LocalClient(Client):
             await self._consistent(consistency, timeout)
         if self._closed:
             raise ShuttingDown("the client is closed")
+        if timeout is not None:
+            timeout_ns(timeout)
         # With `into`, text that is not UTF-8 comes as bytes, and the mapping decides.
         as_bytes = into is not None
         rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)

@@ -63,21 +63,36 @@ class MigrationReport:
     already_applied: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class BlockReference(Reference):
+    """A reference that counts in its own block only."""
+
+    block: AtomicBlock
+
+
 class Statement:
     """One statement of an `atomic` block: a source of references before it ran, of rows and result after."""
 
-    __slots__ = ("_expected", "_index", "_outcome", "params", "sql")
+    __slots__ = ("_block", "_expected", "_index", "_outcome", "params", "sql")
 
-    def __init__(self, index: int, sql: str, params: Parameters) -> None:
+    def __init__(self, block: AtomicBlock, index: int, sql: str, params: Parameters) -> None:
+        self._block = block
         self._index = index
         self._expected: int | None = None
         self._outcome: StatementResult | None = None
         self.sql = sql
         self.params = params
 
-    def __getitem__(self, column: int | str) -> Reference:
-        """A reference to the value that this statement's RETURNING gives in `column`."""
-        return Reference(self._index, column)
+    def __getitem__(self, column: int | str) -> Any:
+        """What this statement's RETURNING gives in `column`: within the block a reference to it, after it the value.
+
+        Raises UsageError after the block when there was no row.
+        """
+        if self._outcome is None:
+            return BlockReference(self._index, column, self._block)
+        if not self.rows:
+            raise UsageError("this statement returned no row")
+        return self.rows[0][column]
 
     def expect(self, *, rows: int) -> Statement:
         """The block fails, and leaves nothing behind, unless this statement affects exactly `rows` rows."""
@@ -122,7 +137,21 @@ class AtomicBlock:
         self.statements: list[Statement] = []
 
     def execute(self, sql: str, params: Parameters = ()) -> Statement:
-        """Add a statement. Not a coroutine: everything is sent when the block ends."""
-        statement = Statement(len(self.statements), sql, params)
+        """Add a statement, with the parameters as they are now. Not a coroutine: all is sent when the block ends.
+
+        Raises UsageError for a reference to a statement of another block.
+        """
+        if isinstance(params, Mapping):
+            params = {name: self._taken(value) for name, value in params.items()}
+        elif isinstance(params, list | tuple):
+            params = tuple([self._taken(value) for value in params])
+        statement = Statement(self, len(self.statements), sql, params)
         self.statements.append(statement)
         return statement
+
+    def _taken(self, value: Any) -> Any:
+        if not isinstance(value, BlockReference):
+            return value
+        if value.block is not self:
+            raise UsageError("a reference to a statement of another block", hint="after that block it gives the value")
+        return Reference(value.statement, value.column)

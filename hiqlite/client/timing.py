@@ -6,9 +6,9 @@ Must not know what is being waited for. Invariant: whatever a caller passes beco
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
-from hiqlite.errors import RequestTimeout, UsageError
+from hiqlite.errors import Outcome, RequestTimeout, UsageError
 
 TIMEOUT_S_MAX = 1e9  # deadlines are 64-bit nanoseconds
 
@@ -25,12 +25,14 @@ class deadline:
 
     def __init__(self, seconds: float) -> None:
         self._timeout = asyncio.timeout(timeout_ns(seconds) / 1e9)
+        self.outcome: Outcome | None = None  # of a write under way, for the error
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
+        return self
 
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as late:
-            raise RequestTimeout("the call did not end in time") from late
+            raise RequestTimeout("the call did not end in time", outcome=self.outcome) from late

@@ -17,7 +17,6 @@ import msgpack
 
 from hiqlite._accel.batch import Op
 from hiqlite.errors import (
-    AnswerNotKept,
     HiqliteError,
     LeadershipLost,
     NoLeader,
@@ -61,6 +60,8 @@ class Forwarder:
         when_applied: calls back once this node has applied an index.
         queue_bytes_max: limit of what waits for a leader or for an answer.
         patience_ns: how long writes for a new leader wait for the answers of the one before.
+        number: request numbers go on from here. No process may use those of an earlier one: the leader may still answer
+            what that one sent.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Forwarder:
         when_applied: Callable[[int, Callable[[], None]], None],
         queue_bytes_max: int,
         patience_ns: int,
+        number: int = 0,
     ) -> None:
         self._loop = loop
         self._send = send
@@ -81,7 +83,7 @@ class Forwarder:
         self._sent: dict[int, tuple[bytes, Op]] = {}
         self._returned: dict[int, tuple[bytes, Op]] = {}  # not applied; queued again once the same leader owes nothing
         self._answered: dict[int, Answered] = {}  # this node has not applied them yet
-        self._number = 0
+        self._number = number
         self._sent_to = 0
         self._deposed_since_ns = 0  # since when another leader is known than the one that owes answers
         self._refused_by = 0
@@ -209,6 +211,11 @@ class Forwarder:
         """That leader leaves: what is queued waits for the next one, or for this one once it is back."""
         self._leaving = peer_id
 
+    def arrived(self, peer_id: int) -> None:
+        """A link to that peer is up: whatever farewell was said belongs to an earlier one."""
+        if peer_id == self._leaving:
+            self._leaving = 0
+
     def lost(self, peer_id: int) -> None:
         """The link to the leader broke: nobody knows what became of the writes under way."""
         if peer_id == self._leaving:
@@ -233,6 +240,10 @@ class Forwarder:
             else:
                 kept.append((record, op))
         self._queue = kept
+        for number in [one for one, (_, op) in self._returned.items() if 0 < op.deadline_ns <= now_ns]:
+            record, op = self._returned.pop(number)
+            self.waiting_bytes -= len(record)
+            op.set_exception(NoLeader("no leader was known in time", outcome="not_applied"))
         late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
         for number in late:
             record, op = self._sent.pop(number)
@@ -276,71 +287,6 @@ class Answered:
             self.op.set_exception(error)
         else:
             self.op.answer(self._answer, self._index)
-
-
-class ForwardedWrite:
-    """A peer's write in this leader's log; its answer goes back with the others of the turn."""
-
-    __slots__ = ("_done", "_number", "_peer_id", "_replies", "deadline_ns")
-
-    def __init__(self, replies: Replies, peer_id: int, number: int) -> None:
-        self._replies = replies
-        self._peer_id = peer_id
-        self._number = number
-        self._done = False
-        self.deadline_ns = 0
-
-    def answer(self, answer: bytes, log_index: int) -> None:
-        if not self._done:
-            self._done = True
-            self._replies.add(self._peer_id, self._number, log_index, ANSWERED, answer)
-
-    def set_exception(self, error: BaseException) -> None:
-        if self._done:
-            return
-        self._done = True
-        wire = error if isinstance(error, HiqliteError) else HiqliteError(str(error), outcome="unknown")
-        self._replies.add(self._peer_id, self._number, 0, REFUSED, msgpack.packb(wire.to_wire()))
-
-
-class Replies:
-    """Answers to peers, collected over one turn of the loop and sent in few frames per peer.
-
-    Args:
-        answer_bytes_max: a larger answer is told as applied but not carried, because no link would take its frame.
-    """
-
-    def __init__(
-        self, send: Callable[[int, bytes], bool], loop: asyncio.AbstractEventLoop, answer_bytes_max: int = 1 << 26
-    ) -> None:
-        self._send = send
-        self._loop = loop
-        self._answer_bytes_max = answer_bytes_max
-        self._parts: dict[int, list[bytes]] = {}
-
-    def add(self, peer_id: int, number: int, log_index: int, status: int, data: bytes) -> None:
-        if len(data) > self._answer_bytes_max:
-            error = AnswerNotKept(f"the write was applied, its answer of {len(data)} bytes is too large to travel")
-            log_index, status, data = 0, REFUSED, msgpack.packb(error.to_wire())
-        if not self._parts:
-            self._loop.call_soon(self.flush)
-        parts = self._parts.setdefault(peer_id, [])
-        parts.append(REPLY.pack(number, log_index, len(data), status))
-        parts.append(data + bytes(-len(data) % 8))
-
-    def flush(self) -> None:
-        if self._parts:
-            waiting, self._parts = self._parts, {}
-            for peer_id, parts in waiting.items():
-                first = size = 0
-                for place in range(0, len(parts), 2):
-                    piece = len(parts[place]) + len(parts[place + 1])
-                    if size and size + piece > FRAME_BYTES_MAX:
-                        self._send(peer_id, b"".join(parts[first:place]))
-                        first, size = place, 0
-                    size += piece
-                # A reply that cannot be sent is lost with its link; the peer then reports "unknown".
-                self._send(peer_id, b"".join(parts[first:]))
 
 
 def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:

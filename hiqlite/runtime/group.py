@@ -216,6 +216,7 @@ class Group:
 
     def connected(self, peer_id: int, epoch: int) -> None:
         self._connected[peer_id] = epoch
+        self.proposals.forwarder.arrived(peer_id)
         if self.started:
             self.engine.peer_connected(peer_id, epoch, self.clock.monotonic_ns())
             self._schedule()

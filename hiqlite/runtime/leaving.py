@@ -50,6 +50,8 @@ class Leaving:
             log.debug("node %d is left without a farewell: %s", peer_id, error)
 
     async def _peer_leaves(self, peer_id: int, payload: Any) -> None:
+        if not self._peers.connected(peer_id):
+            return  # it has left already, and is greeted anew when it comes back
         self._group.proposals.forwarder.hold(peer_id)
         await self._peers.request(peer_id, HELD, None, FAREWELL_S)
 

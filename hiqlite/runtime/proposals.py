@@ -7,6 +7,7 @@ messages or SQL. Invariant: every write that was taken is resolved once, with an
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +49,7 @@ class Proposals:
             when_applied=when_applied,
             queue_bytes_max=settings.proposal_queue_bytes,
             patience_ns=settings.election_timeout_min_ms * 1_000_000,
+            number=random.SystemRandom().getrandbits(62),
         )
         self.failure: HiqliteError | None = None
         self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself

@@ -10,10 +10,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from hiqlite.errors import ClusterError, HiqliteError, NotLeader, ProtocolError, TransportError, UsageError
+from hiqlite.errors import (
+    ClusterError,
+    HiqliteError,
+    LeadershipLost,
+    NotLeader,
+    ProtocolError,
+    StorageError,
+    TransportError,
+    UsageError,
+)
 
-from .forwarding import ForwardedWrite, Replies, split_forward
+from .forwarding import split_forward
 from .group import Group
+from .replies import ForwardedWrite, Replies
 
 KIND_AT, ENTRY_KIND_AT = 5, 6  # offsets in a record, docs/formats.md section 2
 ENTRY, COMMAND, MIGRATION = 1, 1, 5
@@ -55,8 +65,18 @@ class RemoteWrites:
                 write.set_exception(error)
 
     async def read_index(self, peer_id: int, payload: object) -> int:
-        """A follower's linearizable reads: the index they have to wait for."""
-        return await self._group.read_index()
+        """A follower's linearizable reads: the index they have to wait for.
+
+        A disk that fails here is no reason to fail there: the next leader confirms them.
+        """
+        try:
+            return await self._group.read_index()
+        except StorageError as error:
+            raise LeadershipLost(f"the leader cannot go on: {error.message}") from error
+
+    def lost(self, peer_id: int) -> None:
+        """The links to a peer are gone: what it was to be told goes with them."""
+        self._replies.lost(peer_id)
 
 
 async def read_index_of(group: Group, network: Requests | None, timeout_s: float) -> int | None:

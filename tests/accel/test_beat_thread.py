@@ -125,5 +125,6 @@ def test_a_lost_link_is_reported_once_to_who_dialled_it():
     right.close()
     assert select.select([thread.fileno()], [], [], 5)[0]
     assert thread.lost() == [2]
+    assert not select.select([thread.fileno()], [], [], 0)[0]  # else it would wake the loop in every turn from now on
     assert thread.lost() == []
     thread.close()

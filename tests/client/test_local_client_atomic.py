@@ -229,3 +229,35 @@ async def test_a_transaction_of_many_statements_goes_through(db: LocalClient):
     results = await db.txn([("INSERT INTO users (id, name) VALUES (?, ?)", [n, f"user {n}"]) for n in range(2500)])
     assert len(results) == 2500
     assert await db.query_value("SELECT count(*) FROM users") == 2500
+
+
+async def test_after_its_block_a_statement_gives_values_and_another_block_takes_no_reference_to_it(db: LocalClient):
+    """A number of a statement means nothing in another block: it would name whatever stands there."""
+    async with db.atomic() as first:
+        eve = first.execute("INSERT INTO users (id, name) VALUES (?, ?) RETURNING id", [100, "eve"])
+        leaked = eve["id"]
+    assert eve["id"] == 100 and eve[0] == 100
+    async with db.atomic() as second:
+        second.execute("INSERT INTO users (id, name) VALUES (?, ?) RETURNING id", [200, "bob"])
+        with pytest.raises(hiqlite.UsageError, match="another block"):
+            second.execute("INSERT INTO posts (user_id) VALUES (?)", [leaked])
+        with pytest.raises(hiqlite.UsageError, match="another block"):
+            second.execute("INSERT INTO posts (user_id) VALUES (:u)", {"u": leaked})
+        second.execute("INSERT INTO posts (user_id) VALUES (?)", [eve["id"]])
+    assert await db.query_value("SELECT user_id FROM posts") == 100
+    async with db.atomic() as third:
+        nobody = third.execute("UPDATE users SET name = name WHERE id = 0 RETURNING id")
+    with pytest.raises(hiqlite.UsageError, match="no row"):
+        nobody["id"]
+
+
+async def test_a_block_sends_parameters_as_they_were_given(db: LocalClient):
+    """Lists and mappings may be used again by the caller at once."""
+    row, named = ["a"], {"name": "c"}
+    async with db.atomic() as t:
+        t.execute("INSERT INTO users (name) VALUES (?)", row)
+        row[0] = "b"
+        t.execute("INSERT INTO users (name) VALUES (?)", row)
+        t.execute("INSERT INTO users (name) VALUES (:name)", named)
+        named["name"] = "d"
+    assert await db.query("SELECT name FROM users ORDER BY id") == [("a",), ("b",), ("c",)]

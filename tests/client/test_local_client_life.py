@@ -319,3 +319,25 @@ async def test_a_port_in_use_is_a_config_error(tmp_path: Path):
     await before.gone()
     async with hiqlite.open(settings) as db:
         await db.execute(CREATE)
+
+
+async def test_signals_are_given_back_when_the_node_has_ended(tmp_path: Path):
+    """Else a process whose node is gone could not be stopped by them any more."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    async with hiqlite.open(tmp_path / "data", handle_signals=True):
+        assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+async def test_a_migration_that_outlasts_its_timeout_says_that_it_may_have_happened(tmp_path: Path):
+    """Before anything is written it is not applied; once a file is under way its outcome is unknown."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000)"
+    slow = f"CREATE TABLE big AS {numbers} SELECT i FROM n"
+    async with hiqlite.open(tmp_path / "data") as db:
+        with pytest.raises(hiqlite.RequestTimeout) as late:
+            await db.migrate({"1_big.sql": slow}, timeout=0.05)
+        assert late.value.outcome == "unknown"
+        await db.query("SELECT 1", consistency="linearizable", timeout=60)
+        assert (await db.migrate({"1_big.sql": slow}, timeout=60)).already_applied == [1]
+        with pytest.raises(hiqlite.UsageError):
+            await db.query("SELECT 1", timeout="soon")  # type: ignore[arg-type]  # what is tried here

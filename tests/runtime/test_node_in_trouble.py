@@ -20,12 +20,12 @@ from hiqlite.runtime.forwarding import (
     FRAME_BYTES_MAX,
     REFUSED,
     Forwarder,
-    Replies,
     refusal,
     split_forward,
     split_replies,
 )
 from hiqlite.runtime.proposals import Proposals
+from hiqlite.runtime.replies import Replies
 from hiqlite.runtime.troubles import Troubles
 from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
 from hiqlite.runtime.window import Window

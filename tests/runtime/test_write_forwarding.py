@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hiqlite._accel.answers import Done, Failed, encode_answer
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_command
+from hiqlite.config import RaftSettings
 from hiqlite.errors import (
     ConstraintError,
     HiqliteError,
@@ -31,12 +32,12 @@ from hiqlite.runtime.forwarding import (
     FORWARD,
     REFUSED,
     REPLY,
-    ForwardedWrite,
     Forwarder,
-    Replies,
     split_forward,
     split_replies,
 )
+from hiqlite.runtime.proposals import Proposals
+from hiqlite.runtime.replies import ForwardedWrite, Replies
 
 EXECUTE = 1
 SECOND_NS = 1_000_000_000
@@ -61,7 +62,7 @@ def refused(number: int, error: HiqliteError) -> bytes:
 class Follower:
     """A forwarder with a network and a state machine that the test plays."""
 
-    def __init__(self, *, queue_bytes_max: int = 1 << 20) -> None:
+    def __init__(self, *, queue_bytes_max: int = 1 << 20, number: int = 0) -> None:
         self.loop = asyncio.get_running_loop()
         self.sent: list[tuple[int, bytes]] = []
         self.linked = True
@@ -73,6 +74,7 @@ class Follower:
             when_applied=self._when_applied,
             queue_bytes_max=queue_bytes_max,
             patience_ns=PATIENCE_NS,
+            number=number,
         )
 
     def _send(self, peer_id: int, body: bytes) -> bool:
@@ -455,7 +457,86 @@ def test_a_forward_cut_anywhere_is_noticed(numbers: list[int], data: st.DataObje
             split_forward(body[:cut])
 
 
+async def test_no_process_uses_the_request_numbers_of_an_earlier_one() -> None:
+    """A leader may still answer what a killed process had sent: to its successor that is no answer to anything."""
+    follower, successor = Follower(number=7), Follower(number=70)
+    follower.write(1)
+    follower.forwarder.flush(2, NOW)
+    op = successor.write(2)
+    successor.forwarder.flush(2, NOW)
+    (old,), (new,) = follower.numbers(), successor.numbers()
+    successor.forwarder.replied(2, reply(old, 1), NOW)
+    successor.apply(1)
+    assert not op.done()
+    successor.forwarder.replied(2, reply(new, 2), NOW)
+    successor.apply(2)
+    assert op.result().log_index == 2
+    settings, loop = RaftSettings(), asyncio.get_running_loop()
+    starts = set()
+    for _ in range(20):
+        sent: list[bytes] = []
+        made = Proposals(
+            settings, loop, send_forward=lambda peer, body, sent=sent: sent.append(body) or True,
+            when_applied=lambda index, callback: None, wake=lambda: None,
+        )  # fmt: skip
+        made.forward(record(1), Op(loop))
+        made.forwarder.flush(2, NOW)
+        starts.add(split_forward(sent[0])[0][0])
+        made.fail(ShuttingDown("the end"))
+    assert len(starts) == 20
+
+
+async def test_a_leader_that_is_back_is_forwarded_to_again() -> None:
+    """Whatever farewell was said, and whenever it was heard, belongs to the link before."""
+    follower = Follower()
+    follower.forwarder.lost(2)
+    follower.forwarder.hold(2)  # heard in the turn in which the link was lost
+    follower.write(1)
+    follower.forwarder.flush(2, NOW)
+    assert follower.sent == []
+    follower.forwarder.arrived(2)
+    follower.forwarder.flush(2, NOW)
+    assert len(follower.sent) == 1
+    follower.forwarder.fail(ShuttingDown("the end"))
+
+
 # --------------------------------------------------------------------------- the leader's side
+
+
+async def test_answers_that_find_no_room_in_the_link_wait_and_keep_their_order() -> None:
+    """A large answer under way keeps later ones back; only the loss of the link loses them."""
+    sent: list[tuple[int, bytes]] = []
+    room = {2: False, 3: True}
+
+    def send(peer_id: int, body: bytes) -> bool:
+        if room[peer_id]:
+            sent.append((peer_id, body))
+        return room[peer_id]
+
+    replies = Replies(send, asyncio.get_running_loop())
+    for number in (1, 2):
+        ForwardedWrite(replies, 2, number).answer(DONE, number)
+        ForwardedWrite(replies, 3, number).answer(DONE, number)
+        replies.flush()
+    assert [peer_id for peer_id, _ in sent] == [3, 3]
+    room[2] = True
+    ForwardedWrite(replies, 2, 3).answer(DONE, 3)
+    replies.flush()
+
+    async def all_there() -> None:
+        while len(sent) < 5:
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(all_there(), 5)
+    assert [split_replies(body)[0][0] for peer_id, body in sent if peer_id == 2] == [1, 2, 3]
+    room[2] = False
+    ForwardedWrite(replies, 2, 4).answer(DONE, 4)
+    replies.flush()
+    replies.lost(2)
+    room[2] = True
+    ForwardedWrite(replies, 2, 5).answer(DONE, 5)
+    replies.flush()
+    assert split_replies(sent[-1][1])[0][0] == 5
 
 
 async def test_answers_of_a_turn_go_back_in_one_frame_per_peer() -> None:

@@ -105,7 +105,7 @@ def test_a_connection_that_ends_or_dawdles_in_the_handshake_is_given_up(run: Run
             for byte in first[:20]:
                 dripping.writer.write(bytes((byte,)))
                 await asyncio.sleep(0)
-            assert b"timeout" in await dripping.rest() + b"timeout"
+            await dripping.rest()
             await silent.rest()
             await until(lambda: two.network.refusals.counts["timeout"] == 2)
             await unharmed(one, two)

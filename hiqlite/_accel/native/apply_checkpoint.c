@@ -62,6 +62,8 @@ static void adopt(hq_queue *q) {
         return;
     }
     hq_count(&w->checkpoint_count, 1);
+    if (c->copied > w->wal_pages)
+        c->copied = c->from_pages = 0; /* SQLite has begun its log anew since: none of what is in it was moved */
     int blocked = c->copied < c->from_pages; /* an older reader: the next attempt after as many pages again */
     w->checkpoint_seen_pages = blocked ? w->wal_pages : c->copied;
     c->closing_in = !blocked && w->wal_pages > c->copied;
