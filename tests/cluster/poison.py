@@ -52,6 +52,7 @@ POISON = [
     *harmless("INSERT OR FAIL INTO u VALUES ('one' || random(), 1), ('there', 2), ('never', 3)"),
     *harmless("INSERT OR REPLACE INTO u VALUES ('there', 5)", "INSERT OR IGNORE INTO u VALUES ('there', 5)"),
     # files and connections are not the caller's either
+    *refused("CREATE VIRTUAL TABLE pages USING dbstat(main)", "INSERT INTO b SELECT hex(fts3_tokenizer('simple'))"),
     *refused("ATTACH ':memory:' AS m", "ATTACH 'other.db' AS other", "DETACH main", "VACUUM", "VACUUM INTO 'copy.db'"),
     *refused("PRAGMA journal_mode = DELETE", "PRAGMA synchronous = OFF", "PRAGMA foreign_keys = OFF"),
     *refused("PRAGMA writable_schema = ON", "PRAGMA encoding = 'UTF-16'", "PRAGMA wal_checkpoint(TRUNCATE)"),

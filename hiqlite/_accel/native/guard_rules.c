@@ -117,6 +117,11 @@ static int judge_function(hq_guard *g, const char *name) {
         hq_refuse(g, HQ_CLASS_DETERMINISM, "load_extension() is not allowed: nodes could load different code");
         return SQLITE_DENY;
     }
+    if (same(name, "fts3_tokenizer")) {
+        /* SQLite lets it through as soon as its argument is a bound parameter, whatever the connection is set to. */
+        hq_refuse(g, HQ_CLASS_DETERMINISM, "fts3_tokenizer() is not allowed: it takes and gives addresses of a process");
+        return SQLITE_DENY;
+    }
     if (same(name, "total_changes")) {
         hq_refuse(
             g, HQ_CLASS_DETERMINISM,
@@ -137,7 +142,18 @@ static int judge_function(hq_guard *g, const char *name) {
 static const char *const EPONYMOUS[] = {"json_each", "json_tree", "jsonb_each",   "jsonb_tree",
                                         "carray",    "dbstat",    "fts3tokenize", NULL};
 
-static int judge_read(hq_guard *g, const char *table) {
+/* Where a table's or an index's pages begin depends on how runs were cut: to whatever may write, it is NULL on every node.
+   DROP looks at it itself, and a DROP has no place for anybody's SELECT. */
+static int is_page_number(const hq_guard *g, const char *table, const char *column) {
+    static const char *const schema_tables[] = {"sqlite_master", "sqlite_schema", "sqlite_temp_master",
+                                                "sqlite_temp_schema", NULL};
+    return g->role != HQ_ROLE_READER && !(g->seen & HQ_SEEN_DROP) && same(column, "rootpage") &&
+           in_list(table, schema_tables);
+}
+
+static int judge_read(hq_guard *g, const char *table, const char *column) {
+    if (is_page_number(g, table, column))
+        return SQLITE_IGNORE;
     if (begins(table, "pragma_"))
         return judge_pragma_table(g, table);
     if (same(table, "dbstat") || begins(table, "_hiqlite"))
@@ -179,6 +195,10 @@ static int judge_change(hq_guard *g, int code, const char *table, const char *da
     return SQLITE_OK;
 }
 
+/* They show pages, statements or connections of one process; under another name nothing else would tell. */
+static const char *const MODULES_OF_A_NODE[] = {"dbstat",      "sqlite_dbpage", "sqlite_stmt", "sqlite_memstat",
+                                                "tables_used", "bytecode",      NULL};
+
 static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const char *database) {
     g->seen |= HQ_SEEN_SCHEMA;
     if (same(database, "temp"))
@@ -187,6 +207,10 @@ static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const 
         return refuse_reserved(g, a);
     if (hq_name_reserved(b) && code != SQLITE_CREATE_VTABLE && code != SQLITE_DROP_VTABLE)
         return refuse_reserved(g, b);
+    if (code == SQLITE_CREATE_VTABLE && in_list(b, MODULES_OF_A_NODE)) {
+        hq_refuse(g, HQ_CLASS_DETERMINISM, "a table of module %.40s differs from node to node", b);
+        return SQLITE_DENY;
+    }
     if (code == SQLITE_CREATE_VTABLE || code == SQLITE_DROP_VTABLE)
         g->seen |= HQ_SEEN_VIRTUAL;
     if (code == SQLITE_CREATE_INDEX && g->preparing && g->text.create_index)
@@ -206,7 +230,7 @@ static int authorize_reading(hq_guard *g, int code, const char *a, const char *b
     case SQLITE_SELECT:
         return SQLITE_OK;
     case SQLITE_READ:
-        return judge_read(g, a);
+        return judge_read(g, a, b);
     case SQLITE_FUNCTION:
         return judge_function(g, b);
     case SQLITE_RECURSIVE:
