@@ -17,6 +17,7 @@ from hiqlite.engine.model import (
     Role,
 )
 from hiqlite.engine.raft import Raft
+from hiqlite.engine.state import State
 
 from .disk import Disk
 
@@ -43,6 +44,7 @@ class Node:
         self.stopped = False  # SIGSTOP: nothing runs, not even heartbeats
         self.stalled = False  # the loop stands still, heartbeats go on
         self.raft: Raft
+        self.state: State
         self.terms: list[int] = []
         self.values: list[int] = []
         self.began_ns = 0
@@ -78,6 +80,7 @@ class Node:
         disk.on_progress = self.on_disk
         seed = self.world.below(1 << 40)
         self.raft = Raft(self.identity, cluster.profile.settings, restored, self.world.now_ns, seed)
+        self.state = self.raft.state
         self.checks.restarted(self)
         self.plan_tick()
         self.beat(self.life)
@@ -247,7 +250,7 @@ class Node:
                 self.take_body(first, last, append.term)
             terms, values = self.terms[first : last + 1], self.values[first : last + 1]
             disk.push((append.io_sequence, "append", first, terms, values))
-        if raft.commit_index != self.seen_commit and not raft.state.outbox.writes:
+        if self.state.commit_index != self.seen_commit and not self.state.outbox.writes:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
         for send in ready.sends:

@@ -19,18 +19,18 @@ class Indexes(Invariant):
         self.memory = settings.memory_window_bytes
 
     def stepped(self, node: Any) -> None:
-        raft = node.raft
-        state = raft.state
-        if not state.applied_index <= state.handed_index <= raft.commit_index <= raft.last_index:
+        raft, state = node.raft, node.state
+        outbox, last = state.outbox, state.log.last_index
+        if not state.applied_index <= state.handed_index <= state.commit_index <= last:
             self.fail(
                 f"node {node.id}: applied {state.applied_index}, handed {state.handed_index}, "
                 f"commit {raft.commit_index}, last {raft.last_index}"
             )
-        if not raft.synced_index <= raft.written_index <= raft.last_index:
+        if not outbox.synced_index <= outbox.written_index <= last:
             self.fail(f"node {node.id}: synced {raft.synced_index}, written {raft.written_index}, {raft.last_index}")
-        if not raft.leads:
+        if not state.leads:
             return
-        if raft.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
+        if state.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
             self.fail(f"node {node.id} holds {raft.uncommitted_bytes} bytes uncommitted, {state.window.size_bytes} all")
         for peer in state.peers:
             if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:

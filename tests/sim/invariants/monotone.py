@@ -25,9 +25,11 @@ class Monotone(Invariant):
         self.spoken.pop(node.id, None)
 
     def stepped(self, node: Any) -> None:
-        raft = node.raft
-        term, commit = raft.term, raft.commit_index
+        state = node.state
+        term, commit = state.term, state.commit_index
         old_term, old_commit = self.seen[node.id]
+        if commit == old_commit and term == old_term:
+            return
         if term < old_term or commit < old_commit:
             self.fail(f"node {node.id}: term {old_term} -> {term}, commit {old_commit} -> {commit}")
         self.seen[node.id] = (term, commit)

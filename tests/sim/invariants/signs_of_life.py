@@ -50,6 +50,6 @@ class SignsOfLife(Invariant):
             self.heard[node.id] = (term, at_ns)
 
     def stepped(self, node: Any) -> None:
-        heard_ns = node.raft.state.heard_ns
+        heard_ns = node.state.heard_ns
         if heard_ns > self.heard[node.id][1]:
             self.fail(f"node {node.id} takes something for a sign of life {heard_ns - self.heard[node.id][1]} ns late")

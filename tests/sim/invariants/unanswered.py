@@ -44,8 +44,10 @@ class Unanswered(Invariant):
                 del self.waiting[node.id][message.sender.id]
 
     def stepped(self, node: Any) -> None:
+        if not node.state.leads:
+            return
         waiting = self.waiting[node.id]
-        if not waiting or not node.raft.leads or min(waiting.values()) + self.limit_ns > self.world.now_ns:
+        if not waiting or min(waiting.values()) + self.limit_ns > self.world.now_ns:
             return
         now_ns = self.world.now_ns
         if now_ns <= node.raft.state.quorum_floor_ns + 5 * MS:
