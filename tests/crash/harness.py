@@ -20,6 +20,19 @@ HERE = Path(__file__).parent
 DEADLINE_S = 60.0
 
 
+def name_all_in_shadow(folder: Path, shadow: Path) -> None:
+    """Names are durable by now, contents need not be: the preloaded library compares them as files are opened."""
+    here = {path.relative_to(folder) for path in folder.rglob("*")}
+    there = {path.relative_to(shadow) for path in shadow.rglob("*")}
+    for name in sorted(there - here, reverse=True):
+        (shutil.rmtree if (shadow / name).is_dir() else os.unlink)(shadow / name)
+    for name in sorted(here - there):
+        if (folder / name).is_dir():
+            (shadow / name).mkdir()
+        else:
+            shutil.copy(folder / name, shadow / name)
+
+
 class Member:
     """One process of `member.py`."""
 
@@ -44,7 +57,7 @@ class Member:
         if preload is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             if keep_durable and self.shadow.exists():
-                self._name_all_in_shadow()
+                name_all_in_shadow(self.folder, self.shadow)
             else:
                 shutil.rmtree(self.shadow, ignore_errors=True)
                 shutil.copytree(self.folder, self.shadow)
@@ -62,18 +75,6 @@ class Member:
         finally:
             if errors is not None:
                 errors.close()
-
-    def _name_all_in_shadow(self) -> None:
-        """Names are durable by now, contents need not be: the preloaded library compares them as files are opened."""
-        here = {path.relative_to(self.folder) for path in self.folder.rglob("*")}
-        there = {path.relative_to(self.shadow) for path in self.shadow.rglob("*")}
-        for name in sorted(there - here, reverse=True):
-            (shutil.rmtree if (self.shadow / name).is_dir() else os.unlink)(self.shadow / name)
-        for name in sorted(here - there):
-            if (self.folder / name).is_dir():
-                (self.shadow / name).mkdir()
-            else:
-                shutil.copy(self.folder / name, self.shadow / name)
 
     @property
     def shadow(self) -> Path:

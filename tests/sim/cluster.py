@@ -71,6 +71,7 @@ class Cluster:
         node.identity = Identity(node.id, node.identity.incarnation + 1)
         self.lost_disks.append(node.disk)
         node.disk = Disk(self.world, self.profile)
+        node.disk.owner = node.id
         node.applied = 0
         self.wiped += 1
         self.checks.wiped(node)

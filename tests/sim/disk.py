@@ -36,6 +36,9 @@ class Disk:
         self.busy = False
         self.life = 0
         self.stalled_until_ns = 0
+        self.slow_sync_until_ns = 0  # what is written becomes durable only then
+        self.trap: Callable[[int, str], bool] | None = None  # a nemesis that waits for a completion
+        self.owner = 0
         self.on_progress: Callable[[], None] = lambda: None
 
     def push(self, operation: Operation) -> None:
@@ -58,6 +61,8 @@ class Disk:
         elif self.profile.disk_stall and world.chance() < self.profile.disk_stall:
             delay += world.below(1_500_000_000)
         world.after(delay // 3, self._written, self.life, self.io_sequence)
+        if world.now_ns < self.slow_sync_until_ns:
+            delay += world.below(self.slow_sync_until_ns - world.now_ns)
         world.after(delay, self._synced, self.life, self.io_sequence)
 
     def _written(self, life: int, io: int) -> None:
@@ -74,7 +79,16 @@ class Disk:
         for operation in self.pending:  # cuts that are still to come limit what counts as written
             if operation[0] > io and operation[1] == "cut":
                 self.written_last = min(self.written_last, operation[2])
+        if self.trap is not None and self._trapped("written"):
+            return
         self.on_progress()
+
+    def _trapped(self, moment: str) -> bool:
+        trap = self.trap
+        if trap is None or self.world.chance() < 0.7:
+            return False
+        self.trap = None
+        return trap(self.owner, moment)
 
     def _synced(self, life: int, io: int) -> None:
         if life != self.life:
@@ -82,6 +96,8 @@ class Disk:
         while self.pending and self.pending[0][0] <= io:
             self._make_durable(self.pending.popleft())
         self.synced_io = io
+        if self.trap is not None and self._trapped("synced"):
+            return
         self.busy = False
         if self.pending:
             self._begin()

@@ -1,26 +1,22 @@
-"""What goes wrong: one method per fault; scripted ones wait for the moment that hurts most.
+"""What goes wrong at random moments: one method per fault. Scripted ones stand in nemeses.py.
 
 Each seed's profile weighs them; a fault that does not fit the moment does nothing.
 """
 
 from __future__ import annotations
 
-from hiqlite.engine.model import AppendReply, Message, ProbeRequest, VoteReply
-
 from .cluster import Cluster
+from .nemeses import Nemeses
 from .node import Node
 
 MS = 1_000_000
 
 
-class Faults:
+class Faults(Nemeses):
     """Draws faults at random moments until told to end."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.world = cluster.world
-        self.network = cluster.network
-        self.ended = False
+        super().__init__(cluster)
         weights = cluster.profile.weights
         self.names = [name for name, weight in weights.items() for _ in range(weight)]
 
@@ -40,10 +36,12 @@ class Faults:
         """Everything is repaired and everybody runs."""
         self.ended = True
         self.network.trap = None
+        self.network.echo = self.network.vote_delay_ns = 0
         self.network.calm = True
         self.network.heal()
         for node in self.cluster.nodes.values():
-            node.disk.stalled_until_ns = 0
+            node.disk.stalled_until_ns = node.disk.slow_sync_until_ns = node.full_until_ns = 0
+            node.disk.trap = None
             if node.up and not node.runs():
                 node.wake(node.life)
             self.cluster.start(node)
@@ -54,10 +52,6 @@ class Faults:
                     self.network.connect(a, b)
 
     # ------------------------------------------------------------------ processes
-
-    def some(self, up: bool) -> Node | None:
-        nodes = [node for node in self.cluster.nodes.values() if node.up is up]
-        return nodes[self.world.below(len(nodes))] if nodes else None
 
     def kill(self) -> None:
         node = self.some(True)
@@ -96,10 +90,6 @@ class Faults:
         node.stopped, node.stalled = stopped, not stopped
         longest = 2500 if stopped else 2900
         self.world.after((20 + self.world.below(longest)) * MS, self._go_on, node, node.life)
-
-    def _go_on(self, node: Node, life: int) -> None:
-        if node.life == life and not node.runs():
-            node.wake(life)
 
     def disk(self) -> None:
         node = self.some(True)
@@ -166,74 +156,3 @@ class Faults:
             a, b = self.world.below(len(ids)), self.world.below(len(ids))
             if a != b:
                 self.network.reset(ids[a], ids[b], refused=False)
-
-    # ------------------------------------------------------------------ scripts
-
-    def leader_kill(self) -> None:
-        leader = self.cluster.leader()
-        if leader is not None:
-            leader.crash(power_loss=self.world.chance() < 0.5)
-
-    def vote_crash(self) -> None:
-        """A voter dies right after its vote left, and is back soon."""
-        self.network.trap = self._vote_crash
-
-    def _vote_crash(self, node: Node, peer_id: int, message: Message) -> None:
-        if isinstance(message, VoteReply) and message.granted and not message.pre:
-            self.network.trap = None
-            self.world.after(0, self._crash_and_return, node, node.life, self.world.below(30))
-
-    def ack_crash(self) -> None:
-        """A leader dies when the first acknowledgement of an older term's entries reached it (thesis figure 3.7)."""
-        self.network.trap = self._ack_crash
-
-    def _ack_crash(self, node: Node, peer_id: int, message: Message) -> None:
-        if isinstance(message, AppendReply) and message.accepted:
-            leader = self.cluster.nodes[peer_id]
-            if leader.up and leader.raft.leads and message.match_index < leader.raft.state.opened_index:
-                self.network.trap = None
-                delay = self.cluster.profile.delay_ns + self.world.below(3 * MS)
-                self.world.after(delay, self._crash_and_return, leader, leader.life, 300)
-
-    def one_copy(self) -> None:
-        """A leader dies when an entry reached one peer, or none, and the others go on without the two."""
-        leader = self.cluster.leader()
-        if leader is None or not leader.runs():
-            return
-        others = [number for number in self.cluster.nodes if number != leader.id]
-        kept = others[self.world.below(len(others))] if others and self.world.chance() < 0.7 else 0
-        self.network.blocked |= {(leader.id, number) for number in others if number != kept}
-        self.cluster.reach_changed()
-        leader.propose(2, 200)
-        self.network.trap = None
-        self.world.after((1 + self.world.below(30)) * MS, self._one_copy_ends, leader, leader.life)
-
-    def _one_copy_ends(self, leader: Node, life: int) -> None:
-        if self.ended:
-            return
-        if leader.life == life:
-            leader.crash(power_loss=self.world.chance() < 0.5)
-        if self.world.chance() < 0.7:
-            self.network.heal()
-
-    def sleepy_leader(self) -> None:
-        """A leader falls asleep just after it sent a round; the answers find it when others lead already."""
-        self.network.trap = self._sleepy_leader
-
-    def _sleepy_leader(self, node: Node, peer_id: int, message: Message) -> None:
-        if isinstance(message, ProbeRequest):
-            self.network.trap = None
-            self.world.after(0, self._sleep, node, node.life)
-
-    def _sleep(self, node: Node, life: int) -> None:
-        if node.life == life and node.runs() and not self.ended:
-            self.world.note(f"node {node.id} falls asleep")
-            node.stopped = True
-            self.world.after((700 + self.world.below(800)) * MS, self._go_on, node, life)
-
-    def _crash_and_return(self, node: Node, life: int, after_ms: int) -> None:
-        if node.life == life and node.up and not self.ended:
-            node.crash(power_loss=self.world.chance() < 0.6)
-            self.world.after(after_ms * MS, self.cluster.start, node)
-
-

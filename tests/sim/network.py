@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hiqlite.engine.model import AppendReply, AppendRequest, Message
+from hiqlite.engine.model import AppendReply, AppendRequest, Message, VoteRequest
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -30,6 +30,8 @@ class Network:
         self.slow: dict[tuple[int, int], int] = {}  # extra delay of everything, one direction
         self.sessions: dict[tuple[int, int], int] = {}  # ordered pair -> epoch; absent: no session
         self.epoch = 0
+        self.echo = 0  # what this node is told comes once more, late and in any session
+        self.vote_delay_ns = 0  # requests for votes take up to this much longer
         self.calm = False
         self.trap: Callable[[Node, int, Message], None] | None = None  # a nemesis that waits for a message
 
@@ -108,7 +110,17 @@ class Network:
             delay = 1 + world.below(profile.late_ns if late else profile.delay_ns)
             if self.slow:
                 delay += self.slow.get(pair, 0)
+            if self.vote_delay_ns and isinstance(message, VoteRequest) and not message.pre:
+                delay += world.below(self.vote_delay_ns)
             world.after(delay, self._arrive, peer_id, epoch, node.id, message, body)
+
+        if peer_id == self.echo:
+            world.after((5 + world.below(500)) * MS, self._arrive_again, peer_id, message, body)
+
+    def _arrive_again(self, peer_id: int, message: Message, body: Body | None) -> None:
+        node = self.cluster.nodes[peer_id]
+        if node.up:
+            node.deliver(message, body)
 
     def _arrive(self, peer_id: int, epoch: int, sender_id: int, message: Message, body: Body | None) -> None:
         node = self.cluster.nodes[peer_id]

@@ -38,6 +38,8 @@ class Node:
         self.identity = identity
         self.id = identity.id
         self.disk = Disk(cluster.world, cluster.profile)
+        self.disk.owner = identity.id
+        self.full_until_ns = 0  # new work is refused until then
         self.applied = 0  # of the database, survives the process
         self.life = 0
         self.up = False
@@ -178,6 +180,8 @@ class Node:
 
     def propose(self, count: int, size_bytes: int) -> int:
         raft = self.raft
+        if self.world.now_ns < self.full_until_ns:
+            return 0
         first = raft.propose(count, size_bytes, self.world.now_ns)
         if first:
             values = self.cluster.new_values(count)
@@ -280,6 +284,8 @@ class Node:
         if leads and not self.was_leader:
             self.window_start = raft.last_index
             self.checks.became_leader(self)
+            if self.world.chance() < 0.3:
+                self.queue_read()  # a caller who was sent here and is early
         self.was_leader = leads
         if leads:
             self.led_term = raft.term

@@ -40,7 +40,8 @@ class Profile:
 FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
     "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe", "log_only",
-    "slow_answers", "sleepy_leader",
+    "slow_answers", "sleepy_leader", "twins", "campaign_cut", "long_tail", "one_peer", "beyond", "echo", "io_crash",
+    "disk_full",
 )  # fmt: skip
 
 

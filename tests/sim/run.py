@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--schedules", type=int, default=0, help="this many instead of a time")
     parser.add_argument("--keep-going", action="store_true")
+    parser.add_argument("--brief", action="store_true", help="say which seed broke a property, and end")
     parser.add_argument("--log", type=int, default=120, help="events printed of a failing schedule")
     options = parser.parse_args()
     began = time.monotonic()
@@ -32,6 +33,8 @@ def main() -> int:
         if outcome.violation:
             violations += 1
             print(f"seed {seed}: {outcome.violation}")
+            if options.brief:
+                break
             if not options.keep_going:
                 again = run_schedule(seed, keep_log=True)
                 print("\n".join(again.log[-options.log :]))

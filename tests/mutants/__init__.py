@@ -1,0 +1,1 @@
+"""Faults made on purpose, one at a time: the suite has to notice each."""

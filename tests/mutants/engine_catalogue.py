@@ -1,0 +1,121 @@
+"""The mutants whose place is the engine (elections, replication, reads, apply)."""
+
+# ruff: noqa: E501 (the source that is replaced stands in one piece, so that it can be searched for)
+from __future__ import annotations
+
+from .model import Killer, Mutant
+
+ENGINE = (
+    Mutant(
+        "M1", "vote without the up-to-date check", "engine/election.py",
+        "        and (request.last_term, request.last_index) >= (state.log.last_term, state.last_for_votes())\n", "",
+    ),
+    Mutant(
+        "M2", "last index compared before last term", "engine/election.py",
+        "(request.last_term, request.last_index) >= (state.log.last_term, state.last_for_votes())",
+        "(request.last_index, request.last_term) >= (state.last_for_votes(), state.log.last_term)",
+    ),
+    Mutant("M3", "messages do not wait for the hard state", "engine/ready.py", "if self.synced_io >= self.term_io:", "if True:"),
+    Mutant(
+        "M4", "a term adopted from a reply does not become durable", "engine/role.py",
+        "    state.outbox.write_hard_state(term, vote)\n", "    if vote:\n        state.outbox.write_hard_state(term, vote)\n",
+    ),
+    Mutant("M5", "the vote is forgotten by a restart", "engine/state.py", "= restored.vote", "= None"),
+    Mutant(
+        "M6", "a pre-vote raises the term", "engine/election.py",
+        "    if request.pre:\n        _reply(state, request, request.term if grant",
+        "    if request.pre:\n        if request.term > state.term:\n            adopt(state, request.term, None)\n"
+        "        _reply(state, request, request.term if grant",
+    ),
+    Mutant("M7", "stickiness ignored", "engine/election.py", "if request.term > state.term and _hears_leader(state):", "if False:"),
+    Mutant(
+        "M8", "votes of an earlier campaign are kept", "engine/election.py",
+        "    state.granted = [0] * state.config.size()\n    state.granted[0] = 1 if pre else 0\n",
+        "    state.granted[0] = 1 if pre else 0\n",
+    ),
+    Mutant(
+        "M10", "a leader that adopted a higher term goes on", "engine/role.py",
+        "    if was_leader:\n        leave_leadership(state)\n    state.term", "    state.term",
+    ),
+    Mutant(
+        "M11", "a learner votes and counts", "engine/membership.py",
+        "for identity in membership.voters]]", "for identity in membership.voters + membership.learners]]",
+    ),
+    Mutant(
+        "M12", "a joint quorum needs only one of its two majorities", "engine/quorum.py",
+        "        if lowest < 0 or best < lowest:\n", "        if best > lowest:\n", Killer.PARTS,
+    ),
+    Mutant(
+        "M14", "a wiped disk votes as its earlier incarnation", "engine/membership.py",
+        "self.is_voter: bool = own in self.voters", "self.is_voter: bool = own.id in {one.id for one in self.voters}",
+    ),
+    Mutant(
+        "M16", "the heartbeat goes on after stepping down", "engine/raft.py",
+        "self.state.leads and not self.state.fatal", "self.state.vote == self.state.own and not self.state.fatal",
+    ),
+    Mutant("M17", "a stamp of another term is a sign of life", "engine/follower.py", "or term != state.term or state.leads", "or state.leads"),
+    Mutant(
+        "M18", "check-quorum satisfied without round trips", "engine/progress.py",
+        "until = self.round_trip_ns + window_ns", "until = self.round_trip_ns + 1000 * window_ns",
+    ),
+    Mutant(
+        "M18b", "an unanswered append is overlooked", "engine/progress.py",
+        "        if self.unacked_since_ns and", "        if False and",
+    ),
+    Mutant("M21", "acknowledged before it is durable", "engine/ready.py", "io = max(self.log_io, self.term_io)", "io = self.term_io"),
+    Mutant(
+        "M22", "the leader counts itself before its own write is durable", "engine/replication.py",
+        "state.values[0] = state.outbox.synced_index", "state.values[0] = state.log.last_index",
+    ),
+    Mutant("M23", "commit without the own-term rule", "engine/replication.py", " or state.log.term_at(index) != state.term:", ":"),
+    Mutant(
+        "M24", "a short stale append cuts a longer tail", "engine/follower.py",
+        "    if conflict == 0:\n        return True\n",
+        "    if conflict == 0:\n        if request.last_index >= log.last_index:\n            return True\n"
+        "        conflict = request.last_index + 1\n        log.truncate(conflict - 1)\n"
+        "        state.outbox.write_truncate(conflict - 1)\n        return True\n",
+    ),
+    Mutant(
+        "M25", "a follower commits beyond the verified prefix", "engine/follower.py",
+        "state.commit_to(min(request.commit_index, last))", "state.commit_to(min(request.commit_index, state.log.last_index))",
+    ),
+    Mutant(
+        "M26", "an unverified suffix is acknowledged", "engine/follower.py",
+        "request.sender.id, last, request.epoch", "request.sender.id, state.log.last_index, request.epoch",
+    ),
+    Mutant(
+        "M27", "the heartbeat's commit bound is not capped", "engine/follower.py",
+        "min(commit_bound, state.verified_index)", "min(commit_bound, state.log.last_index)",
+    ),
+    Mutant("M28", "an answer of an earlier session counts", "engine/replication.py", " or reply.epoch != peer.epoch", ""),
+    Mutant("M29", "an answer of another incarnation counts", "engine/state.py", " or peer.identity.incarnation != identity.incarnation", ""),
+    Mutant(
+        "M30", "a completion counts after its range was cut", "engine/ready.py",
+        "        self.unwritten = _lowered(self.unwritten, last_kept)\n        self.unsynced = _lowered(self.unsynced, last_kept)\n",
+        "",
+    ),
+    Mutant(
+        "M31", "a hint is taken for a match", "engine/progress.py",
+        "        self.unacked_since_ns = 0\n\n    def oldest", "        self.match_index = max(self.match_index, next_index - 1)\n"
+        "        self.next_index = max(self.next_index, self.match_index + 1)\n\n    def oldest",
+    ),
+    Mutant(
+        "M32", "the window is not freed after a rejection", "engine/progress.py",
+        "        self.inflight.clear()\n        self.inflight_bytes = 0\n        self.probe_sent_ns = 0", "        self.probe_sent_ns = 0",
+    ),
+    Mutant("M38", "an applied index beyond the log is acknowledged", "engine/follower.py", "if state.unconfirmed and not", "if False and not"),
+    Mutant(
+        "M39", "a read is answered before the first own-term commit", "engine/replication.py",
+        "read_index = state.commit_index if state.commit_index >= state.opened_index else 0", "read_index = state.commit_index",
+    ),
+    Mutant(
+        "M40", "a read is confirmed by answers sent before it arrived", "engine/reads.py",
+        "self.rounds.append((self.round, read_index", "self.rounds.append((self.round - 1, read_index",
+    ),
+    Mutant(
+        "M41", "a read is confirmed by answers of an older term", "engine/replication.py",
+        "    if not state.leads or reply.term != state.term:\n        return\n    sent_ns", "    if not state.leads:\n        return\n    sent_ns",
+    ),
+    Mutant("M43", "two reads share a token", "engine/reads.py", "        self.token += 1\n", "        self.token += len(self.queued) == 0\n"),
+    Mutant("M59", "applied beyond the own written log", "engine/raft.py", "min(state.commit_index, state.outbox.written_index)", "state.commit_index"),
+)  # fmt: skip

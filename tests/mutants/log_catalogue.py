@@ -1,0 +1,55 @@
+"""The mutants whose place is the log and its recovery, in Python and in C."""
+
+# ruff: noqa: E501 (the source that is replaced stands in one piece, so that it can be searched for)
+from __future__ import annotations
+
+from .model import Killer, Mutant
+
+RECOVERY = "logstore/recovery.py"
+SCAN = "_accel/native/wal_scan.c"
+
+LOG = (
+    Mutant(
+        "M15", "the older of the two copies of the vote rules", "logstore/wal.py",
+        "if kept.term > recovered.term or", "if kept.term < recovered.term or", Killer.LOG,
+    ),
+    Mutant(
+        "M44", "a record without a valid batch header is accepted", SCAN,
+        "    if (hq_crc32c(0, header, 44) != hq_get_u32(header + 44))\n        return 0;\n", "", Killer.LOG, "wal",
+    ),
+    Mutant(
+        "M45", "the tail is cut although a later header says that it was synced", RECOVERY,
+        "if self.synced <= first:  #", "if True:  #", Killer.LOG,
+    ),
+    Mutant(
+        "M46", "'synced up to' is compared with an index", RECOVERY,
+        "if self.synced <= first:  #", "if self.synced <= self.trail.last_index:  #", Killer.LOG,
+    ),
+    Mutant(
+        "M47", "batches behind a cut are read again", SCAN,
+        "while (!result->ended && at + HQ_BATCH_HEADER <= size)", "while (at + HQ_BATCH_HEADER <= size)", Killer.LOG, "wal",
+    ),
+    Mutant(
+        "M48", "a faulty entry is told as absent", RECOVERY,
+        "            elif kind in (Event.ENTRIES, Event.FAULTY):\n",
+        "            elif kind == Event.FAULTY:\n                self.end, self.cut = Position(number, offset, one.end.last_io, 0), True\n"
+        "                return\n            elif kind in (Event.ENTRIES, Event.FAULTY):\n", Killer.LOG,
+    ),
+    Mutant(
+        "M49", "records of a segment's first life are accepted", SCAN,
+        " || hq_get_u64(header + 8) != wanted->salt)", ")", Killer.LOG, "wal",
+    ),
+    Mutant("M50", "a truncation is ignored at recovery", RECOVERY, "self.trail.truncate(first)", "self.trail.copy()", Killer.LOG),
+    Mutant(
+        "M58", "the node speaks before recovery's fsync", RECOVERY,
+        "    sync_segments(folder, list(plan.kept))\n", "", Killer.LOG,
+    ),
+)  # fmt: skip
+
+# Numbers of the fixed list that cannot be applied yet, and what brings the place to change. Those of other parts of
+# the product (SQL, the cache group, the life of a cluster) are not named here: they are due with those.
+NOT_DUE = {
+    "M9": "removal of members", "M33": "changes of membership", "M34": "changes of membership",
+    "M35": "changes of membership", "M36": "removal of members", "M37": "the cache group", "M42": "reads on followers",
+    "M51": "purge", "M52": "snapshots", "M53": "snapshots", "M55": "snapshots", "M56": "snapshots",
+}  # fmt: skip

@@ -1,0 +1,35 @@
+"""What a mutant is: one small change to a source, and the part of the suite that has to notice.
+
+Must not know how a mutant is run. Invariant: `old` occurs exactly once in `file`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Killer(Enum):
+    """Who has to notice. None of them was written for one mutant: they check what always holds."""
+
+    SIMULATOR = "simulator"  # invariants, convergence and histories of random schedules
+    LOG = "log properties"  # damage, tears, kills and residue at random places
+    PARTS = "engine properties"  # of the parts that no schedule reaches yet
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`name` is that of the fixed list; a letter behind it marks another way to make the same mistake.
+
+    Attributes:
+        file: below `hiqlite/`.
+        native: the extension that is built anew, "" when plain Python runs as it stands.
+    """
+
+    name: str
+    what: str
+    file: str
+    old: str
+    new: str
+    killer: Killer = Killer.SIMULATOR
+    native: str = ""

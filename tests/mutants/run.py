@@ -1,0 +1,171 @@
+"""`python -m tests.mutants.run [M1 M3 ...]`: breaks the product on purpose, one place at a time, and says who noticed.
+
+Each mutant is one small change to a copy of the sources in a folder of its own; the engine runs uncompiled there, a
+changed native source is built anew. A mutant that lives means that the suite is not good enough. The last line is
+always `mutants killed: N/M`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .engine_catalogue import ENGINE
+from .log_catalogue import LOG, NOT_DUE
+from .model import Killer, Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+ROTATION = 8
+PROPERTIES = {
+    Killer.LOG: [
+        "tests/logstore/test_wal_recovery_random.py",
+        "tests/logstore/test_wal_residue.py",
+        "tests/logstore/test_wal_recovery.py::test_a_flipped_bit_anywhere_never_makes_a_wrong_entry",
+        "tests/logstore/test_wal_recovery.py::test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced",
+        "tests/logstore/test_wal_kill.py",
+        "tests/logstore/test_wal_power.py",
+    ],
+    Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
+}
+# A failure is enough: no time is spent on finding the smallest example of it.
+CONFTEST = """
+from hypothesis import Phase, settings
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
+settings.load_profile("mutants")
+"""
+FAILED = re.compile(r"^FAILED \S+::(\w+)", re.MULTILINE)
+FOUND = re.compile(r"^seed (\d+): ([^:]+)", re.MULTILINE)
+DONE = re.compile(r"^schedules: (\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Who noticed ("": nobody), after how many schedules (0: it was no schedule), in how many seconds."""
+
+    killed_by: str
+    schedules: int
+    seconds: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="mutants")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of simulation for each")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rotate", type=int, help=f"only {ROTATION} of them, others for each number")
+    options = parser.parse_args()
+    chosen = choose(options.names, options.rotate)
+    killed = 0
+    print(f"{'mutant':7}{'what it changes':62}{'killed by':72}{'schedules':>9}{'seconds':>9}")
+    for mutant in chosen:
+        outcome = run(mutant, options.seconds, options.seed)
+        killed += outcome.killed_by != ""
+        schedules = str(outcome.schedules or "-")
+        line = f"{mutant.name:7}{mutant.what:62}{outcome.killed_by or 'LIVES':72}{schedules:>9}{outcome.seconds:9.1f}"
+        print(line, flush=True)
+    if len(chosen) == len(ENGINE + LOG):
+        for name, place in NOT_DUE.items():
+            print(f"{name:7}not due: its place comes with {place}")
+    print(f"mutants killed: {killed}/{len(chosen)}")
+    return 0 if killed == len(chosen) else 1
+
+
+def choose(names: list[str], rotate: int | None) -> list[Mutant]:
+    every = [*ENGINE, *LOG]
+    if rotate is None:
+        return [mutant for mutant in every if not names or mutant.name in names]
+    spread = every[::5] + every[1::5] + every[2::5] + every[3::5] + every[4::5]  # neighbours resemble each other
+    first = rotate * ROTATION
+    return [spread[(first + number) % len(spread)] for number in range(ROTATION)]
+
+
+def run(mutant: Mutant, seconds: float, seed: int) -> Outcome:
+    """Makes the mutant and asks its killer."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        if mutant.killer is Killer.SIMULATOR:
+            copy_engine(folder)
+        else:
+            copy_product(folder)
+        change(mutant, folder / "hiqlite" / mutant.file)
+        if mutant.native:
+            build(folder, mutant.native)
+        ask = ask_simulator if mutant.killer is Killer.SIMULATOR else ask_properties
+        killed_by, schedules = ask(mutant, folder, seconds, seed)
+    return Outcome(killed_by, schedules, time.monotonic() - began)
+
+
+def change(mutant: Mutant, path: Path) -> None:
+    source = path.read_text()
+    if source.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: the place to change occurs {source.count(mutant.old)} times in {mutant.file}")
+    path.write_text(source.replace(mutant.old, mutant.new))
+    path.with_suffix(".so").unlink(missing_ok=True)
+
+
+def ask_simulator(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
+    command = [sys.executable, "-m", "tests.sim.run", "--seconds", str(seconds), "--seed", str(seed), "--brief"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    schedules = DONE.search(done.stdout)
+    found = FOUND.search(done.stdout)
+    if schedules is None:
+        raise SystemExit(f"{mutant.name}: the simulator broke\n{done.stderr[-2000:]}")
+    return (found[2] if found else ""), int(schedules[1])
+
+
+def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
+    del seconds, seed
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *PROPERTIES[mutant.killer]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    found = FAILED.search(done.stdout)
+    if done.returncode not in (0, 1) or (done.returncode == 1 and found is None):
+        raise SystemExit(f"{mutant.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return (found[1] if found else ""), 0
+
+
+def copy_engine(folder: Path) -> None:
+    """The engine and what it imports, without its compiled twins."""
+    target = folder / "hiqlite"
+    (target / "engine").mkdir(parents=True)
+    (target / "__init__.py").touch()
+    for path in [*(ROOT / "hiqlite").glob("config*.py"), *(ROOT / "hiqlite").glob("[ceo]*.py")]:
+        shutil.copy(path, target / path.name)
+    for path in (ROOT / "hiqlite" / "engine").glob("*.py"):
+        shutil.copy(path, target / "engine" / path.name)
+    shutil.copytree(ROOT / "tests" / "sim", folder / "tests" / "sim", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def copy_product(folder: Path) -> None:
+    """Everything that the property tests import, compiled as it is, but for the engine's twins."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.html")
+    shutil.copytree(ROOT / "hiqlite", folder / "hiqlite", ignore=ignore)
+    for twin in (folder / "hiqlite" / "engine").glob("*.so"):
+        twin.unlink()
+    for name in ("engine", "logstore", "crash"):
+        shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "conftest.py").write_text(CONFTEST)
+
+
+def build(folder: Path, extension: str) -> None:
+    for old in (folder / "hiqlite" / "_accel").glob(f"{extension}.*.so"):
+        old.unlink()
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    environment = {**os.environ, "HIQLITE_BUILD": extension}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the changed source does not build\n{done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
