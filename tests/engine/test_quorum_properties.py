@@ -15,7 +15,7 @@ def is_reached(voters: set[int], values: list[int], value: int) -> bool:
 
 
 @given(values=VALUES, data=st.data())
-def test_what_is_reached_is_the_highest_value_of_a_majority_of_every_set(values: list[int], data: st.DataObject) -> None:
+def test_reached_is_the_highest_value_of_a_majority_of_every_set(values: list[int], data: st.DataObject) -> None:
     """One set, or the two of a joint configuration, overlapping or not (thesis 4.3)."""
     slots = st.sets(st.integers(0, len(values) - 1), min_size=1)
     sets = data.draw(st.lists(slots, min_size=1, max_size=2))

@@ -9,11 +9,17 @@ import asyncio
 import json
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
 from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_runs import open_log, until
 from tests.logstore.log_twin import NODE, entries, terms_of
+
+
+def all_written(log: WalLog, io_sequence: int) -> bool:
+    return log.written == io_sequence
 
 
 async def main(folder: Path) -> None:
@@ -30,7 +36,7 @@ async def main(folder: Path) -> None:
             first, count = len(terms) + 1, chance.randrange(1, 4)
             log.append(io, first, first + count - 1, entries(term, first, first + count - 1))
             terms += [term] * count
-        await until(lambda: log.written == io)
+        await until(partial(all_written, log, io))
     print("wrote enough", flush=True)
     await asyncio.Event().wait()
 

@@ -46,6 +46,10 @@ ENGINE = (
         "        if lowest < 0 or best < lowest:\n", "        if best > lowest:\n", Killer.PARTS,
     ),
     Mutant(
+        "M13", "a node with damaged entries campaigns", "engine/state.py",
+        "return self.config.is_voter and not self.faulty and", "return self.config.is_voter and",
+    ),
+    Mutant(
         "M14", "a wiped disk votes as its earlier incarnation", "engine/membership.py",
         "self.is_voter: bool = own in self.voters", "self.is_voter: bool = own.id in {one.id for one in self.voters}",
     ),

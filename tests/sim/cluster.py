@@ -39,6 +39,7 @@ class Cluster:
         self.voter_ids = [identity.id for identity in self.membership.voters]
         self.value = 0
         self.wiped = 0
+        self.damaged = 0  # nodes that hold damaged entries
         self.lost_disks: list[Disk] = []
         self.clients_end = False
         self.checks = Checks(self)

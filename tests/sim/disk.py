@@ -28,6 +28,7 @@ class Disk:
         self.base = 0  # entries up to here are in the database only
         self.terms: list[int] = [0]  # durable terms by index; below the base they are those of the database
         self.values: list[int] = [0]
+        self.faulty: set[int] = set()  # entries whose payload is damaged
         self.io_sequence = 0
         self.pending: deque[Operation] = deque()
         self.written_io = 0
@@ -113,6 +114,7 @@ class Disk:
         elif kind == "cut":
             del self.terms[first + 1 :]
             del self.values[first + 1 :]
+            self.faulty = {index for index in self.faulty if index <= first}
         else:
             self.term, self.vote = first, second
 
@@ -144,7 +146,10 @@ class Disk:
                 end += 1
             runs.append(TermRun(term, index, end))
             index = end + 1
+        faulty = tuple((index, index) for index in sorted(self.faulty))
         if applied > last:
+            self.faulty.clear()
+            faulty = ()
             self.base = last = applied
             self.terms = truth_terms[: applied + 1]
             self.values = truth_values[: applied + 1]
@@ -160,4 +165,5 @@ class Disk:
             applied_index=applied,
             applied_term=self.terms[applied],
             io_sequence=self.io_sequence,
+            faulty=faulty,
         )

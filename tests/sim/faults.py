@@ -7,30 +7,29 @@ from __future__ import annotations
 
 from .cluster import Cluster
 from .nemeses import Nemeses
-from .node import Node
+from .profile import Strike
 
 MS = 1_000_000
 
 
 class Faults(Nemeses):
-    """Draws faults at random moments until told to end."""
+    """Strikes at the moments given until told to end."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, strikes: tuple[Strike, ...]) -> None:
         super().__init__(cluster)
-        weights = cluster.profile.weights
-        self.names = [name for name, weight in weights.items() for _ in range(weight)]
+        self.strikes = strikes
 
     def plan(self) -> None:
-        every = self.cluster.profile.fault_every_ns
-        if every and self.names:
-            self.world.after(1 + self.world.below(2 * every), self.strike)
+        for number, strike in enumerate(self.strikes):
+            self.world.after(strike.after_ns, self.strike, number, strike)
 
-    def strike(self) -> None:
+    def strike(self, number: int, strike: Strike) -> None:
+        """One strike draws from its own source, so that it does the same when others are left out."""
         if self.ended:
             return
-        name = self.names[self.world.below(len(self.names))]
-        getattr(self, name)()
-        self.plan()
+        self.world.note(f"strike {number}: {strike.name}")
+        with self.world.chance_of(strike.seed):
+            getattr(self, strike.name)()
 
     def end(self) -> None:
         """Everything is repaired and everybody runs."""
@@ -73,8 +72,21 @@ class Faults(Nemeses):
     def wipe(self) -> None:
         cluster = self.cluster
         node = self.some(False)
-        if node is not None and cluster.wiped < (cluster.profile.nodes - 1) // 2:
+        if node is not None and cluster.wiped + cluster.damaged < (cluster.profile.nodes - 1) // 2:
             cluster.wipe(node)
+
+    def rot(self) -> None:
+        """Recovery will find that some payloads are damaged: (term, index) of those entries stay known."""
+        cluster = self.cluster
+        node = self.some(False)
+        if node is None or cluster.damaged + cluster.wiped >= (cluster.profile.nodes - 1) // 2:
+            return
+        first, last = node.disk.base + 1, len(node.disk.terms) - 1
+        if first <= last:
+            low = first + self.world.below(last - first + 1)
+            node.disk.faulty.update(range(low, min(low + 1 + self.world.below(3), last + 1)))
+            cluster.damaged += 1
+            self.world.note(f"entries {sorted(node.disk.faulty)} of node {node.id} are damaged")
 
     def pause(self) -> None:
         self._halt(stopped=True)

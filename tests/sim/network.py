@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hiqlite.engine.model import AppendReply, AppendRequest, Message, VoteRequest
+from hiqlite.engine.model import AppendReply, AppendRequest, Message, VoteReply, VoteRequest
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -91,6 +91,8 @@ class Network:
         """One message on its way, once, twice or never."""
         if self.trap is not None:
             self.trap(node, peer_id, message)
+        if self.world.keep_log:
+            self.world.note(f"    {node.id} -> {peer_id}  {told(message)}")
         epoch = self.sessions.get(_pair(node.id, peer_id), 0)
         profile, world = self.profile, self.world
         pair = (node.id, peer_id)
@@ -164,6 +166,23 @@ class Network:
         self.log_blocked.clear()
         self.slow.clear()
         self.cluster.reach_changed()
+
+
+def told(message: Message) -> str:
+    """A message as one reads it in an event log."""
+    kind, term = type(message).__name__, message.term
+    if isinstance(message, AppendRequest):
+        previous = f"{message.previous_index} of {message.previous_term}"
+        return f"{kind} term {term}: after {previous} up to {message.last_index}, commit {message.commit_index}"
+    if isinstance(message, AppendReply):
+        what = f"holds {message.match_index}" if message.accepted else f"refuses, try {message.hint_index}"
+        return f"{kind} term {term}: {what}"
+    if isinstance(message, VoteRequest):
+        pre = "pre-vote, " if message.pre else ""
+        return f"{kind} term {term}: {pre}log ends at {message.last_index} of {message.last_term}"
+    if isinstance(message, VoteReply):
+        return f"{kind} term {term}: {'pre-vote ' if message.pre else ''}{'granted' if message.granted else 'refused'}"
+    return f"{kind} term {term}: round {message.token}"
 
 
 def _pair(a: int, b: int) -> tuple[int, int]:

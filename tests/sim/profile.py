@@ -41,8 +41,30 @@ FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
     "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe", "log_only",
     "slow_answers", "sleepy_leader", "twins", "campaign_cut", "long_tail", "one_peer", "beyond", "echo", "io_crash",
-    "disk_full",
+    "disk_full", "rot",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One fault of a schedule: when, which, and the source of its chance."""
+
+    after_ns: int
+    name: str
+    seed: int
+
+
+def draw_strikes(random: Random, profile: Profile) -> tuple[Strike, ...]:
+    """The faults of one schedule, at random distances until its time is over."""
+    names = [name for name, weight in profile.weights.items() for _ in range(weight)]
+    every_ns, at_ns = profile.fault_every_ns, 0
+    strikes: list[Strike] = []
+    while every_ns and names:
+        at_ns += 1 + int(random.random() * 2 * every_ns)
+        if at_ns >= profile.duration_ns:
+            break
+        strikes.append(Strike(at_ns, random.choice(names), random.getrandbits(32)))
+    return tuple(strikes)
 
 
 def draw(random: Random) -> Profile:
@@ -54,7 +76,9 @@ def draw(random: Random) -> Profile:
         memory_window_bytes=64_000 if small else 64 << 20,
     )
     calm = random.random() < 0.06
-    weights = {fault: (random.choice((0, 0, 1, 3)) if not calm else 0) for fault in FAULTS}
+    # A few kinds of faults at a time reach further than all of them at once (swarm testing).
+    chosen = random.sample(FAULTS, random.choice((2, 4, 8, 14))) if not calm else []
+    weights = {fault: (random.choice((1, 3)) if fault in chosen else 0) for fault in FAULTS}
     heal = max(2, sum(weights.values()) // 3)
     weights |= {"heal": heal, "restart": heal + 2 * (weights["kill"] + weights["power"])}
     noisy = not calm and random.random() < 0.5

@@ -1,16 +1,42 @@
 """`python -m tests.sim.run --seconds N --seed S`: as many schedules as fit, each from one seed.
 
-A seed that breaks a property is run again with its event log printed. The last line is always
+A schedule that breaks a property is made small and told with its event log. The last line is always
 `schedules: N violations: M`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import multiprocessing
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from queue import Empty
+from typing import Any
 
-from .schedule import run_schedule
+from .coverage import Pairs, table
+from .schedule import run_schedule, run_script, script_of
+from .shrink import invariant_of, shrink
+
+
+@dataclass
+class Sum:
+    """What a series of schedules came to."""
+
+    schedules: int = 0
+    events: int = 0
+    committed: int = 0
+    broken: dict[int, str] = field(default_factory=dict)
+    pairs: Pairs = field(default_factory=Counter)
+
+    def add(self, other: Sum) -> None:
+        self.schedules += other.schedules
+        self.events += other.events
+        self.committed += other.committed
+        self.broken |= other.broken
+        self.pairs += other.pairs
 
 
 def main() -> int:
@@ -18,32 +44,84 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--schedules", type=int, default=0, help="this many instead of a time")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--keep-going", action="store_true")
     parser.add_argument("--brief", action="store_true", help="say which seed broke a property, and end")
-    parser.add_argument("--log", type=int, default=120, help="events printed of a failing schedule")
+    parser.add_argument("--log", type=int, default=150, help="events printed of a failing schedule")
     options = parser.parse_args()
     began = time.monotonic()
-    schedules = violations = events = committed = 0
-    seed = options.seed
-    while schedules < options.schedules if options.schedules else time.monotonic() - began < options.seconds:
-        outcome = run_schedule(seed)
-        schedules += 1
-        events += outcome.events
-        committed += outcome.committed
-        if outcome.violation:
-            violations += 1
-            print(f"seed {seed}: {outcome.violation}")
-            if options.brief:
-                break
-            if not options.keep_going:
-                again = run_schedule(seed, keep_log=True)
-                print("\n".join(again.log[-options.log :]))
-                break
-        seed += 1
+    total = in_processes(options) if options.jobs > 1 else series(options, options.seed, 1)
     spent = time.monotonic() - began
-    print(f"{events} events, {committed} committed entries, {schedules / spent:.0f} schedules/s")
-    print(f"schedules: {schedules} violations: {violations}")
-    return 1 if violations else 0
+    for seed, violation in sorted(total.broken.items()):
+        print(f"seed {seed}: {violation}")
+    if total.broken and not options.brief and not options.keep_going:
+        tell(min(total.broken), options.log)
+    if not options.brief:
+        print("what a peer is, and how its leader sees it:")
+        print(table(total.pairs))
+    rate = total.schedules / spent
+    print(f"{total.events} events, {total.committed} committed entries, {rate:.0f} schedules/s")
+    print(f"schedules: {total.schedules} violations: {len(total.broken)}")
+    return 1 if total.broken else 0
+
+
+def series(options: argparse.Namespace, seed: int, step: int) -> Sum:
+    """Schedules of every `step`th seed from `seed` on, until the time is over or a property breaks."""
+    total = Sum()
+    end = time.monotonic() + options.seconds
+    gc.disable()  # a schedule leaves cycles, but no more than the collection between two schedules takes
+    while total.schedules * step < options.schedules if options.schedules else time.monotonic() < end:
+        outcome = run_schedule(seed)
+        total.add(Sum(1, outcome.events, outcome.committed, pairs=outcome.pairs))
+        if outcome.violation:
+            total.broken[seed] = outcome.violation
+            if not options.keep_going:
+                break
+        seed += step
+        if total.schedules % 16 == 0:
+            gc.collect()
+    return total
+
+
+def in_processes(options: argparse.Namespace) -> Sum:
+    """The same in several processes, each with seeds of its own; the first that fails ends all."""
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.Queue()
+
+    def work(job: int) -> None:
+        queue.put(series(options, options.seed + job, options.jobs))
+
+    workers = [context.Process(target=work, args=(job,)) for job in range(options.jobs)]
+    for worker in workers:
+        worker.start()
+    total, heard = Sum(), 0
+    while heard < len(workers):
+        try:
+            total.add(queue.get(timeout=1.0))
+            heard += 1
+        except Empty:
+            if any(worker.exitcode for worker in workers):
+                raise SystemExit("a process of the simulator broke") from None
+        if total.broken and not options.keep_going:
+            break
+    for worker in workers:
+        if total.broken and not options.keep_going:
+            worker.terminate()
+        worker.join()
+    return total
+
+
+def tell(seed: int, events: int) -> None:
+    """The smallest schedule like that of the seed, and what happened in it."""
+    script = script_of(seed)
+    small = shrink(script, invariant_of(run_script(script)))
+    again = run_script(small, keep_log=True)
+    print("\n".join(again.log[-events:]))
+    world = replace(small.profile, settings=script.profile.settings, weights={})
+    print(f"the smallest schedule found, {len(small.strikes)} of {len(script.strikes)} strikes, in {world}")
+    for number, strike in enumerate(small.strikes):
+        print(f"  strike {number} at {strike.after_ns / 1e6:.0f} ms: {strike.name}")
+    print(f"it ends with: {again.violation}")
 
 
 if __name__ == "__main__":

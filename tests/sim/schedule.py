@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from random import Random
+from traceback import format_exception
 
 from .cluster import Cluster
+from .coverage import Coverage, Pairs
 from .faults import Faults
 from .node import Node
-from .profile import draw
+from .profile import Profile, Strike, draw, draw_strikes
 from .world import Violation
 
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
 QUIET_NS = 600 * MS
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """All that a run depends on: equal scripts give equal runs."""
+
+    seed: int
+    profile: Profile
+    strikes: tuple[Strike, ...]
 
 
 @dataclass(slots=True)
@@ -26,37 +38,49 @@ class Outcome:
     terms: int
     violation: str = ""
     log: tuple[str, ...] = ()
+    pairs: Pairs = field(default_factory=Counter)
+
+
+def script_of(seed: int) -> Script:
+    random = Random(seed)
+    profile = draw(random)
+    return Script(seed, profile, draw_strikes(random, profile))
 
 
 def run_schedule(seed: int, keep_log: bool = False) -> Outcome:
-    """Run the schedule of a seed. Any exception counts as a violation: the engine may not fail either."""
-    random = Random(seed)
-    cluster = Cluster(random, draw(random), keep_log)
+    """Run the schedule of a seed."""
+    return run_script(script_of(seed), keep_log)
+
+
+def run_script(script: Script, keep_log: bool = False) -> Outcome:
+    """Run a schedule. Any exception counts as a violation: the engine may not fail either."""
+    cluster = Cluster(Random(script.seed), script.profile, keep_log)
     world = cluster.world
+    coverage = Coverage(cluster)
     violation = ""
     try:
-        _run(cluster)
+        world.after(0, coverage.look)
+        _run(cluster, script)
     except Violation as broken:
         violation = str(broken)
     except Exception as error:  # an exception out of the engine is as bad as a broken invariant
-        if keep_log:
-            raise
         violation = f"{type(error).__name__}: {error}"
+        if keep_log:
+            world.note("".join(format_exception(error)))
     term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
-    return Outcome(seed, world.events, cluster.truth.last, term, violation, tuple(world.log))
+    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), coverage.pairs)
 
 
-def _run(cluster: Cluster) -> None:
+def _run(cluster: Cluster, script: Script) -> None:
     world, profile = cluster.world, cluster.profile
     for node in cluster.nodes.values():
         world.after(world.below(20 * MS), cluster.start, node)
-    faults = Faults(cluster)
+    faults = Faults(cluster, script.strikes)
     faults.plan()
     world.after(300 * MS, cluster.client, 1_000 * MS // profile.proposals_per_s, False)
     if profile.reads_per_s:
         world.after(300 * MS, cluster.client, 1_000 * MS // profile.reads_per_s, True)
-    calm = profile.fault_every_ns == 0 or not faults.names
-    if calm:
+    if not script.strikes:
         world.run_until(world.now_ns + 1_000 * MS)
         deadline = world.now_ns + CONVERGE_NS
         # Two voters may split their votes more than once before anybody reigns: nothing is unstable until then.
@@ -109,6 +133,8 @@ def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
     for node in cluster.nodes.values():
         if node.identity not in cluster.membership.voters + cluster.membership.learners:
             continue
+        if node.state.faulty:
+            continue  # until a peer gives it the damaged entries it neither leads nor applies beyond them
         if node is not leader and node.raft.last_index < leader.raft.state.log.base_index:
             continue  # it needs an image of the database, which the engine cannot give
         if node.applied != last or node.raft.last_index != last or node.raft.leader_id != leader.id:

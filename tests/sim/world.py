@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
@@ -40,6 +41,16 @@ class World:
     def below(self, limit: int) -> int:
         """A number in `[0, limit)`."""
         return int(self.chance() * limit)
+
+    @contextmanager
+    def chance_of(self, seed: int) -> Iterator[None]:
+        """Chance comes from a source of its own for a while."""
+        usual = self.chance
+        self.chance = Random(seed).random
+        try:
+            yield
+        finally:
+            self.chance = usual
 
     def note(self, text: str) -> None:
         if self.keep_log:

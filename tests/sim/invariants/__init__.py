@@ -5,6 +5,7 @@ from . import (
     applied_written,
     beats,
     commit_durable,
+    damaged,
     election_safety,
     indexes,
     leader_append_only,
@@ -42,4 +43,5 @@ ALL = (
     beats.Beats,
     unanswered.Unanswered,
     applied_beyond.AppliedBeyond,
+    damaged.Damaged,
 )
