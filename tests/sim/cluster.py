@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from hiqlite.engine.model import Identity, Membership
 
 from .checks import Checks
+from .coverage import Coverage
 from .disk import Disk
+from .forming import form
 from .network import Network
 from .node import Node
 from .profile import Profile
@@ -29,16 +29,20 @@ class Truth:
 class Cluster:
     """All that one schedule consists of."""
 
-    def __init__(self, random: Random, profile: Profile, keep_log: bool) -> None:
+    def __init__(self, world: World, profile: Profile) -> None:
         self.profile = profile
-        self.world = World(random, keep_log)
+        self.world = world
+        self.coverage = Coverage(self)
         self.truth = Truth()
         count = profile.nodes
         identities = [Identity(number, 100 + number) for number in range(1, count + profile.learners + 1)]
-        self.membership = Membership(0, tuple(identities[:count]), tuple(identities[count:]))
+        voters = tuple(identities[:count])
+        if profile.forming:
+            voters, identities[:count] = form(self.world, count, profile.loss)
+        self.membership = Membership(0, voters, tuple(identities[count:]))
         self.voter_ids = [identity.id for identity in self.membership.voters]
         self.value = 0
-        self.wiped = 0
+        self.wiped = sum(identity not in voters for identity in identities[:count])
         self.damaged = 0  # nodes that hold damaged entries
         self.lost_disks: list[Disk] = []
         self.clients_end = False

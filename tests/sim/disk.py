@@ -35,6 +35,7 @@ class Disk:
         self.synced_io = 0
         self.written_last = 0  # highest index in a contiguous written log
         self.busy = False
+        self.waiting_since_ns = 0  # since when work waits without any progress
         self.life = 0
         self.stalled_until_ns = 0
         self.slow_sync_until_ns = 0  # what is written becomes durable only then
@@ -56,6 +57,7 @@ class Disk:
     def _begin(self) -> None:
         world = self.world
         self.busy = True
+        self.waiting_since_ns = world.now_ns
         delay = 1 + world.below(self.profile.disk_ns)
         if world.now_ns < self.stalled_until_ns:
             delay += self.stalled_until_ns - world.now_ns
@@ -100,6 +102,7 @@ class Disk:
         if self.trap is not None and self._trapped("synced"):
             return
         self.busy = False
+        self.waiting_since_ns = 0
         if self.pending:
             self._begin()
         self.on_progress()
@@ -131,6 +134,7 @@ class Disk:
             self._make_durable(operation)
         self.pending.clear()
         self.busy = False
+        self.waiting_since_ns = 0
         self.life += 1
 
     def restore(self, membership: Any, applied: int, truth_terms: list[int], truth_values: list[int]) -> Restored:

@@ -100,7 +100,8 @@ class Faults(Nemeses):
             return
         self.world.note(f"node {node.id} {'is stopped' if stopped else 'stands still'}")
         node.stopped, node.stalled = stopped, not stopped
-        longest = 2500 if stopped else 2900
+        node.stalled_since_ns = self.world.now_ns
+        longest = 2500 if self.world.chance() < 0.8 else 5000
         self.world.after((20 + self.world.below(longest)) * MS, self._go_on, node, node.life)
 
     def disk(self) -> None:
@@ -111,7 +112,7 @@ class Faults(Nemeses):
     def resign(self) -> None:
         leader = self.cluster.leader()
         if leader is not None and leader.runs():
-            leader.raft.step_down(self.world.now_ns, "the simulator wants it")
+            leader.raft.step_down(leader.now(), "the simulator wants it")
             leader.turn_soon()
 
     def forget(self) -> None:

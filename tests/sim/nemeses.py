@@ -246,5 +246,5 @@ class Nemeses:
         if node is not None and node.runs():
             until_ns = self.world.now_ns + (50 + self.world.below(1500)) * MS
             node.disk.stalled_until_ns = node.full_until_ns = until_ns
-            node.raft.step_down(self.world.now_ns, "its disk is full")
+            node.raft.step_down(node.now(), "its disk is full")
             node.turn_soon()

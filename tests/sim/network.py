@@ -58,7 +58,7 @@ class Network:
         if not node.runs():
             self.world.after(20 * MS, self._connected, node, life, peer_id, epoch)
             return
-        node.raft.peer_connected(peer_id, epoch, self.world.now_ns)
+        node.raft.peer_connected(peer_id, epoch, node.now())
         self.cluster.checks.linked(node, peer_id)
         node.turn_soon()
 
@@ -81,7 +81,7 @@ class Network:
         if not node.runs():
             self.world.after(20 * MS, self._lost, node, life, peer_id, refused)
             return
-        node.raft.peer_lost(peer_id, refused, self.world.now_ns)
+        node.raft.peer_lost(peer_id, refused, node.now())
         self.cluster.checks.linked(node, peer_id)
         node.turn_soon()
 

@@ -19,6 +19,7 @@ from hiqlite.engine.model import (
 from hiqlite.engine.raft import Raft
 from hiqlite.engine.state import State
 
+from .beat import BeatThread
 from .disk import Disk
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Node:
         self.up = False
         self.stopped = False  # SIGSTOP: nothing runs, not even heartbeats
         self.stalled = False  # the loop stands still, heartbeats go on
+        self.stalled_since_ns = 0
+        self.rate = cluster.profile.rates[identity.id % len(cluster.profile.rates)]  # of the clock, per mille
         self.raft: Raft
         self.state: State
         self.terms: list[int] = []
@@ -81,11 +84,12 @@ class Node:
         self.seen_commit = self.applied
         disk.on_progress = self.on_disk
         seed = self.world.below(1 << 40)
-        self.raft = Raft(self.identity, cluster.profile.settings, restored, self.world.now_ns, seed)
+        self.raft = Raft(self.identity, cluster.profile.settings, restored, self.now(), seed)
         self.state = self.raft.state
         self.checks.restarted(self)
         self.plan_tick()
-        self.beat(self.life)
+        self.beats = BeatThread(self)
+        self.beats.run()
         self.turn()
 
     def crash(self, power_loss: bool) -> None:
@@ -100,6 +104,10 @@ class Node:
 
     # ------------------------------------------------------------------ inputs
 
+    def now(self) -> int:
+        """What this node's clock says: it may run a little faster or slower than those of others."""
+        return self.world.now_ns * self.rate // 1000
+
     def runs(self) -> bool:
         return self.up and not self.stopped and not self.stalled
 
@@ -110,25 +118,25 @@ class Node:
         self.checks.receiving(self, message)
         if body is not None:
             self.bodies.append(body)
-        self.raft.receive(message, self.world.now_ns)
+        self.raft.receive(message, self.now())
         self.checks.received(self, message)
         self.turn_soon()
 
     def on_disk(self) -> None:
         if self.runs():
-            self.raft.log_progress(self.disk.written_io, self.disk.synced_io, self.world.now_ns)
+            self.raft.log_progress(self.disk.written_io, self.disk.synced_io, self.now())
             self.turn_soon()
 
     def stamp(self, term: int, sender: int, incarnation: int, bound: int) -> None:
         """The beat thread heard a leader; the loop will see it at its next turn."""
-        self.stamps.append((term, sender, incarnation, bound, self.world.now_ns))
+        self.stamps.append((term, sender, incarnation, bound, self.now()))
         if self.runs():
             self.feed_stamps()
             self.turn_soon()
 
     def feed_stamps(self) -> None:
         for term, sender, incarnation, bound, at_ns in self.stamps:
-            self.raft.heard_beat(term, sender, incarnation, bound, self.world.now_ns, at_ns)
+            self.raft.heard_beat(term, sender, incarnation, bound, self.now(), at_ns)
             self.checks.beat_heard(self, term, sender, at_ns)
         self.stamps.clear()
 
@@ -141,7 +149,7 @@ class Node:
         if self.world.chance() < 0.5:
             self.queue_read()  # a caller that was in line already
         self.feed_stamps()
-        self.raft.loop_stalled(self.world.now_ns)
+        self.raft.loop_stalled(self.now())
         inbox, self.inbox = self.inbox, []
         for message, body in inbox:
             self.deliver(message, body)
@@ -154,35 +162,26 @@ class Node:
         self.tick_at = 0
         if not self.runs():
             return
-        if self.raft.next_deadline() <= self.world.now_ns:
-            self.raft.tick(self.world.now_ns)
+        if self.raft.next_deadline() <= self.now():
+            self.raft.tick(self.now())
             self.turn()
-            if self.up and self.raft.next_deadline() <= self.world.now_ns:
+            if self.up and self.raft.next_deadline() <= self.now():
                 self.checks.fail("deadlines", f"node {self.id}: a tick did not consume its deadline")
         else:
             self.plan_tick()
 
     def plan_tick(self) -> None:
         """One event for the earliest deadline; one that moved away is looked at when it comes."""
-        deadline = max(self.raft.next_deadline(), self.world.now_ns + 1)
+        deadline = max(self.raft.next_deadline() * 1000 // self.rate + 1, self.world.now_ns + 1)
         if (self.tick_at == 0 or deadline < self.tick_at) and deadline < self.world.now_ns + 60_000 * MS:
             self.tick_at = deadline
             self.world.after(deadline - self.world.now_ns, self.tick, self.life, deadline)
-
-    def beat(self, life: int) -> None:
-        """The heartbeat thread: knows only the word that the loop stored."""
-        if life != self.life:
-            return
-        if not self.stopped and self.word[1]:
-            self.checks.beating(self)
-            self.cluster.network.beat(self, self.word[0], self.seen_commit)
-        self.world.after(100 * MS, self.beat, life)
 
     def propose(self, count: int, size_bytes: int) -> int:
         raft = self.raft
         if self.world.now_ns < self.full_until_ns:
             return 0
-        first = raft.propose(count, size_bytes, self.world.now_ns)
+        first = raft.propose(count, size_bytes, self.now())
         if first:
             values = self.cluster.new_values(count)
             self.terms.extend([raft.term] * count)
@@ -257,8 +256,11 @@ class Node:
         if self.state.commit_index != self.seen_commit and not self.state.outbox.writes:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
+        between = ready.role_changed or ready.hard_state is not None
         for send in ready.sends:
             message = send.message
+            if between:
+                self.beats.step()
             body = self.body_of(send.peer_id, message) if isinstance(message, AppendRequest) else None
             self.checks.sending(self, message, send.peer_id)
             self.cluster.network.send(self, send.peer_id, message, body)
@@ -326,7 +328,7 @@ class Node:
             return
         self.turn()
         self.fetched[peer_id] = body
-        self.raft.entries_fetched(peer_id, first, last, 100 * (last - first + 1), self.world.now_ns)
+        self.raft.entries_fetched(peer_id, first, last, 100 * (last - first + 1), self.now())
         self.turn()
         self.fetched.clear()
 

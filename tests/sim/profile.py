@@ -18,6 +18,7 @@ class Profile:
     """What may go wrong in one schedule, and how often. Probabilities are per message or per fault draw."""
 
     nodes: int
+    forming: bool  # the schedule begins with nodes that have to agree on their members
     learners: int
     settings: RaftSettings
     loss: float
@@ -34,6 +35,7 @@ class Profile:
     reads_per_s: int
     fault_every_ns: int  # 0: a schedule without faults
     weights: dict[str, int]
+    rates: tuple[int, ...]  # of the clocks, per mille
     duration_ns: int
 
 
@@ -84,6 +86,7 @@ def draw(random: Random) -> Profile:
     noisy = not calm and random.random() < 0.5
     return Profile(
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
+        forming=random.random() < 0.25,
         learners=random.choice((0, 0, 0, 1)),
         settings=settings,
         loss=random.choice((0.0, 0.02, 0.2)) if noisy else 0.0,
@@ -100,5 +103,6 @@ def draw(random: Random) -> Profile:
         reads_per_s=random.choice((0, 5, 20)),
         fault_every_ns=0 if calm else random.choice((60, 150, 400)) * MS,
         weights=weights,
+        rates=random.choice(((1000,), (1000,), (1000,), (950, 1050, 1000, 990))),
         duration_ns=random.choice((1000, 2000, 4000)) * MS,
     )

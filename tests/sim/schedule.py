@@ -8,11 +8,11 @@ from random import Random
 from traceback import format_exception
 
 from .cluster import Cluster
-from .coverage import Coverage, Pairs
+from .coverage import Pairs
 from .faults import Faults
 from .node import Node
 from .profile import Profile, Strike, draw, draw_strikes
-from .world import Violation
+from .world import Violation, World
 
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
@@ -54,12 +54,12 @@ def run_schedule(seed: int, keep_log: bool = False) -> Outcome:
 
 def run_script(script: Script, keep_log: bool = False) -> Outcome:
     """Run a schedule. Any exception counts as a violation: the engine may not fail either."""
-    cluster = Cluster(Random(script.seed), script.profile, keep_log)
-    world = cluster.world
-    coverage = Coverage(cluster)
+    world = World(Random(script.seed), keep_log)
     violation = ""
+    cluster: Cluster | None = None
     try:
-        world.after(0, coverage.look)
+        cluster = Cluster(world, script.profile)
+        world.after(0, cluster.coverage.look)
         _run(cluster, script)
     except Violation as broken:
         violation = str(broken)
@@ -67,8 +67,10 @@ def run_script(script: Script, keep_log: bool = False) -> Outcome:
         violation = f"{type(error).__name__}: {error}"
         if keep_log:
             world.note("".join(format_exception(error)))
+    if cluster is None:
+        return Outcome(script.seed, world.events, 0, 0, violation, tuple(world.log))
     term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
-    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), coverage.pairs)
+    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), cluster.coverage.pairs)
 
 
 def _run(cluster: Cluster, script: Script) -> None:

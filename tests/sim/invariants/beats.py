@@ -1,4 +1,4 @@
-"""A heartbeat names a term that its sender leads at that moment."""
+"""A heartbeat names a term that its sender leads, and never an older one than it has spoken in (rule 17)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from .base import Invariant
 class Beats(Invariant):
     name = "heartbeats of leaders only"
 
-    def beating(self, node: Any) -> None:
-        term, _ = node.word
-        if not node.raft.leads or node.raft.term != term:
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(cluster)
+        self.spoken: dict[tuple[int, int], int] = {}  # (node, incarnation) -> highest term it has spoken in
+
+    def beating(self, node: Any, term: int) -> None:
+        if not node.state.leads or node.state.term != term:
             self.fail(f"node {node.id} beats in term {term}, it is {node.raft.role.name} of term {node.raft.term}")
+        if term < self.spoken.get((node.id, node.identity.incarnation), 0):
+            self.fail(f"node {node.id} beats in term {term} after it spoke in a later one")
+
+    def sending(self, node: Any, message: Any, peer_id: int) -> None:
+        if not getattr(message, "pre", False):
+            key = (node.id, node.identity.incarnation)
+            if message.term > self.spoken.get(key, 0):
+                self.spoken[key] = message.term

@@ -18,7 +18,7 @@ class QuorumLoss(Invariant):
         self.alone_since: dict[int, int] = {}
         self.cut_off: dict[tuple[int, int], int] = {}
         self.led_since: dict[int, int] = {}
-        self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS
+        self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS * 1000 // min(cluster.profile.rates)
 
     def reach_changed(self) -> None:
         """Since when each node lacks a majority: a peer counts until the moment at which it was cut off last."""
@@ -49,6 +49,7 @@ class QuorumLoss(Invariant):
         since = self.alone_since.get(node.id)
         if since is None or not node.raft.leads:
             return
-        since = max(since, self.led_since.get(node.id, 0), node.raft.state.quorum_floor_ns - self.limit_ns + 5 * MS)
+        floor_ns = node.state.quorum_floor_ns * 1000 // node.rate
+        since = max(since, self.led_since.get(node.id, 0), floor_ns - self.limit_ns + 5 * MS)
         if self.world.now_ns > since + self.limit_ns:
             self.fail(f"node {node.id} leads {(self.world.now_ns - since) / 1e6:.0f} ms without a quorum")

@@ -27,11 +27,11 @@ class SignsOfLife(Invariant):
         self.asked: Any = None
         if kind is AppendRequest or kind is ProbeRequest:
             if message.term >= node.raft.term:
-                self.heard[node.id] = (message.term, self.world.now_ns)
+                self.heard[node.id] = (message.term, node.now())
         elif kind is VoteRequest and message.term > node.raft.term:
             raft = node.raft
             term, at_ns = self.heard[node.id]
-            hears = raft.leader_id and term == raft.term and self.world.now_ns - at_ns < self.lower_ns
+            hears = raft.leader_id and term == raft.term and node.now() - at_ns < self.lower_ns
             if raft.leads or hears:
                 self.asked = (raft.term, raft.vote, len(raft.state.outbox.sends))
 

@@ -19,7 +19,7 @@ class Unanswered(Invariant):
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
-        self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS
+        self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS * 1000 // min(cluster.profile.rates)
         self.waiting: dict[int, dict[int, int]] = {node: {} for node in cluster.membership_ids()}
 
     def restarted(self, node: Any) -> None:
@@ -50,7 +50,7 @@ class Unanswered(Invariant):
         if not waiting or min(waiting.values()) + self.limit_ns > self.world.now_ns:
             return
         now_ns = self.world.now_ns
-        if now_ns <= node.raft.state.quorum_floor_ns + 5 * MS:
+        if node.now() <= node.state.quorum_floor_ns + 5 * MS:
             return
         voters = self.cluster.voter_ids
         late = sum(now_ns - waiting.get(voter, now_ns) > self.limit_ns for voter in voters)
