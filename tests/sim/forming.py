@@ -1,4 +1,4 @@
-"""How a simulated cluster comes to be: greetings that are lost or late, ends of processes and lost volumes at any moment.
+"""How a simulated cluster comes to be: greetings lost or late, ends of processes and lost volumes at any moment.
 
 Drives the engine's rules for forming as the runtime does: a step is made durable, and only then told to the rules.
 Gives the identities with which the schedule goes on. Must not know Raft.
@@ -139,9 +139,7 @@ class Ground:
             node.start()
         elif chance < 0.5:
             node.crash()
-        elif chance < 0.7 and not self.sets:
-            node.lose_volume()
-        elif chance < 0.75 and len(self.lost()) < (len(self.nodes) - 1) // 2:
+        elif (chance < 0.7 and not self.sets) or (chance < 0.75 and len(self.lost()) < (len(self.nodes) - 1) // 2):
             node.lose_volume()
         self.world.after(1 + self.world.below(25 * MS), self.strike)
 

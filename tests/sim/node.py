@@ -47,6 +47,7 @@ class Node:
         self.stopped = False  # SIGSTOP: nothing runs, not even heartbeats
         self.stalled = False  # the loop stands still, heartbeats go on
         self.stalled_since_ns = 0
+        self.batch = cluster.profile.batch
         self.rate = cluster.profile.rates[identity.id % len(cluster.profile.rates)]  # of the clock, per mille
         self.raft: Raft
         self.state: State
@@ -206,12 +207,14 @@ class Node:
     # ------------------------------------------------------------------ the crank
 
     def turn_soon(self) -> None:
-        self.word = self.raft.beat_word()
-        if self.world.chance() >= self.cluster.profile.batch:
+        if not self.batch or self.world.chance() >= self.batch:
             self.turn()
-        elif not self.turn_planned:
-            self.turn_planned = True
-            self.world.after(self.world.below(MS // 2), self.planned_turn, self.life)
+            return
+        self.word = self.raft.beat_word()
+        if self.turn_planned:
+            return
+        self.turn_planned = True
+        self.world.after(self.world.below(MS // 2), self.planned_turn, self.life)
 
     def planned_turn(self, life: int) -> None:
         if life == self.life:

@@ -101,8 +101,8 @@ def draw(random: Random) -> Profile:
         batch=random.choice((0.0, 0.3)),
         proposals_per_s=random.choice((5, 20, 60)),
         reads_per_s=random.choice((0, 5, 20)),
-        fault_every_ns=0 if calm else random.choice((60, 150, 400)) * MS,
+        fault_every_ns=0 if calm else random.choice((40, 80, 160)) * MS,
         weights=weights,
         rates=random.choice(((1000,), (1000,), (1000,), (950, 1050, 1000, 990))),
-        duration_ns=random.choice((1000, 2000, 4000)) * MS,
+        duration_ns=random.choice((600, 900, 1200, 2400)) * MS,
     )

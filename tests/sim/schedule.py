@@ -16,7 +16,7 @@ from .world import Violation, World
 
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
-QUIET_NS = 600 * MS
+QUIET_NS = 300 * MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def run_script(script: Script, keep_log: bool = False) -> Outcome:
     if cluster is None:
         return Outcome(script.seed, world.events, 0, 0, violation, tuple(world.log))
     term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
-    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), cluster.coverage.pairs)
+    pairs = cluster.coverage.pairs
+    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), pairs)
 
 
 def _run(cluster: Cluster, script: Script) -> None:
@@ -79,9 +80,9 @@ def _run(cluster: Cluster, script: Script) -> None:
         world.after(world.below(20 * MS), cluster.start, node)
     faults = Faults(cluster, script.strikes)
     faults.plan()
-    world.after(300 * MS, cluster.client, 1_000 * MS // profile.proposals_per_s, False)
+    world.after(100 * MS, cluster.client, 1_000 * MS // profile.proposals_per_s, False)
     if profile.reads_per_s:
-        world.after(300 * MS, cluster.client, 1_000 * MS // profile.reads_per_s, True)
+        world.after(100 * MS, cluster.client, 1_000 * MS // profile.reads_per_s, True)
     if not script.strikes:
         world.run_until(world.now_ns + 1_000 * MS)
         deadline = world.now_ns + CONVERGE_NS
@@ -110,7 +111,7 @@ def _converge(cluster: Cluster) -> None:
     written = 0
     reign = (0, 0)
     while world.now_ns < deadline:
-        world.run_until(world.now_ns + 50 * MS)
+        world.run_until(world.now_ns + 20 * MS)
         leader = cluster.leader()
         if leader is None:
             continue
