@@ -8,6 +8,8 @@ BUILT := $(VENV)/.built
 
 SECONDS ?= 60
 SEED ?= 1
+JOBS ?= 1
+MUTANTS ?=
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
 
@@ -16,7 +18,7 @@ SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim mutants bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +34,11 @@ test: build ## the tests, a slice of the simulator included (PYTEST="-k name")
 test-all: build ## the tests that take minutes too
 	$(BIN)/python -m pytest $(PYTEST)
 
-sim: build ## the consensus simulator (SECONDS=60 SEED=1)
-	$(BIN)/python -m tests.sim.run --seconds $(SECONDS) --seed $(SEED)
+sim: build ## the consensus simulator (SECONDS=60 SEED=1 JOBS=2)
+	$(BIN)/python -m tests.sim.run --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
+
+mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS="M1 M3", "--rotate 5")
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 bench: build ## the benchmarks (BENCH="single -c 4,64 -r 100000")
 	$(BIN)/hiqlite bench $(BENCH)

@@ -26,15 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 ROTATION = 8
 PROPERTIES = {
     Killer.LOG: [
-        "tests/logstore/test_wal_recovery_random.py",
         "tests/logstore/test_wal_residue.py",
+        "tests/logstore/test_wal_recovery_random.py",
+        "tests/logstore/test_wal_power.py",
         "tests/logstore/test_wal_recovery.py::test_a_flipped_bit_anywhere_never_makes_a_wrong_entry",
         "tests/logstore/test_wal_recovery.py::test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced",
         "tests/logstore/test_wal_kill.py",
-        "tests/logstore/test_wal_power.py",
     ],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
+CODECS = ("transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py")
 # A failure is enough: no time is spent on finding the smallest example of it.
 CONFTEST = """
 from hypothesis import Phase, settings
@@ -133,7 +134,7 @@ def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> t
 
 
 def copy_engine(folder: Path) -> None:
-    """The engine and what it imports, without its compiled twins."""
+    """The engine, the codecs, and what they import; without the engine's compiled twins."""
     target = folder / "hiqlite"
     (target / "engine").mkdir(parents=True)
     (target / "__init__.py").touch()
@@ -141,6 +142,12 @@ def copy_engine(folder: Path) -> None:
         shutil.copy(path, target / path.name)
     for path in (ROOT / "hiqlite" / "engine").glob("*.py"):
         shutil.copy(path, target / "engine" / path.name)
+    for pattern in CODECS:
+        for path in (ROOT / "hiqlite").glob(pattern):
+            (target / path.relative_to(ROOT / "hiqlite")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / path.relative_to(ROOT / "hiqlite"))
+    for path in (ROOT / "hiqlite" / "_accel").glob("*.so"):
+        (target / "_accel" / path.name).symlink_to(path)
     shutil.copytree(ROOT / "tests" / "sim", folder / "tests" / "sim", ignore=shutil.ignore_patterns("__pycache__"))
 
 

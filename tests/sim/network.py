@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from hiqlite.engine.model import AppendReply, AppendRequest, Message, VoteReply, VoteRequest
 
+from .codec import Codec
+
 if TYPE_CHECKING:
     from .cluster import Cluster
     from .node import Body, Node
@@ -33,6 +35,7 @@ class Network:
         self.echo = 0  # what this node is told comes once more, late and in any session
         self.vote_delay_ns = 0  # requests for votes take up to this much longer
         self.calm = False
+        self.codec = Codec() if self.profile.codec else None
         self.trap: Callable[[Node, int, Message], None] | None = None  # a nemesis that waits for a message
 
     # ------------------------------------------------------------------ sessions
@@ -100,6 +103,8 @@ class Network:
             return
         if pair in self.log_blocked and isinstance(message, AppendRequest | AppendReply):
             return
+        if self.codec is not None:
+            message, body = self.codec.through(message, body)
         if self.calm:
             world.after(1 + world.below(MS), self._arrive, peer_id, epoch, node.id, message, body)
             return

@@ -18,6 +18,7 @@ class Profile:
     """What may go wrong in one schedule, and how often. Probabilities are per message or per fault draw."""
 
     nodes: int
+    codec: bool  # messages and entries travel as the product's bytes
     forming: bool  # the schedule begins with nodes that have to agree on their members
     learners: int
     settings: RaftSettings
@@ -86,6 +87,7 @@ def draw(random: Random) -> Profile:
     noisy = not calm and random.random() < 0.5
     return Profile(
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
+        codec=random.random() < 0.15,
         forming=random.random() < 0.25,
         learners=random.choice((0, 0, 0, 1)),
         settings=settings,
