@@ -1,4 +1,4 @@
-"""The mutants whose place is the log and its recovery, in Python and in C."""
+"""The mutants whose place is the log, its recovery, or the database that it is applied to, in Python and in C."""
 
 # ruff: noqa: E501 (the source that is replaced stands in one piece, so that it can be searched for)
 from __future__ import annotations
@@ -40,6 +40,12 @@ LOG = (
         " || hq_get_u64(header + 8) != wanted->salt)", ")", Killer.LOG, "wal",
     ),
     Mutant("M50", "a truncation is ignored at recovery", RECOVERY, "self.trail.truncate(first)", "self.trail.copy()", Killer.LOG),
+    Mutant(
+        "M57", "the applied index moves outside of the data's transaction", "_accel/native/apply_run.c",
+        "    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)\n",
+        "    if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE || hq_own_step(w, HQ_OWN_BEGIN) != SQLITE_DONE)\n"
+        "        return hq_stop_sqlite(w, \"COMMIT failed\");\n    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)\n", Killer.APPLY, "apply",
+    ),
     Mutant(
         "M58", "the node speaks before recovery's fsync", RECOVERY,
         "    sync_segments(folder, list(plan.kept))\n", "", Killer.LOG,

@@ -14,6 +14,7 @@ class Killer(Enum):
 
     SIMULATOR = "simulator"  # invariants, convergence and histories of random schedules
     LOG = "log properties"  # damage, tears, kills and residue at random places
+    APPLY = "kills while applying"
     PARTS = "engine properties"  # of the parts that no schedule reaches yet
 
 

@@ -33,6 +33,7 @@ PROPERTIES = {
         "tests/logstore/test_wal_recovery.py::test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced",
         "tests/logstore/test_wal_kill.py",
     ],
+    Killer.APPLY: ["tests/statemachine/test_apply_crash.py"],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
 CODECS = ("transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py")
@@ -157,7 +158,7 @@ def copy_product(folder: Path) -> None:
     shutil.copytree(ROOT / "hiqlite", folder / "hiqlite", ignore=ignore)
     for twin in (folder / "hiqlite" / "engine").glob("*.so"):
         twin.unlink()
-    for name in ("engine", "logstore", "crash"):
+    for name in ("engine", "logstore", "crash", "statemachine"):
         shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, folder / name)

@@ -1,6 +1,6 @@
 """A process that applies entries until it is killed, or under a limit of memory or file size; for test_apply_crash.
 
-Usage: apply_child.py kill PATH SEED | memory PATH | filesize PATH
+Usage: apply_child.py kill PATH SEED | runs PATH | memory PATH | filesize PATH
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ def apply_for_ever(path: Path, seed: int) -> None:
         print(made.applier.applied_index, flush=True)
 
 
+def apply_runs(path: Path) -> None:
+    """A few runs, the same ones in every process."""
+    made = Machine(path)
+    for first, last in ((1, 2), (3, 9), (10, 10), (11, 30)):
+        made.applier.apply_inline(first, last, 1, [log(first, last)], False)
+        made.applier.take()
+    made.close()
+
+
 def apply_under_limits(path: Path, kind: str) -> None:
     """Runs into the limit again and again, each time a little further; every stop must be resumable."""
     made = Machine(path)
@@ -105,5 +114,7 @@ if __name__ == "__main__":
     what, where, *more = sys.argv[1:]
     if what == "kill":
         apply_for_ever(Path(where), int(more[0]))
+    elif what == "runs":
+        apply_runs(Path(where))
     else:
         apply_under_limits(Path(where), what)

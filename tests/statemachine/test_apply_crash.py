@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -50,6 +53,33 @@ def test_a_killed_process_goes_on_exactly_where_its_database_stands(tmp_path: Pa
             assert healthy(made)
     with machine(path) as made:
         assert (made.content(), made.applier.equality_hash) == reference(tmp_path / "b.db", applied)
+
+
+def test_an_end_before_any_write_leaves_data_and_applied_index_in_step(tmp_path: Path) -> None:
+    """A process ends right before its first write, its second, ...: the content is always that of its applied index."""
+    library = tmp_path / "kill_at.so"
+    source = Path(__file__).with_name("kill_at.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    expected: dict[int, tuple[str, int]] = {}
+    seen = set()
+    for number in count(1, 2):  # every second write of a run of runs that differ
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        process = subprocess.run(
+            [sys.executable, "-W", "error", str(CHILD), "runs", str(folder / "a.db")],
+            env={**os.environ, "LD_PRELOAD": str(library), "KILL_AT_FOLDER": str(folder), "KILL_AT": str(number)},
+            check=False,
+        )
+        assert process.returncode in (0, -signal.SIGKILL)
+        with machine(folder / "a.db") as made:
+            applied = made.applier.applied_index
+            seen.add(applied)
+            if applied and applied not in expected:
+                expected[applied] = reference(folder / "b.db", applied)
+            assert applied == 0 or (made.content(), made.applier.equality_hash) == expected[applied]
+        if process.returncode == 0:
+            break
+    assert len(seen) > 3, "the process ended at few different moments"
 
 
 @pytest.mark.parametrize("kind", ("memory", "filesize"))
