@@ -127,7 +127,8 @@ def ask_simulator(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tu
 def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
     del seconds, seed
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *PROPERTIES[mutant.killer]]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}  # also for the processes that the tests start
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     found = FAILED.search(done.stdout)
     if done.returncode not in (0, 1) or (done.returncode == 1 and found is None):
         raise SystemExit(f"{mutant.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
