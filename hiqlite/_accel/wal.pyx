@@ -13,77 +13,25 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
 from posix.unistd cimport getpid
 
+from hiqlite._accel.wal_native cimport (
+    HQ_KIND_ENTRY, HQ_KIND_HARD_STATE, HQ_KIND_PURGE_MARK, HQ_KIND_REPAIR, HQ_KIND_SEGMENT_END, HQ_KIND_TRUNCATE,
+    HQ_READ_ABSENT, HQ_READ_DAMAGED, HQ_READ_MEMORY, HQ_READ_OK, hq_crc32c, hq_event, hq_job, hq_published,
+    hq_scan_result, hq_wal, hq_wal_answer, hq_wal_begin, hq_wal_close_files, hq_wal_extent_add, hq_wal_free_jobs,
+    hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_local_batch, hq_wal_look, hq_wal_new,
+    hq_wal_progress_address, hq_wal_queued_address, hq_wal_read, hq_wal_recycle, hq_wal_release,
+    hq_wal_repair_add, hq_wal_repair_run, hq_wal_resume, hq_wal_scan, hq_wal_segment_recorded, hq_wal_start,
+    hq_wal_stop, hq_wal_submit, hq_wal_submit_local, hq_wal_synced, hq_wal_take_finished, hq_wal_take_segment,
+    hq_wal_written,
+)
 from hiqlite.errors import StorageError, UsageError
 
 cdef extern from "unistd.h" nogil:
     int usleep(unsigned int microseconds)
 
-cdef extern from "wal_log.h" nogil:
-    enum:
-        HQ_KIND_ENTRY
-        HQ_KIND_HARD_STATE
-        HQ_KIND_TRUNCATE
-        HQ_KIND_PURGE_MARK
-        HQ_KIND_SEGMENT_END
-        HQ_READ_OK
-        HQ_READ_ABSENT
-        HQ_READ_DAMAGED
-        HQ_READ_MEMORY
-    ctypedef struct hq_job:
-        hq_job *next
-        void *owner
-    ctypedef struct hq_event:
-        uint64_t kind, io, term, first, last, offset
-    ctypedef struct hq_scan_result:
-        hq_event *events
-        size_t count
-        uint64_t synced, last_io, end
-        uint32_t last_crc
-        int ended, no_memory
-    ctypedef struct hq_published:
-        uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes
-        int64_t progress_ns
-        int fault, fault_errno, full, log_ended
-    ctypedef struct hq_wal:
-        int wake_fd
-        uint64_t next_number, last_index
-    hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes,
-                       int mode, uint64_t interval_ns)
-    void hq_wal_close_files(hq_wal *log)
-    void hq_wal_release(hq_wal *log)
-    int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last,
-                      const uint8_t *data, size_t size, void *owner)
-    int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
-                            const uint64_t *payload)
-    hq_job *hq_wal_take_finished(hq_wal *log)
-    void hq_wal_free_jobs(hq_job *jobs)
-    void hq_wal_answer(hq_wal *log)
-    void hq_wal_stop(hq_wal *log)
-    int hq_wal_start(hq_wal *log)
-    int hq_wal_resume(hq_wal *log, uint64_t number, uint64_t generation, uint64_t offset, uint32_t last_crc)
-    void hq_wal_begin(hq_wal *log, uint64_t io_sequence, uint64_t last_io, uint64_t said)
-    uint64_t hq_wal_take_segment(hq_wal *log)
-    void hq_wal_segment_recorded(hq_wal *log)
-    uint64_t hq_wal_written(hq_wal *log)
-    uint64_t hq_wal_synced(hq_wal *log)
-    void hq_wal_look(hq_wal *log, hq_published *seen)
-    void *hq_wal_progress_address(hq_wal *log)
-    void *hq_wal_queued_address(hq_wal *log)
-    int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset)
-    void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept)
-    void hq_wal_index_base(hq_wal *log, uint64_t base_index)
-    int hq_wal_read(hq_wal *log, uint64_t first, uint64_t size_max, uint8_t **data, size_t *size, uint64_t *last,
-                    int *error)
-    void hq_wal_scan(const uint8_t *data, uint64_t size, uint64_t salt, uint64_t first_io, uint64_t io_limit,
-                     hq_scan_result *result)
-    void hq_wal_local_batch(uint8_t *out, uint8_t kind, uint64_t salt, uint64_t io_sequence, uint64_t synced,
-                            uint32_t last_crc)
-    uint32_t hq_crc32c(uint32_t seed, const void *data, size_t size)
-
 SEGMENT_HEADER_BYTES = 4096
 LOCAL_BATCH_BYTES = 112
 JOB_BYTES_MAX = 0xFFFFF000
-_WHERE = ("", "write to", "fsync of", "make a segment of", "index entries of")
+_WHERE = ("", "write to", "fsync of", "make a segment of", "index entries of", "recycle a segment of")
 
 
 class ReadAbsent(LookupError):
@@ -206,6 +154,16 @@ cdef class NativeLog:
         if hq_wal_index_add(self.log, first, last, segment, offset):
             raise MemoryError
 
+    def add_repair(self, uint64_t index, uint64_t segment, uint64_t offset):
+        """The copy of an entry that cannot be read where its span says; after the spans."""
+        if hq_wal_repair_add(self.log, index, segment, offset):
+            raise MemoryError
+
+    def add_segment(self, uint64_t number, uint64_t top):
+        """A segment of the log, and the highest index of an entry in it (0: none); ascending."""
+        if hq_wal_extent_add(self.log, number, top):
+            raise MemoryError
+
     def set_base(self, uint64_t base_index):
         """The log begins behind `base_index`."""
         hq_wal_index_base(self.log, base_index)
@@ -252,19 +210,45 @@ cdef class NativeLog:
         """Term and vote (0: none)."""
         self._local(HQ_KIND_HARD_STATE, io_sequence, term, vote, vote_incarnation, True)
 
-    def purge_mark(self, uint64_t io_sequence, uint64_t term, uint64_t index):
-        """A record that says: the log begins behind (index, term)."""
-        self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, 0, False)
+    def restart(self, uint64_t io_sequence, uint64_t term, uint64_t index):
+        """A record that says: the log is empty and begins behind (index, term)."""
+        self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, 1, True)
+
+    def purge(self, uint64_t term, uint64_t index, uint64_t state_term, uint64_t vote, uint64_t vote_incarnation):
+        """Records without an io sequence of their own: the hard state again, for the one that holds it may go; then
+        that the log begins behind (index, term). `purge_marked` tells when they are durable."""
+        self._local(HQ_KIND_HARD_STATE, 0, state_term, vote, vote_incarnation, True)
+        self._local(HQ_KIND_PURGE_MARK, 0, term, index, 0, False)
+
+    def recycle(self, uint64_t index):
+        """The metadata name `index` as purged too: files of segments that hold nothing above it go, one by one."""
+        hq_wal_recycle(self.log, index)
+
+    def append_repair(self, uint64_t io_sequence, uint64_t first, uint64_t last, bytes records not None):
+        """Entries [first, last], which the log holds and cannot read, as whole sealed records."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(records)
+        cdef bytes repairs = PyBytes_FromStringAndSize(PyBytes_AS_STRING(records), size)
+        self._check(io_sequence)
+        if last < first or size > JOB_BYTES_MAX or \
+                hq_wal_repair_run(<uint8_t *> PyBytes_AS_STRING(repairs), size, first) != <int64_t> (last - first + 1):
+            raise UsageError(f"{size} bytes are not the entries {first} to {last}")
+        Py_INCREF(repairs)
+        if hq_wal_submit(self.log, HQ_KIND_REPAIR, io_sequence, first, last,
+                         <const uint8_t *> PyBytes_AS_STRING(repairs), size, <void *> repairs):
+            Py_DECREF(repairs)
+            raise MemoryError
+        self.submitted = io_sequence
 
     cdef int _local(self, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index, uint64_t number,
                     bint with_payload) except -1:
         cdef const uint64_t *payload = NULL
-        self._check(io_sequence)
+        self._check(io_sequence if io_sequence else self.submitted + 1)
         if with_payload:
             payload = &number
         if hq_wal_submit_local(self.log, kind, io_sequence, term, index, payload):
             raise MemoryError
-        self.submitted = io_sequence
+        if io_sequence:
+            self.submitted = io_sequence
         return 0
 
     def drain(self):
@@ -344,6 +328,11 @@ cdef class NativeLog:
     def queued_address(self):
         """Address of the number of queued bytes (uint64): work waits while it is not zero."""
         return <uintptr_t> hq_wal_queued_address(self.log)
+
+    @property
+    def purge_marked(self):
+        """Index of the newest purge mark that is durable in this life; 0: none."""
+        return self._look().purge_marked
 
     @property
     def last_index(self):

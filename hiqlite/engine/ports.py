@@ -8,18 +8,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from hiqlite.errors import StorageError
+
 from .model import Identity, Membership, Message, TermRun
+
+
+class LogPurged(StorageError):
+    """What was asked for lies below the beginning of a log: it was there, and whoever needs it needs an image."""
 
 
 class LogStore(Protocol):
     """The durable log of one group. Writes happen in the order of the calls, on a thread of its own.
 
-    `io_sequence` is given by the engine, ascending by one per call over the three writing calls.
+    `io_sequence` is given by the engine, ascending by one per call over the four writing calls.
     """
 
     def append(self, io_sequence: int, first: int, last: int, records: bytes) -> None: ...
     def truncate(self, io_sequence: int, last_kept: int) -> None: ...
     def hard_state(self, io_sequence: int, term: int, vote: Identity | None) -> None: ...
+    def append_repair(self, io_sequence: int, first: int, last: int, records: bytes) -> None:
+        """Entries that this log holds and cannot read, as a peer sent them; readable once `synced` covers it."""
+        ...
+
+    def purge(self, index: int, term: int) -> None:
+        """Forget everything up to entry `index` of `term`: the caller has it durable elsewhere, and knows that this log
+        holds the entry. Asks for no io sequence and is never waited for; a crash at any moment leaves a log that begins
+        somewhere up to there."""
+        ...
+
+    @property
+    def base_index(self) -> int:
+        """The last purged entry, 0 for none: the log begins behind it."""
+        ...
+
     def on_progress(self, callback: Callable[[], None]) -> None:
         """`callback` runs once per completed flush (or failure); read `synced`, `written`, `failure` then."""
 
@@ -52,7 +73,13 @@ class LogStore(Protocol):
         ...
 
     async def read(self, first: int, size_max: int) -> tuple[int, bytes]:
-        """Records from index `first` on: (last index read, bytes); at least one record."""
+        """Records from index `first` on: (last index read, bytes); at least one record.
+
+        Raises:
+            LogPurged: it is gone.
+            LogCorruption: it is there and unreadable: damaged is never absent.
+            StorageError: it is not in this log, or the disk refuses.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -105,4 +132,4 @@ class StateMachine(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["LogStore", "Membership", "Run", "StateMachine", "TermRun", "Transport"]
+__all__ = ["LogPurged", "LogStore", "Membership", "Run", "StateMachine", "TermRun", "Transport"]

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from hiqlite.engine.model import Identity
+from hiqlite.engine.ports import LogPurged
 from hiqlite.errors import StorageError, UsageError
 
 
@@ -59,18 +60,27 @@ class MemoryLog:
         self._firsts.clear()
         self._chunks.clear()
         self._base_index = self._last_index = index
+        self._complete()  # nothing else is under way before the engine starts
         return self._submitted
 
-    def purge(self, index: int) -> None:
-        """Forgets whole chunks at or below `index`."""
+    def append_repair(self, io_sequence: int, first: int, last: int, records: bytes) -> None:
+        """Nothing in memory is ever unreadable; it counts as written like any other."""
+        if first <= self._base_index or last > self._last_index:
+            raise UsageError(f"entries {first} to {last} are not in the log ({self._base_index}, {self._last_index}]")
+        self._take(io_sequence, len(records))
+
+    def purge(self, index: int, term: int) -> None:
+        """Everything up to `index` cannot be read any more; memory goes with whole chunks."""
+        del term
+        if index > self._last_index:
+            raise UsageError(f"cannot purge up to entry {index}: the last one is {self._last_index}")
+        self._base_index = max(self._base_index, index)
         gone = 0
         while gone < len(self._firsts) and (
             self._firsts[gone + 1] - 1 if gone + 1 < len(self._firsts) else self._last_index
         ) <= index:
             gone += 1
-        if gone:
-            self._base_index = self._firsts[gone] - 1 if gone < len(self._firsts) else self._last_index
-            del self._firsts[:gone], self._chunks[:gone]
+        del self._firsts[:gone], self._chunks[:gone]
 
     def on_progress(self, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -108,16 +118,18 @@ class MemoryLog:
         return 0
 
     @property
-    def first_index(self) -> int:
-        return self._base_index + 1
+    def base_index(self) -> int:
+        return self._base_index
 
     @property
     def last_index(self) -> int:
         return self._last_index
 
     async def read(self, first: int, size_max: int) -> tuple[int, bytes]:
-        if not self._base_index < first <= self._last_index:
-            raise StorageError(f"entry {first} is not in the log", hint="it was purged or never written here")
+        if first <= self._base_index:
+            raise was_purged(first, self._base_index)
+        if first > self._last_index:
+            raise StorageError(f"entry {first} is not in the log", hint="it was never written here, or cut")
         place = bisect_right(self._firsts, first) - 1
         chunk, index = self._chunks[place], self._firsts[place]
         at = _offset(chunk, first - index)
@@ -155,6 +167,11 @@ class MemoryLog:
         self._queued_bytes = 0
         if self._callback is not None and not self._closed:
             self._callback()
+
+
+def was_purged(index: int, base_index: int) -> LogPurged:
+    """The error of a read below the beginning of a log."""
+    return LogPurged(f"entry {index} is purged, the log begins behind {base_index}", hint="an image holds it")
 
 
 def _offset(records: bytes, count: int) -> int:

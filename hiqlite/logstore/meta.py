@@ -147,6 +147,20 @@ class Meta:
     def set_newest_segment(self, group: int, number: int) -> None:
         self.put({_key(group, "newest_segment"): number})
 
+    def purge_point(self, group: int) -> tuple[int, int]:
+        """(index, term) of the last entry that was purged; (0, 0): none ever."""
+        key = _key(group, "purge_point")
+        found = self._typed(key, list)
+        if found is None:
+            return 0, 0
+        if len(found) != 2 or not all(isinstance(part, int) for part in found):
+            raise _damaged(self._folder, f"{key} has another shape")
+        index, term = found
+        return index, term
+
+    def set_purge_point(self, group: int, index: int, term: int) -> None:
+        self.put({_key(group, "purge_point"): [index, term]})
+
     def generation(self, group: int) -> str | None:
         """Name of the folder that holds the current database image."""
         return self._typed(_key(group, "generation"), str)

@@ -8,7 +8,11 @@ Must not know threads, LMDB or an event loop. The rule (docs/durability.md tells
   trail of terms, its payload must come from a peer. What cannot be read at all may only have been entries of the
   term on both sides of the hole (Raft's terms never fall, so nothing else fits between); then those are faulty.
   Anything else makes the log `corrupt`: it ends before the hole, and its promises are gone.
-- Records replay in order: entries extend, truncate cuts, a purge mark moves the beginning.
+- Records replay in order: entries extend, truncate cuts, a purge mark moves the beginning, a repair stands in for an
+  entry that cannot be read.
+- The purge point is the higher one of the metadata's and of the newest mark. Segments below it may be gone; the first
+  one left may begin anywhere up to the entry behind the purge point, and what it says of entries up to there is
+  replayed and then forgotten. A first entry beyond that means that segments are missing.
 
 Invariant: what is returned was written, in this order, and every entry with an io sequence up to S is in it, or is
 faulty, or the log says that it is corrupt or lost.
@@ -94,6 +98,8 @@ class Plan:
 
     Attributes:
         spans: (first, last, segment, offset) of entries, for the index.
+        repairs: (index, segment, offset) of copies of damaged entries.
+        tops: (segment, highest index of an entry in it), of the segments kept.
         said: the S of the module's text.
         kept, discarded: numbers of segments.
         end: where the last kept batch ends; None when no segment is kept.
@@ -103,6 +109,8 @@ class Plan:
 
     recovered: Recovered
     spans: tuple[tuple[int, int, int, int], ...] = ()
+    repairs: tuple[tuple[int, int, int], ...] = ()
+    tops: tuple[tuple[int, int], ...] = ()
     said: int = 0
     kept: tuple[int, ...] = ()
     discarded: tuple[int, ...] = ()
@@ -125,18 +133,21 @@ class _Scanned:
         return self.size_bytes < self.header.size_bytes
 
 
-def recover(folder: Path, *, group: int, node_id: int, newest_named: int) -> Plan:
+def recover(
+    folder: Path, *, group: int, node_id: int, newest_named: int, purge_point: tuple[int, int] = (0, 0)
+) -> Plan:
     """Reads the log in `folder` and says what it holds; writes nothing.
 
     Args:
         newest_named: number of the newest segment that the metadata names, 0 for none.
+        purge_point: (index, term) that the metadata name.
 
     Raises:
         StorageError: a segment belongs to another node or group, or cannot be read.
     """
     numbers = list_segments(folder)
     scanned, broken = _scan_all(folder, numbers, group, node_id)
-    return _Replay(scanned, broken, numbers, newest_named).run()
+    return _Replay(scanned, broken, numbers, newest_named, purge_point).run()
 
 
 def settle(folder: Path, plan: Plan) -> None:
@@ -191,13 +202,22 @@ class _Damaged(Exception):
 class _Replay:
     """One pass over the events of all segments, with what is known so far."""
 
-    def __init__(self, scanned: list[_Scanned], broken: str, numbers: list[int], newest_named: int) -> None:
+    def __init__(
+        self,
+        scanned: list[_Scanned],
+        broken: str,
+        numbers: list[int],
+        newest_named: int,
+        purge_point: tuple[int, int],
+    ) -> None:
         self.scanned = scanned
         self.broken = broken
         self.numbers = numbers
         self.newest_named = newest_named
         self.synced = max((max(one.synced, one.header.first_io - 1) for one in scanned), default=0)
-        self.trail = Trail()
+        self.purged_index, self.purged_term = max([purge_point, *_marks(scanned)])
+        self.trail = Trail(adrift=self.purged_index > 0)
+        self.tops = {one.header.number: _top(one) for one in scanned}
         self.end: Position | None = None  # of the part that `trail` tells
         self.safe: tuple[Trail, Position | None] = (self.trail, None)  # the state to go back to
         self.hole = False  # something that cannot be read lies behind the last known entry
@@ -219,6 +239,9 @@ class _Replay:
         except _Damaged as damage:
             corrupt, self.cut = str(damage), True
             self.trail, self.end = damage.trail, damage.end
+        if self.trail.adrift:
+            self.trail.begin(self.purged_index, self.purged_term)
+        self.trail.purge(self.purged_term, self.purged_index)
         return self._plan(corrupt)
 
     def _join(self, place: int, one: _Scanned) -> None:
@@ -253,24 +276,48 @@ class _Replay:
                 if kind == Event.FAULTY:
                     self.trail.mark_faulty(first, last)
             elif kind == Event.TRUNCATE:
+                self._reach(first)
                 self._refuse_hole("a truncation")
                 self.trail.truncate(first)
+            elif kind == Event.PURGE and last:
+                self.hole = False
+                self.trail.begin(first, term)
             elif kind == Event.PURGE:
-                self.hole = self.hole and first <= self.trail.last_index
-                self._refuse_hole("a purge mark")
-                self.trail.purge(term, first)
+                self.trail.purge(term, first)  # a hole behind the last known entry stays one
             elif kind == Event.HARD_STATE:
                 self.trail.hard_state(term, Identity(first, last) if first else None)
             elif kind == Event.REPAIR:
-                self._damaged("it holds repairs, which this version does not know")
+                self._repair(term, first, (number, offset))
+
+    def _reach(self, index: int) -> None:
+        """Where nothing is known yet, a record that follows `index` begins the trail: there, or at the purge point.
+
+        What a hole before it may have held is purged by now, when `index` is. The term at `index` is not known: what
+        was written there first may have been cut and written again.
+        """
+        if self.trail.adrift and index <= self.purged_index:
+            self.trail.begin(index, 0)
+            self.hole = False
+        elif self.trail.adrift:
+            self.trail.begin(self.purged_index, self.purged_term)
+
+    def _repair(self, term: int, index: int, at: tuple[int, int]) -> None:
+        if self.trail.adrift or index <= self.trail.base_index:
+            return
+        if self.trail.term_at(index) == term:
+            self.trail.repair(index, at)
+        elif not self.hole:
+            self._damaged(f"a repair of entry {index} of term {term} belongs to no entry")
 
     def _entries(self, term: int, first: int, last: int, at: tuple[int, int]) -> None:
+        self._reach(first - 1)
         expected = self.trail.last_index + 1
         if self.hole and (term != self.trail.last_term or first < expected):
             self._damaged(f"what stood between entries {expected - 1} and {first} cannot be read")
         if self.hole and first > expected:
             self.trail.extend(term, expected, first - 1, at)
             self.trail.mark_faulty(expected, first - 1)
+            self.tops[at[0] - 1] = max(self.tops.get(at[0] - 1, 0), first - 1)  # they may stand in the segment before
             expected = first
         self.hole = False
         if first != expected or term < self.trail.last_term:
@@ -313,6 +360,8 @@ class _Replay:
         return Plan(
             recovered,
             spans=trail.spans(),
+            repairs=trail.repairs(),
+            tops=tuple((number, self.tops.get(number, 0)) for number in kept),
             said=self.synced,
             kept=kept,
             discarded=tuple(number for number in self.numbers if number not in kept),
@@ -320,3 +369,21 @@ class _Replay:
             resume=last.header if last is not None and goes_on else None,
             cut=last.header if last is not None and not goes_on and not ended else None,
         )
+
+
+def _marks(scanned: list[_Scanned]) -> list[tuple[int, int]]:
+    """(index, term) of the purge marks behind the last restart of the log."""
+    marks: list[tuple[int, int]] = []
+    for one in scanned:
+        for kind, _, term, first, last, _ in one.events:
+            if kind == Event.PURGE and last:
+                marks = [(first, term)]
+            elif kind == Event.PURGE:
+                marks.append((first, term))
+    return marks
+
+
+def _top(one: _Scanned) -> int:
+    """The highest index of an entry in a segment, whether or not it was cut later."""
+    ends = {Event.ENTRIES: 4, Event.FAULTY: 4, Event.REPAIR: 3}
+    return max((event[ends[Event(event[0])]] for event in one.events if event[0] in ends), default=0)

@@ -2,6 +2,9 @@
 
 Must not know files or batches. Invariant: runs are ascending, without gaps, from `base_index + 1` on, and no two
 neighbours carry the same term.
+
+The segments that held the beginning of a purged log are gone, so a replay may begin with any entry: until something
+says where the log begins the trail is `adrift`, and while it does not know its true base a truncation may cut below it.
 """
 
 from __future__ import annotations
@@ -10,9 +13,14 @@ from hiqlite.engine.model import Identity, TermRun
 
 
 class Trail:
-    """Entries as replayed so far, with the hard state."""
+    """Entries as replayed so far, with the hard state.
 
-    def __init__(self) -> None:
+    Args:
+        adrift: nothing is known yet of what the first record follows.
+    """
+
+    def __init__(self, *, adrift: bool = False) -> None:
+        self.adrift = adrift
         self.base_index = 0
         self.base_term = 0
         self.term = 0
@@ -20,6 +28,7 @@ class Trail:
         self._runs: list[TermRun] = []
         self._faulty: list[tuple[int, int]] = []
         self._spans: list[tuple[int, int, int, int]] = []
+        self._repairs: dict[int, tuple[int, int]] = {}
 
     @property
     def last_index(self) -> int:
@@ -39,16 +48,31 @@ class Trail:
         """(first, last, segment, offset), ascending."""
         return tuple(self._spans)
 
+    def repairs(self) -> tuple[tuple[int, int, int], ...]:
+        """(index, segment, offset), ascending: where the copy of an entry stands that was damaged."""
+        return tuple((index, *at) for index, at in sorted(self._repairs.items()))
+
+    def term_at(self, index: int) -> int:
+        """Term of an entry that the trail holds, or 0."""
+        return next((run.term for run in self._runs if run.first <= index <= run.last), 0)
+
     def copy(self) -> Trail:
-        other = Trail()
+        other = Trail(adrift=self.adrift)
         other.base_index, other.base_term = self.base_index, self.base_term
         other.term, other.vote = self.term, self.vote
         other._runs, other._faulty, other._spans = self._runs[:], self._faulty[:], self._spans[:]
+        other._repairs = dict(self._repairs)
         return other
+
+    def begin(self, index: int, term: int) -> None:
+        """The log is empty behind (index, term), whatever was known of it."""
+        self.adrift = False
+        self.base_index, self.base_term = index, term
+        self._runs, self._spans, self._faulty, self._repairs = [], [], [], {}
 
     def extend(self, term: int, first: int, last: int, at: tuple[int, int]) -> None:
         """Entries `[first, last]` stand at `at`, (segment, offset)."""
-        assert first == self.last_index + 1 and last >= first and term >= self.last_term
+        assert not self.adrift and first == self.last_index + 1 and last >= first and term >= self.last_term
         if self._runs and self._runs[-1].term == term:
             self._runs[-1] = TermRun(term, self._runs[-1].first, last)
         else:
@@ -61,8 +85,21 @@ class Trail:
         else:
             self._faulty.append((first, last))
 
+    def repair(self, index: int, at: tuple[int, int]) -> None:
+        """The entry `index`, which the trail holds, stands readable at `at`."""
+        self._faulty = [
+            part
+            for low, high in self._faulty
+            for part in ((low, min(high, index - 1)), (max(low, index + 1), high))
+            if part[0] <= part[1]
+        ]
+        self._repairs[index] = at
+
     def truncate(self, last_kept: int) -> None:
         """Cuts every entry behind `last_kept`."""
+        if self.adrift or last_kept < self.base_index:
+            self.begin(last_kept, 0)  # of what is purged by now: its term is nobody's concern
+            return
         while self._runs and self._runs[-1].first > last_kept:
             self._runs.pop()
         if self._runs and self._runs[-1].last > last_kept:
@@ -73,15 +110,17 @@ class Trail:
             first, _, *at = self._spans[-1]
             self._spans[-1] = (first, last_kept, at[0], at[1])
         self._faulty = [(low, min(high, last_kept)) for low, high in self._faulty if low <= last_kept]
+        self._repairs = {index: at for index, at in self._repairs.items() if index <= last_kept}
 
     def purge(self, term: int, index: int) -> None:
         """The log begins behind (index, term)."""
-        if index < self.base_index:
+        if self.adrift or index < self.base_index:
             return
         self.base_index, self.base_term = index, term
         self._runs = [TermRun(run.term, max(run.first, index + 1), run.last) for run in self._runs if run.last > index]
         self._spans = [span for span in self._spans if span[1] > index]
         self._faulty = [(max(low, index + 1), high) for low, high in self._faulty if high > index]
+        self._repairs = {entry: at for entry, at in self._repairs.items() if entry > index}
 
     def hard_state(self, term: int, vote: Identity | None) -> None:
         """The higher one rules; within a term a vote, once given, stays."""

@@ -9,8 +9,6 @@ metadata both), and the name of the segment they stand in are durable by the mea
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,17 +19,17 @@ from typing import Any
 from hiqlite import observe
 from hiqlite._accel import wal as native
 from hiqlite.engine.model import Identity
-from hiqlite.errors import ConfigError, LogCorruption, StorageError
+from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 
 from .folder import make_durable_folder
+from .memory import was_purged
 from .meta import Meta
-from .recovery import Plan, Recovered, recover, settle
+from .recovery import Recovered, recover, settle
+from .starting import parse_log_sync, start_native
 from .worker import Worker
 
 SEGMENT_BYTES_MIN = 16 << 10
 STOP_LIMIT_S = 10.0
-_MODES = {"immediate": 0, "immediate_async": 1}
-_INTERVAL = 2
 
 
 class WalLog:
@@ -45,10 +43,12 @@ class WalLog:
         self._group = group
         self._loop = loop
         self._callback: Callable[[], None] | None = None
-        self._last_index = recovered.last_index
+        self._base_index, self._last_index = recovered.base_index, recovered.last_index
+        self._term, self._vote = recovered.term, recovered.vote
         self._last_io = recovered.io_sequence
         self._cut_io = 0  # of the newest truncation: reads wait until the native index knows it
         self._cuts = 0
+        self._purges: deque[tuple[int, int]] = deque()  # (index, term) whose mark is not durable yet, ascending
         self._votes: deque[int] = deque()  # io sequences whose metadata is not durable yet, ascending
         self._waiters: list[asyncio.Future[None]] = []
         self._failure: Exception | None = None
@@ -89,13 +89,21 @@ class WalLog:
         loop = loop or asyncio.get_running_loop()
         try:
             make_durable_folder(folder)
-            plan = recover(folder, group=group, node_id=identity.id, newest_named=meta.newest_segment(group))
+            plan = recover(
+                folder,
+                group=group,
+                node_id=identity.id,
+                newest_named=meta.newest_segment(group),
+                purge_point=meta.purge_point(group),
+            )
             usable = plan.recovered.whole or accept_loss
             if usable:
                 settle(folder, plan)
                 if meta.newest_segment(group) != max(plan.kept, default=0):
                     meta.set_newest_segment(group, max(plan.kept, default=0))
-            log = _make_native(folder, plan, group, identity, segment_bytes, mode, interval_ns, usable)
+                if plan.recovered.base_index > meta.purge_point(group)[0]:
+                    meta.set_purge_point(group, plan.recovered.base_index, plan.recovered.base_term)
+            log = start_native(folder, plan, group, identity, segment_bytes, mode, interval_ns, usable)
         except OSError as error:
             raise StorageError(f"cannot open the log in {folder}: {error.strerror}", hint="check the disk") from error
         recovered = _with_metadata(plan.recovered, meta, group)
@@ -122,19 +130,45 @@ class WalLog:
         """Term and vote, in the log and in the metadata."""
         self._log.hard_state(io_sequence, term, vote.id if vote else 0, vote.incarnation if vote else 0)
         self._last_io = io_sequence
+        self._term, self._vote = term, vote
         self._votes.append(io_sequence)
         self._put(lambda: self._votes.popleft(), self._meta.set_hard_state, self._group, term, vote)
+
+    def append_repair(self, io_sequence: int, first: int, last: int, records: bytes) -> None:
+        """Entries `[first, last]`, which this log holds but cannot read, once more: `records` as a peer sent them."""
+        if first <= self._base_index or last > self._last_index:
+            raise UsageError(f"entries {first} to {last} are not in the log ({self._base_index}, {self._last_index}]")
+        self._log.append_repair(io_sequence, first, last, records)
+        self._last_io = self._cut_io = io_sequence
+        self._cuts += 1
+
+    def purge(self, index: int, term: int) -> None:
+        """Everything up to entry `index` of `term` may go; the mark, the metadata, then the files, in this order.
+
+        The caller vouches that the database is durable up to there. Nothing of it can be read from here on. The files
+        follow when nothing in them lies above `index`; some are used again.
+        """
+        if index <= self._base_index:
+            return
+        if index > self._last_index:
+            raise UsageError(f"cannot purge up to entry {index}: the last one is {self._last_index}")
+        vote = self._vote or Identity(0, 0)
+        self._log.purge(term, index, self._term, vote.id, vote.incarnation)
+        self._base_index = index
+        self._purges.append((index, term))
 
     async def restart_at(self, index: int, term: int) -> int:
         """Empties the log: it begins behind (index, term). Returns the io sequence used, durable by now.
 
         For a database that is ahead of its log, before the engine starts (semantics.md section 3).
         """
+        # The metadata first: of two purge points the higher one rules, and this one may be lower than the last.
+        await asyncio.wrap_future(self._meta.worker.submit(self._meta.set_purge_point, self._group, index, term))
         io_sequence = self._last_io + 1
-        self._log.purge_mark(io_sequence, term, index)
+        self._log.restart(io_sequence, term, index)
         self._last_io = self._cut_io = io_sequence
         self._cuts += 1
-        self._last_index = index
+        self._base_index = self._last_index = index
         while self.synced < io_sequence:
             await self._progress()
         return io_sequence
@@ -152,6 +186,11 @@ class WalLog:
     def synced(self) -> int:
         synced = self._log.synced
         return min(synced, self._votes[0] - 1) if self._votes else synced
+
+    @property
+    def base_index(self) -> int:
+        """The last entry that was purged: the log begins behind it."""
+        return self._base_index
 
     @property
     def queued_bytes(self) -> int:
@@ -194,6 +233,7 @@ class WalLog:
         """Records from index `first` on, up to `size_max` bytes, at least one: (last index, bytes).
 
         Raises:
+            LogPurged: it was in this log, and is purged.
             LogCorruption: that entry is damaged on this disk.
             StorageError: it is not in this log, or the disk refuses.
         """
@@ -201,10 +241,14 @@ class WalLog:
             while self._log.written < self._cut_io or self._log.last_index < first <= self._last_index:
                 await self._progress()
             cuts = self._cuts
+            if first <= self._base_index:
+                raise was_purged(first, self._base_index)
             try:
                 last, records = await asyncio.wrap_future(self._reader.submit(self._log.read, first, size_max))
             except native.ReadAbsent as error:
-                raise StorageError(str(error), hint="it was purged or never written here") from error
+                if first <= self._base_index:
+                    raise was_purged(first, self._base_index) from error
+                raise StorageError(str(error), hint="it was never written here, or cut") from error
             except native.ReadDamaged as error:
                 raise LogCorruption(str(error), hint="it has to be fetched from another node") from error
             except OSError as error:
@@ -240,6 +284,7 @@ class WalLog:
     def _on_wake(self) -> None:
         self._log.drain()
         self._name_segment()
+        self._name_purged()
         self._tell()
 
     def _name_segment(self) -> None:
@@ -250,6 +295,15 @@ class WalLog:
     def _segment_named(self) -> None:
         self._log.segment_recorded()
         self._name_segment()
+
+    def _name_purged(self) -> None:
+        """Purge marks that are durable: the metadata follow, and then the files."""
+        marked, point = self._log.purge_marked if self._purges else 0, None
+        while self._purges and self._purges[0][0] <= marked:
+            point = self._purges.popleft()
+        if point is not None:
+            index, term = point
+            self._put(lambda: self._log.recycle(index), self._meta.set_purge_point, self._group, index, term)
 
     def _put(self, then: Callable[[], object], call: Callable[..., None], *arguments: Any) -> None:
         """A metadata transaction off the loop; `then` on the loop when it is durable."""
@@ -285,44 +339,6 @@ class WalLog:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
-
-
-def parse_log_sync(text: str) -> tuple[int, int]:
-    """(mode of the native log, interval in nanoseconds)."""
-    if text in _MODES:
-        return _MODES[text], 0
-    interval = re.fullmatch(r"interval_([1-9][0-9]{0,9})", text, re.ASCII)
-    if interval is None:
-        raise ConfigError(f"log_sync = {text!r}", hint="immediate, immediate_async or interval_<ms>")
-    return _INTERVAL, int(interval[1]) * 1_000_000
-
-
-def _make_native(
-    folder: Path,
-    plan: Plan,
-    group: int,
-    identity: Identity,
-    segment_bytes: int,
-    mode: int,
-    interval_ns: int,
-    usable: bool,
-) -> native.NativeLog:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        log = native.NativeLog(descriptor, group, identity.id, identity.incarnation, segment_bytes, mode, interval_ns)
-    finally:
-        os.close(descriptor)
-    log.set_base(plan.recovered.base_index)
-    for span in plan.spans:
-        log.add_span(*span)
-    if not usable:
-        return log
-    last_io = plan.end.last_io if plan.end is not None else 0
-    next_number = plan.end.number + 1 if plan.end is not None else 1
-    if plan.resume is not None and plan.end is not None:
-        log.resume(plan.resume.number, plan.resume.generation, plan.end.offset, plan.end.last_crc)
-    log.start(plan.recovered.io_sequence, last_io, plan.said, next_number)
-    return log
 
 
 def _with_metadata(recovered: Recovered, meta: Meta, group: int) -> Recovered:

@@ -72,6 +72,7 @@ class SegmentTwin:
     last_crc: int = 0
     last_io: int = 0
     batches: list[BatchAt] = field(default_factory=list)
+    before: bytes = b""  # what the file held in an earlier use; zeros when it is new
 
     def __post_init__(self) -> None:
         self.body += encode_header(self.header)
@@ -91,7 +92,8 @@ class SegmentTwin:
         self.batch(self.last_io, self.last_io, record(SEGMENT_END, 0, 0), 1)
 
     def content(self) -> bytes:
-        return bytes(self.body).ljust(self.header.size_bytes, b"\0")
+        rest = self.before[len(self.body) :]
+        return (bytes(self.body) + rest).ljust(self.header.size_bytes, b"\0")
 
     def write(self, folder: Path) -> Path:
         path = segment_path(folder, self.header.number)
@@ -150,6 +152,17 @@ class History:
         self._next(State(old.terms[:last_kept], old.term, old.vote))
         return record(TRUNCATE, 0, last_kept)
 
+    def repair(self, index: int) -> bytes:
+        """The entry once more, at the tail."""
+        self._next(self.state)
+        term = self.state.terms[index - 1]
+        return record(REPAIR, term, index, payload_of(term, index))
+
+    def purge(self, index: int) -> bytes:
+        """Two records without an io sequence of their own: hard state and mark."""
+        term = self.state.terms[index - 1]
+        return vote_record(self.state.term, self.state.vote) + record(PURGE_MARK, term, index)
+
     def hard_state(self, term: int, vote: Identity | None) -> bytes:
         self._next(State(self.state.terms, term, vote))
         return vote_record(term, vote)
@@ -159,17 +172,17 @@ class History:
         self.states[self.io] = state
 
 
-def terms_of(runs: tuple[TermRun, ...]) -> tuple[int, ...]:
-    """The trail, entry by entry; it begins at 1 and has no gaps."""
+def terms_of(runs: tuple[TermRun, ...], base_index: int = 0) -> tuple[int, ...]:
+    """The trail, entry by entry; it begins behind `base_index` and has no gaps."""
     terms: list[int] = []
     for run in runs:
-        assert run.first == len(terms) + 1 and run.last >= run.first
+        assert run.first == base_index + len(terms) + 1 and run.last >= run.first
         terms += [run.term] * (run.last - run.first + 1)
     return tuple(terms)
 
 
-def plan_of(folder: Path, newest_named: int = 0) -> Plan:
-    return recover(folder, group=0, node_id=NODE.id, newest_named=newest_named)
+def plan_of(folder: Path, newest_named: int = 0, purge_point: tuple[int, int] = (0, 0)) -> Plan:
+    return recover(folder, group=0, node_id=NODE.id, newest_named=newest_named, purge_point=purge_point)
 
 
 def is_faulty(plan: Plan, index: int) -> bool:

@@ -15,7 +15,7 @@ from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.segments import decode_header, list_segments, segment_path
-from hiqlite.logstore.wal import parse_log_sync
+from hiqlite.logstore.starting import parse_log_sync
 from tests.logstore.log_runs import open_log, running, until
 from tests.logstore.log_twin import (
     ENTRY,

@@ -148,6 +148,12 @@ static inline void hq_record_seal(uint8_t *p, uint64_t term, uint64_t index, int
     hq_put_u32(p + HQ_AT_HEADER_CRC, hq_crc32c(0, p, HQ_AT_HEADER_CRC));
 }
 
+/* The same record under another kind; sealed again. */
+static inline void hq_record_retype(uint8_t *p, uint8_t kind) {
+    p[HQ_AT_KIND] = kind;
+    hq_put_u32(p + HQ_AT_HEADER_CRC, hq_crc32c(0, p, HQ_AT_HEADER_CRC));
+}
+
 /* splitmix64: neighbouring entries of a run get unrelated seeds from the run's one. */
 static inline uint64_t hq_mix_seed(uint64_t x) {
     x += 0x9E3779B97F4A7C15ULL;

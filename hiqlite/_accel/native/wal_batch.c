@@ -35,6 +35,12 @@ void hq_wal_local_batch(uint8_t *out, uint8_t kind, uint64_t salt, uint64_t io_s
 
 static uint64_t salt_of(const hq_wal *log) { return log->current.generation ^ log->node_id; }
 
+/* A header never speaks of what comes after it: behind a cut, sequences of batches that are gone are durable too. */
+static uint64_t known_synced(const hq_wal *log, uint64_t io_sequence) {
+    uint64_t synced = atomic_load(&log->disk_synced);
+    return synced < io_sequence ? synced : io_sequence;
+}
+
 static void entered(hq_wal *log, const uint8_t *header, uint64_t size) {
     log->last_crc = hq_get_u32(header + 44);
     log->said = hq_get_u64(header + 24);
@@ -48,7 +54,7 @@ int hq_wal_write_local(hq_wal *log, uint8_t kind) {
     int error = hq_wal_make_room(log, offset + sizeof batch);
     if (error != 0)
         return error;
-    hq_wal_local_batch(batch, kind, salt_of(log), log->last_io, atomic_load(&log->disk_synced), log->last_crc);
+    hq_wal_local_batch(batch, kind, salt_of(log), log->last_io, known_synced(log, log->last_io), log->last_crc);
     error = hq_wal_write_all(log->current.fd, batch, sizeof batch, offset);
     if (error != 0)
         return error == ENOSPC || error == EDQUOT ? EIO : error; /* room was accounted for: this is no full disk */
@@ -135,6 +141,8 @@ static int index_jobs(hq_wal *log, const hq_job *job, size_t count, uint64_t at)
         int error = 0;
         if (job->kind == HQ_KIND_ENTRY)
             error = hq_wal_index_add(log, job->first, job->last, log->current.number, at);
+        else if (job->kind == HQ_KIND_REPAIR)
+            error = hq_wal_repair_index(log, job, at);
         else if (job->kind == HQ_KIND_TRUNCATE)
             hq_wal_index_truncate(log, job->last);
         else if (job->kind == HQ_KIND_PURGE_MARK)
@@ -146,11 +154,12 @@ static int index_jobs(hq_wal *log, const hq_job *job, size_t count, uint64_t at)
     return 0;
 }
 
-/* One batch of the first `count` jobs. It fits the current segment. Publishes `written`, and `synced` by the mode. */
+/* One batch of the first `count` jobs. It fits the current segment. Publishes `written`, and `synced` by the mode. A
+ * purge mark is durable before anybody hears of it, whatever the mode: files are removed on its word. */
 int hq_wal_flush(hq_wal *log, hq_job *jobs, size_t count, int *where) {
     struct iovec all[HQ_BATCH_JOBS + 1];
     uint8_t header[HQ_BATCH_HEADER];
-    uint64_t size = 0, io_sequence = 0, offset = atomic_load(&log->offset);
+    uint64_t size = 0, io_sequence = log->last_io, marked = 0, offset = atomic_load(&log->offset);
     uint32_t crc = 0, records = 0;
     int parts = 1;
     for (hq_job *job = jobs; (size_t)parts <= count; job = job->next, parts++) {
@@ -159,9 +168,12 @@ int hq_wal_flush(hq_wal *log, hq_job *jobs, size_t count, int *where) {
         crc = hq_crc32c(crc, job->bytes, job->size);
         size += job->size;
         records += job->records;
-        io_sequence = job->io_sequence;
+        if (job->io_sequence != 0)
+            io_sequence = job->io_sequence;
+        else if (job->kind == HQ_KIND_PURGE_MARK)
+            marked = job->last;
     }
-    hq_wal_batch_header(header, salt_of(log), io_sequence, atomic_load(&log->disk_synced), log->last_crc, records,
+    hq_wal_batch_header(header, salt_of(log), io_sequence, known_synced(log, io_sequence), log->last_crc, records,
                         (uint32_t)size, crc);
     all[0].iov_base = header;
     all[0].iov_len = sizeof header;
@@ -172,17 +184,22 @@ int hq_wal_flush(hq_wal *log, hq_job *jobs, size_t count, int *where) {
     error = index_jobs(log, jobs, count, offset + sizeof header);
     if (error != 0)
         return error;
+    int moved = io_sequence != log->last_io;
     log->last_io = io_sequence;
     entered(log, header, sizeof header + size);
-    atomic_store(&log->written, io_sequence);
+    if (moved)
+        atomic_store(&log->written, io_sequence);
     atomic_fetch_add(&log->flushes, 1);
     atomic_fetch_add(&log->batch_bytes, size);
-    if (log->mode == HQ_SYNC_IMMEDIATE) {
+    if (log->mode == HQ_SYNC_IMMEDIATE || marked != 0) {
         *where = HQ_FAULT_SYNC;
         error = hq_wal_sync_current(log);
         if (error != 0)
             return error;
     }
-    atomic_store(&log->synced, io_sequence);
+    if (moved)
+        atomic_store(&log->synced, io_sequence);
+    if (marked != 0)
+        atomic_store(&log->purge_marked, marked);
     return 0;
 }

@@ -2,7 +2,8 @@
  *
  * A file is first made under a temporary name; its header is durable before it is renamed, and the rename before the
  * first batch. So every `<number>.wal` has a valid header, or it was damaged. Blocks are reserved first (fallocate), then
- * written with zeros in steps: a flush into written blocks needs no journal entry and costs a third.
+ * written with zeros in steps: a flush into written blocks needs no journal entry and costs a third. A recycled file is
+ * written already and keeps its old bytes (wal_recycle.c): under the new header's salt none of them counts.
  * Must not know the queue. Every function gives 0 or an errno. */
 #include "wal_log.h"
 
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAKING "making.tmp"
@@ -119,6 +119,8 @@ static int name_and_enter(hq_wal *log, hq_segment *fresh, const char *made_as) {
     hq_wal_segment_name(fresh->number, name);
     if (fdatasync(fresh->fd) != 0 || renameat(log->dir_fd, made_as, log->dir_fd, name) != 0 || fsync(log->dir_fd) != 0)
         return errno;
+    if (hq_wal_extent_add(log, fresh->number, 0) != 0)
+        return ENOMEM;
     hq_wal_hold(log, fresh->number, first_io);
     int old_fd = log->current.fd;
     log->current.fd = fresh->fd;
@@ -185,6 +187,9 @@ int hq_wal_make_room(hq_wal *log, uint64_t end) {
     return error;
 }
 
+/* Every block of the file is allocated: writing into it cannot meet a full disk. */
+int hq_wal_is_reserved(const struct stat *status) { return (uint64_t)status->st_blocks * 512 >= (uint64_t)status->st_size; }
+
 /* Goes on in a segment that recovery found whole. What lies behind the first hole is not filled yet. */
 int hq_wal_resume(hq_wal *log, uint64_t number, uint64_t generation, uint64_t offset, uint32_t last_crc) {
     char name[32];
@@ -203,7 +208,7 @@ int hq_wal_resume(hq_wal *log, uint64_t number, uint64_t generation, uint64_t of
     log->current.number = number;
     log->current.generation = generation;
     log->current.size = (uint64_t)status.st_size;
-    log->current.reserved = (uint64_t)status.st_blocks * 512 >= (uint64_t)status.st_size;
+    log->current.reserved = hq_wal_is_reserved(&status);
     atomic_store(&log->current.filled, hole < 0 ? (uint64_t)status.st_size : (uint64_t)hole);
     atomic_store(&log->offset, offset);
     log->last_crc = last_crc;

@@ -1,7 +1,7 @@
 /* The filler and the syncer: what has to happen beside the log thread, so that it waits for neither.
  *
- * The filler keeps zeros ahead of the writer and the next file ready; when it fails, `fill_full` refuses new work until
- * it succeeds again. The syncer exists where `log_sync` does not wait for fsync: it starts one after each write
+ * The filler keeps zeros ahead of the writer and the next file ready, and takes purged files out of the log; when it
+ * fails for want of space, `fill_full` refuses new work until it succeeds again. The syncer exists where `log_sync` does not wait for fsync: it starts one after each write
  * (immediate_async) or one per interval. Its failure is as final as the log thread's own. */
 #include "wal_log.h"
 
@@ -35,6 +35,12 @@ static void wait_for(hq_wal *log, int *wish, int64_t until_ns) {
     pthread_mutex_unlock(&log->helper_mutex);
 }
 
+/* The next file: a purged one, or a new one. 0 or an errno. */
+static int make_next(hq_wal *log, hq_segment *fresh) {
+    uint64_t ahead = log->segment_bytes < HQ_FILL_AHEAD_BYTES ? log->segment_bytes : HQ_FILL_AHEAD_BYTES;
+    return hq_wal_take_spare(log, fresh) ? 0 : hq_wal_create(log, "prepared.tmp", log->segment_bytes, ahead, fresh);
+}
+
 /* One step of filling. 1: done, look again; 0: nothing to do; below 0: minus an errno. */
 static int fill_step(hq_wal *log) {
     int error = 0, filled = 0, prepare = 0;
@@ -57,8 +63,7 @@ static int fill_step(hq_wal *log) {
     if (!prepare)
         return 0;
     hq_segment fresh = {.fd = -1};
-    uint64_t ahead = log->segment_bytes < HQ_FILL_AHEAD_BYTES ? log->segment_bytes : HQ_FILL_AHEAD_BYTES;
-    error = hq_wal_create(log, "prepared.tmp", log->segment_bytes, ahead, &fresh);
+    error = make_next(log, &fresh);
     if (error != 0)
         return -error;
     pthread_mutex_lock(&log->fill_mutex); /* only this thread ever sets `prepared`, so it is still empty */
@@ -76,11 +81,17 @@ void *hq_wal_filler_main(void *argument) {
     snprintf(name, sizeof name, "hq-fill-%u", log->group);
     prctl(PR_SET_NAME, name, 0, 0, 0);
     int64_t retry_ns = 0;
+    hq_wal_find_spares(log);
     while (!atomic_load(&log->stop)) {
         wait_for(log, &log->fill_wish, retry_ns);
         int rc = 1;
         while (rc > 0 && !atomic_load(&log->stop))
             rc = fill_step(log);
+        int recycled = 1;
+        while (recycled > 0 && !atomic_load(&log->stop) && !atomic_load(&log->fault_errno))
+            recycled = hq_wal_recycle_step(log);
+        if (recycled < 0)
+            hq_wal_fail(log, HQ_FAULT_RECYCLE, -recycled);
         hq_wal_set_full(log, &log->fill_full, rc < 0);
         retry_ns = rc < 0 ? hq_now_ns() + HQ_RETRY_NS : 0;
     }

@@ -33,6 +33,9 @@ int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segmen
             log->spans[log->span_count++] = (hq_span){.first = first, .segment = segment, .offset = offset};
         log->span_break = 0;
         log->last_index = last;
+        hq_extent *newest = log->extent_count == 0 ? NULL : &log->extents[log->extent_count - 1];
+        if (newest != NULL && newest->segment == segment && newest->top < last)
+            newest->top = last;
     }
     pthread_mutex_unlock(&log->index_mutex);
     return error;
@@ -44,6 +47,7 @@ void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept) {
         log->span_count--;
     if (log->last_index > last_kept)
         log->last_index = last_kept;
+    hq_wal_repair_forget(log, last_kept + 1, UINT64_MAX);
     log->span_break = 1;
     pthread_mutex_unlock(&log->index_mutex);
 }
@@ -64,10 +68,12 @@ void hq_wal_index_base(hq_wal *log, uint64_t base_index) {
         memmove(log->spans, log->spans + gone, log->span_count * sizeof *log->spans);
     }
     log->base_index = base_index;
+    hq_wal_repair_forget(log, 0, base_index);
     pthread_mutex_unlock(&log->index_mutex);
 }
 
-/* The last span that begins at or before `index`, and the last index that lies in its reach. 0: not in the log. */
+/* The last span that begins at or before `index`, and the last index that lies in its reach: a repaired entry has a
+ * place of its own. 0: not in the log. */
 static int find(hq_wal *log, uint64_t index, hq_span *span, uint64_t *reach) {
     int found = 0;
     pthread_mutex_lock(&log->index_mutex);
@@ -82,6 +88,13 @@ static int find(hq_wal *log, uint64_t index, hq_span *span, uint64_t *reach) {
         }
         *span = log->spans[low];
         *reach = low + 1 < log->span_count ? log->spans[low + 1].first - 1 : log->last_index;
+        const hq_repair *repair = hq_wal_repair_from(log, index);
+        if (repair != NULL && repair->index == index) {
+            *span = (hq_span){.first = index, .segment = repair->segment, .offset = repair->offset};
+            *reach = index;
+        } else if (repair != NULL && repair->index <= *reach) {
+            *reach = repair->index - 1;
+        }
         found = 1;
     }
     pthread_mutex_unlock(&log->index_mutex);
@@ -141,7 +154,10 @@ static int keep(reader *in, const uint8_t *record, size_t size) {
 }
 
 /* Copies entries from `*next` on while they fit. Gives enum hq_read_code; *next is the first index not copied. */
-static int copy_span(reader *in, uint64_t offset, uint64_t *next, uint64_t reach, uint64_t size_max) {
+static int copy_span(reader *in, const hq_span *span, uint64_t *next, uint64_t reach, uint64_t size_max) {
+    uint64_t offset = span->offset;
+    const uint8_t *place = need(in, offset, HQ_RECORD_HEADER); /* what it begins with says what is looked for */
+    uint8_t kind = place != NULL && place[HQ_AT_KIND] == HQ_KIND_REPAIR ? HQ_KIND_REPAIR : HQ_KIND_ENTRY;
     while (*next <= reach) {
         const uint8_t *at = need(in, offset, HQ_BATCH_HEADER);
         if (at == NULL)
@@ -157,9 +173,9 @@ static int copy_span(reader *in, uint64_t offset, uint64_t *next, uint64_t reach
         if (code != HQ_RECORD_OK)
             return HQ_READ_DAMAGED;
         uint32_t length = hq_record_length(at);
-        if (at[HQ_AT_KIND] == HQ_KIND_ENTRY && hq_record_index(at) > *next)
+        if (at[HQ_AT_KIND] == kind && hq_record_index(at) > *next)
             return HQ_READ_DAMAGED;
-        if (at[HQ_AT_KIND] == HQ_KIND_ENTRY && hq_record_index(at) == *next) {
+        if (at[HQ_AT_KIND] == kind && hq_record_index(at) == *next) {
             if (in->out_size > 0 && in->out_size + length > size_max)
                 return HQ_READ_OK;
             at = need(in, offset, length);
@@ -169,6 +185,8 @@ static int copy_span(reader *in, uint64_t offset, uint64_t *next, uint64_t reach
                 return HQ_READ_DAMAGED;
             if (keep(in, at, length) != 0)
                 return HQ_READ_MEMORY;
+            if (kind == HQ_KIND_REPAIR)
+                hq_record_retype(in->out + in->out_size - length, HQ_KIND_ENTRY);
             (*next)++;
         }
         offset += length;
@@ -176,6 +194,14 @@ static int copy_span(reader *in, uint64_t offset, uint64_t *next, uint64_t reach
     if (in->error == 0)
         return HQ_READ_OK;
     return in->error == -1 ? HQ_READ_DAMAGED : in->error == ENOMEM ? HQ_READ_MEMORY : HQ_READ_SYSTEM;
+}
+
+/* A purge may have taken the file away, or given it to another segment, under a reader. */
+static int purged(hq_wal *log, uint64_t index) {
+    pthread_mutex_lock(&log->index_mutex);
+    int gone = index <= log->base_index;
+    pthread_mutex_unlock(&log->index_mutex);
+    return gone;
 }
 
 /* Entries from `first` on, up to size_max bytes, at least one. The caller frees *bytes. Damage behind the first entry
@@ -202,7 +228,7 @@ int hq_wal_read(hq_wal *log, uint64_t first, uint64_t size_max, uint8_t **bytes,
             }
         }
         uint64_t before = next;
-        code = copy_span(&in, span.offset, &next, reach, size_max);
+        code = copy_span(&in, &span, &next, reach, size_max);
         if (next == before || next <= reach)
             break;
     }
@@ -212,7 +238,7 @@ int hq_wal_read(hq_wal *log, uint64_t first, uint64_t size_max, uint8_t **bytes,
     if (next == first) {
         free(in.out);
         *error = in.error;
-        return code == HQ_READ_OK ? HQ_READ_ABSENT : code;
+        return code == HQ_READ_OK || purged(log, first) ? HQ_READ_ABSENT : code;
     }
     *bytes = in.out;
     *size = in.out_size;

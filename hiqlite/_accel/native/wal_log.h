@@ -2,8 +2,9 @@
  *
  * Byte formats stand in docs/formats.md sections 2 and 7. Must not know Raft, Python or SQL: a job is bytes and numbers.
  * Threads: the LOOP (submits, takes finished jobs, reads what is published), the LOG thread (the only one that writes
- * batches), the FILLER (writes zeros ahead of the log thread, prepares the next file), the SYNCER (only in the modes that
- * do not wait for fsync), READERS (any thread, index under its mutex, files through descriptors of their own).
+ * batches), the FILLER (writes zeros ahead of the log thread, prepares the next file, recycles purged ones), the SYNCER
+ * (only in the modes that do not wait for fsync), READERS (any thread, index under its mutex, files through descriptors
+ * of their own).
  * Invariant: `synced` never passes what `log_sync` promises, and nothing is tried again after a failed write or fsync. */
 #ifndef HQ_WAL_LOG_H
 #define HQ_WAL_LOG_H
@@ -15,6 +16,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "record.h"
@@ -35,14 +37,16 @@ enum {
     HQ_SPAN_BYTES = 64 << 10,
     HQ_IDLE_NS = 20000000,
     HQ_RETRY_NS = 100000000,
+    HQ_SPARES = 2, /* purged files kept for use as segments */
 };
 
 enum hq_log_mode { HQ_SYNC_IMMEDIATE = 0, HQ_SYNC_ASYNC = 1, HQ_SYNC_INTERVAL = 2 };
-enum hq_log_fault { HQ_FAULT_WRITE = 1, HQ_FAULT_SYNC = 2, HQ_FAULT_CREATE = 3, HQ_FAULT_INDEX = 4 };
+enum hq_log_fault { HQ_FAULT_WRITE = 1, HQ_FAULT_SYNC = 2, HQ_FAULT_CREATE = 3, HQ_FAULT_INDEX = 4, HQ_FAULT_RECYCLE = 5 };
 
 typedef struct hq_job {
     struct hq_job *next;
-    uint64_t io_sequence, first, last; /* closed range of indexes; truncate and purge mark: the index in `last` */
+    uint64_t io_sequence; /* 0: none of its own, it rides with whatever is flushed next */
+    uint64_t first, last; /* closed range of indexes; truncate and purge mark: the index in `last` */
     const uint8_t *bytes;
     size_t size;
     void *owner; /* opaque; handed back with the finished job */
@@ -61,6 +65,14 @@ typedef struct hq_segment {
 typedef struct hq_span { /* where the record of index `first` stands; those after it follow, across batch headers */
     uint64_t first, segment, offset;
 } hq_span;
+
+typedef struct hq_extent { /* a segment of the log, and the highest index of any entry that was ever written into it */
+    uint64_t segment, top;
+} hq_extent;
+
+typedef struct hq_repair { /* where the newest copy of an entry stands whose first one cannot be read */
+    uint64_t index, segment, offset;
+} hq_repair;
 
 typedef struct hq_wal {
     int dir_fd, wake_fd, mode;
@@ -81,6 +93,8 @@ typedef struct hq_wal {
     _Atomic int64_t progress_ns;
     _Atomic int notified, fault, fault_errno, log_full, fill_full;
     _Atomic uint64_t flushes, fsyncs, batch_bytes;
+    _Atomic uint64_t purge_marked;  /* index of the newest purge mark, durable */
+    _Atomic uint64_t recycle_below; /* files of segments that hold nothing above this index may go */
 
     /* segments named on disk whose number is not in the metadata yet; hold_mutex */
     pthread_mutex_t hold_mutex;
@@ -101,12 +115,17 @@ typedef struct hq_wal {
     pthread_mutex_t helper_mutex;
     pthread_cond_t helper;
     int fill_wish, sync_wish;
+    int spares[HQ_SPARES]; /* filler only: which of the spare files exist */
 
     pthread_mutex_t index_mutex;
     hq_span *spans;
     size_t span_count, span_room;
     uint64_t base_index, last_index;
     int span_break;
+    hq_extent *extents; /* ascending; the last one is the newest segment */
+    size_t extent_count, extent_room;
+    hq_repair *repairs; /* ascending by index */
+    size_t repair_count, repair_room;
 } hq_wal;
 
 static inline int64_t hq_clock_ns(clockid_t clock) {
@@ -142,7 +161,7 @@ void hq_wal_set_full(hq_wal *log, _Atomic int *flag, int value);
 
 /* wal_publish.c */
 typedef struct hq_published {
-    uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes;
+    uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes, purge_marked;
     int64_t progress_ns;
     int fault, fault_errno, full, log_ended;
 } hq_published;
@@ -164,6 +183,7 @@ int hq_wal_create(hq_wal *log, const char *name, uint64_t size, uint64_t fill, h
 int hq_wal_fill(hq_segment *segment, uint64_t up_to);
 int hq_wal_activate(hq_wal *log, uint64_t need);
 int hq_wal_make_room(hq_wal *log, uint64_t end);
+int hq_wal_is_reserved(const struct stat *status);
 int hq_wal_resume(hq_wal *log, uint64_t number, uint64_t generation, uint64_t offset, uint32_t last_crc);
 void hq_wal_segment_name(uint64_t number, char name[32]);
 int hq_wal_write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset);
@@ -183,6 +203,20 @@ void *hq_wal_filler_main(void *log);
 void *hq_wal_syncer_main(void *log);
 void hq_wal_wish(hq_wal *log, int fill, int sync);
 
+/* wal_recycle.c: below 0 minus an errno, 0 nothing to do, 1 done; the filler's */
+void hq_wal_find_spares(hq_wal *log);
+int hq_wal_take_spare(hq_wal *log, hq_segment *fresh);
+int hq_wal_recycle_step(hq_wal *log);
+int hq_wal_extent_add(hq_wal *log, uint64_t segment, uint64_t top);
+void hq_wal_recycle(hq_wal *log, uint64_t index);
+
+/* wal_repair.c */
+int64_t hq_wal_repair_run(uint8_t *records, size_t size, uint64_t first);
+int hq_wal_repair_add(hq_wal *log, uint64_t index, uint64_t segment, uint64_t offset);
+int hq_wal_repair_index(hq_wal *log, const hq_job *job, uint64_t at);
+const hq_repair *hq_wal_repair_from(const hq_wal *log, uint64_t index);
+void hq_wal_repair_forget(hq_wal *log, uint64_t low, uint64_t high);
+
 /* wal_index.c */
 int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset);
 void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept);
@@ -196,7 +230,7 @@ enum hq_event_kind {
     HQ_EVENT_ENTRIES = 1, /* term, first, last, offset of the first record */
     HQ_EVENT_TRUNCATE,    /* first: last index kept */
     HQ_EVENT_HARD_STATE,  /* term, first: vote, last: its incarnation */
-    HQ_EVENT_PURGE,       /* term, first: index of the last purged entry */
+    HQ_EVENT_PURGE,       /* term, first: index of the last purged entry; last: 1 when what follows it is gone too */
     HQ_EVENT_REPAIR,      /* term, first: index */
     HQ_EVENT_BAD_BATCH,   /* io, offset; first: io before it, last: header CRC before it; what it still holds follows */
     HQ_EVENT_FAULTY,      /* term, first: index of an entry with a damaged payload, offset */

@@ -39,6 +39,7 @@ void hq_wal_look(hq_wal *log, hq_published *seen) {
     seen->flushes = atomic_load(&log->flushes);
     seen->fsyncs = atomic_load(&log->fsyncs);
     seen->batch_bytes = atomic_load(&log->batch_bytes);
+    seen->purge_marked = atomic_load(&log->purge_marked);
     seen->progress_ns = atomic_load(&log->progress_ns);
     seen->fault_errno = atomic_load(&log->fault_errno);
     seen->fault = atomic_load(&log->fault);

@@ -78,6 +78,8 @@ void hq_wal_release(hq_wal *log) {
     hq_wal_free_jobs(atomic_load(&log->queue));
     hq_wal_free_jobs(atomic_load(&log->finished));
     free(log->spans);
+    free(log->extents);
+    free(log->repairs);
     free(log);
 }
 
@@ -133,7 +135,7 @@ int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t firs
     return 0;
 }
 
-/* A record that is no entry: (term, index) in its header, one optional number as payload. */
+/* A record that is no entry: (term, index) in its header, one optional number as payload. `io_sequence` 0: none. */
 int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
                         const uint64_t *payload) {
     hq_job *job = malloc(sizeof *job);

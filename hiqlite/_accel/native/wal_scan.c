@@ -55,6 +55,7 @@ static void emit_record(hq_scan_result *result, uint64_t io, const uint8_t *reco
         event.kind = HQ_EVENT_TRUNCATE;
         break;
     case HQ_KIND_PURGE_MARK:
+        event.last = hq_record_payload_length(record) == 8 && hq_get_u64(hq_record_payload(record)) == 1;
         event.kind = HQ_EVENT_PURGE;
         break;
     case HQ_KIND_REPAIR:
@@ -81,6 +82,8 @@ static int emit_damaged(hq_scan_result *result, uint64_t io, const uint8_t *reco
     }
     if (hq_record_kind_of(record) == HQ_KIND_HARD_STATE)
         return 1; /* the metadata holds it as well */
+    if (hq_record_kind_of(record) == HQ_KIND_REPAIR)
+        return 1; /* the entry stays what it was without it: unreadable where it stands first */
     if (hq_record_kind_of(record) == HQ_KIND_ENTRY) {
         event.kind = HQ_EVENT_FAULTY;
         event.term = hq_record_term(record);

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hiqlite.engine.model import Identity
-from hiqlite.engine.ports import LogStore
+from hiqlite.engine.ports import LogPurged, LogStore
 from hiqlite.errors import StorageError, UsageError
 from hiqlite.logstore.memory import MemoryLog
+from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_runs import running, until
 from tests.logstore.log_twin import entries
 
@@ -75,9 +76,10 @@ async def test_reading_gives_whole_records_in_order(log: LogStore) -> None:
         last, data = await log.read(first, 400)
         expected = b"".join(entries(1 if index <= 20 else 2, index, index) for index in range(first, last + 1))
         assert data == expected and (len(data) <= 400 or last == first)
-    for absent in (0, 23):
-        with pytest.raises(StorageError):
-            await log.read(absent, 100)
+    with pytest.raises(StorageError):
+        await log.read(23, 100)
+    with pytest.raises(LogPurged):  # nothing is below the first entry, ever
+        await log.read(0, 100)
 
 
 async def test_an_io_sequence_counts_once(log: LogStore) -> None:
@@ -103,20 +105,76 @@ async def test_a_closed_log_takes_nothing(log: LogStore) -> None:
         log.append(2, 2, 2, entries(1, 2, 2))
 
 
-async def test_a_memory_log_forgets_what_is_purged() -> None:
-    """Whole chunks at or below the index go; the rest stays readable."""
-    log = MemoryLog()
+async def test_what_is_purged_is_said_to_be(log: LogStore) -> None:
+    """Reads up to the purge point fail by name, at once; the rest stays readable, and the log goes on."""
     for io in (1, 2, 3):
         log.append(io, io * 2 - 1, io * 2, entries(1, io * 2 - 1, io * 2))
-    log.purge(3)
-    assert log.first_index == 3 and log.last_index == 6
+    assert log.base_index == 0
+    log.purge(3, 1)
+    assert log.base_index == 3
+    for gone in (1, 2, 3):
+        with pytest.raises(LogPurged):
+            await log.read(gone, 100)
+    assert await log.read(4, 1 << 20) == (6, entries(1, 4, 6))
+    log.purge(2, 1)  # below what is purged already: nothing happens
+    assert log.base_index == 3
+    log.append(4, 7, 8, entries(2, 7, 8))
+    await until(lambda: log.written == 4)
+    assert await log.read(6, 1 << 20) == (8, entries(1, 6, 6) + entries(2, 7, 8))
+
+
+async def test_a_whole_log_can_be_purged(log: LogStore) -> None:
+    """Up to the last entry; the next one follows it."""
+    log.append(1, 1, 5, entries(1, 1, 5))
+    log.purge(5, 1)
+    with pytest.raises(LogPurged):
+        await log.read(5, 100)
+    log.append(2, 6, 6, entries(1, 6, 6))
+    assert await log.read(6, 100) == (6, entries(1, 6, 6))
+    with pytest.raises(UsageError):
+        log.purge(7, 1)
+
+
+async def test_a_purge_completes_nothing_and_holds_nothing_up(log: LogStore) -> None:
+    """It has no io sequence: what was written before and after it completes as ever."""
+    log.append(1, 1, 2, entries(1, 1, 2))
+    await until(lambda: log.synced == 1)
+    log.purge(1, 1)
+    log.append(2, 3, 3, entries(1, 3, 3))
+    log.purge(2, 1)
+    log.hard_state(3, 2, Identity(1, 1))
+    await until(lambda: log.synced == 3)
+    assert log.written == 3 and log.failure is None
+
+
+async def test_a_truncation_stays_above_what_is_purged(log: LogStore) -> None:
+    """Cut behind the purge point, entries of another term follow."""
+    log.append(1, 1, 6, entries(1, 1, 6))
+    log.purge(3, 1)
+    log.truncate(2, 3)
+    log.append(3, 4, 5, entries(2, 4, 5))
+    await until(lambda: log.written == 3)
+    assert await log.read(4, 1 << 20) == (5, entries(2, 4, 5))
+
+
+async def test_repairs_are_of_entries_that_the_log_holds(log: LogStore) -> None:
+    """A repair of a healthy entry changes nothing; one outside of the log is refused."""
+    log.append(1, 1, 6, entries(1, 1, 6))
+    log.purge(2, 1)
+    log.append_repair(2, 4, 5, entries(1, 4, 5))
     assert await log.read(3, 1 << 20) == (6, entries(1, 3, 6))
-    with pytest.raises(StorageError):
-        await log.read(2, 100)
-    log.purge(6)
-    assert log.first_index == 7 and log.last_index == 6
-    log.append(4, 7, 7, entries(1, 7, 7))
-    assert await log.restart_at(20, 3) == 5
-    log.append(6, 21, 21, entries(3, 21, 21))
+    await until(lambda: log.synced == 2)
+    for first, last in ((2, 3), (6, 7)):
+        with pytest.raises(UsageError):
+            log.append_repair(9, first, last, entries(1, first, last))
+
+
+async def test_a_log_begins_anew_where_it_is_told(log: WalLog | MemoryLog) -> None:
+    """After a restart the log is empty behind the given entry, whatever it held."""
+    log.append(1, 1, 6, entries(1, 1, 6))
+    assert await log.restart_at(20, 3) == 2
+    assert log.base_index == 20 and log.synced == 2
+    with pytest.raises(LogPurged):
+        await log.read(6, 100)
+    log.append(3, 21, 21, entries(3, 21, 21))
     assert await log.read(21, 1) == (21, entries(3, 21, 21))
-    await log.close()

@@ -1,0 +1,63 @@
+"""How a log goes on behind what recovery found: the native log is told what it holds, and started.
+
+Must not know the event loop or the metadata. Invariant: a log that may not be written to is not started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from hiqlite._accel import wal as native
+from hiqlite.engine.model import Identity
+from hiqlite.errors import ConfigError
+
+from .recovery import Plan
+
+_MODES = {"immediate": 0, "immediate_async": 1}
+_INTERVAL = 2
+
+
+def parse_log_sync(text: str) -> tuple[int, int]:
+    """(mode of the native log, interval in nanoseconds)."""
+    if text in _MODES:
+        return _MODES[text], 0
+    interval = re.fullmatch(r"interval_([1-9][0-9]{0,9})", text, re.ASCII)
+    if interval is None:
+        raise ConfigError(f"log_sync = {text!r}", hint="immediate, immediate_async or interval_<ms>")
+    return _INTERVAL, int(interval[1]) * 1_000_000
+
+
+def start_native(
+    folder: Path,
+    plan: Plan,
+    group: int,
+    identity: Identity,
+    segment_bytes: int,
+    mode: int,
+    interval_ns: int,
+    usable: bool,
+) -> native.NativeLog:
+    """The native log in `folder` as `plan` says. Not `usable`: it can only be read."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        log = native.NativeLog(descriptor, group, identity.id, identity.incarnation, segment_bytes, mode, interval_ns)
+    finally:
+        os.close(descriptor)
+    log.set_base(plan.recovered.base_index)
+    for span in plan.spans:
+        log.add_span(*span)
+    for repair in plan.repairs:
+        log.add_repair(*repair)
+    if not usable:
+        return log
+    for segment in plan.tops:
+        log.add_segment(*segment)
+    last_io = plan.end.last_io if plan.end is not None else 0
+    next_number = plan.end.number + 1 if plan.end is not None else 1
+    if plan.resume is not None and plan.end is not None:
+        log.resume(plan.resume.number, plan.resume.generation, plan.end.offset, plan.end.last_crc)
+    log.start(plan.recovered.io_sequence, last_io, plan.said, next_number)
+    log.recycle(plan.recovered.base_index)  # what a life that ended in the middle of a purge left behind
+    return log
