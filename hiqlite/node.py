@@ -259,6 +259,7 @@ class Node:
             if self.group.failure is not None:
                 raise self.group.failure
             await self._changed.wait()
+        await self.group.until_applied(await self._ask_read_index())
 
     # -- events
 

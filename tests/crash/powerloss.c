@@ -1,8 +1,9 @@
 /* A disk that loses power: preloaded under a node (LD_PRELOAD), it keeps beside the data folder a shadow folder that
  * holds exactly what has been made durable. Every write to a file below HQ_POWERLOSS_ROOT is remembered in memory and
  * reaches the shadow only when its file is synced (fsync, fdatasync, or a descriptor opened O_SYNC/O_DSYNC); names
- * (create, rename, unlink) reach it when their directory, or for new files the file itself, is synced. Killing the
- * process at any moment and putting the shadow in the place of the folder is a loss of power at that moment.
+ * (create, rename, unlink) reach it when their directory, or for new files the file itself, is synced: the sync of one
+ * directory says nothing of another. Killing the process at any moment and putting the shadow in the place of the folder
+ * is a loss of power at that moment, on a disk that lost all it could. hq_powerloss_cut makes the disk keep some of it.
  *
  * Sees the log, LMDB (its meta page is written through a second O_DSYNC descriptor) and SQLite alike. Memory maps are
  * not seen; none of the three writes durable data through one.
@@ -40,9 +41,13 @@ static struct { char used, sync; } fds[FDS];
 
 #define REAL(name, type) static __typeof__(type) *real_slot; __typeof__(type) *real = real_slot; if (!real) real_slot = real = (__typeof__(type) *)dlsym(RTLD_NEXT, name)
 
-__attribute__((constructor)) static void begin(void) {
-  const char *r = getenv("HQ_POWERLOSS_ROOT"), *s = getenv("HQ_POWERLOSS_SHADOW");
+/* From here on what becomes durable below `r` is in `s`, which must be an equal copy. Called once, or by the environment. */
+void hq_powerloss_begin(const char *r, const char *s) {
   if (r && s && realpath(r, root)) snprintf(shadow_root, sizeof shadow_root, "%s", s);
+}
+
+__attribute__((constructor)) static void begin(void) {
+  hq_powerloss_begin(getenv("HQ_POWERLOSS_ROOT"), getenv("HQ_POWERLOSS_SHADOW"));
 }
 
 /* Path of `fd` relative to the root, or 0 when it is not below it. */
@@ -139,6 +144,46 @@ static void remember(file *f, off_t offset, const void *data, size_t size) {
   f->tail = e;
 }
 
+static unsigned long long chance;
+static unsigned dice(unsigned sides) { /* 0 .. sides - 1 */
+  chance = chance * 6364136223846793005ull + 1442695040888963407ull;
+  return (unsigned)((chance >> 33) % sides);
+}
+
+enum { ALL = 0, TORN = 1, ANY = 2 };
+enum { SECTOR = 512 };
+
+/* TORN: a random number of the pending writes of the file, in order, the last one up to a sector.
+ * ANY: each sector of each write by chance, each change of size by chance. */
+static event *choose(event *head, int how) {
+  event *kept = NULL, **end = &kept;
+  unsigned count = 0, luck = dice(3); /* ANY: a third of the files keep all, a third half, a third little */
+  for (event *e = head; e; e = e->next) count++;
+  unsigned keep = count ? dice(count + 1) : 0, at = 0;
+  for (event *e = head; e; e = e->next, at++) {
+    size_t low = 0, high = e->size;
+    if (how == TORN && at > keep) break;
+    if (how == TORN && at == keep) { high = e->size ? dice((unsigned)(e->size / SECTOR) + 1) * SECTOR : 0; if (!high) break; }
+    if (!e->size) {
+      if (how == ANY && luck && dice(2)) continue;
+      event *copy = malloc(sizeof *copy);
+      *copy = (event){.offset = e->offset};
+      *end = copy; end = &copy->next;
+      continue;
+    }
+    for (size_t step; low < high; low += step) {
+      step = how == TORN ? high - low : SECTOR - (size_t)((e->offset + (off_t)low) % SECTOR);
+      if (step > high - low) step = high - low;
+      if (how == ANY && luck && dice(luck == 1 ? 2 : 8)) continue;
+      event *copy = malloc(sizeof *copy + step);
+      copy->next = NULL; copy->offset = e->offset + (off_t)low; copy->size = step;
+      memcpy(copy->data, e->data + low, step);
+      *end = copy; end = &copy->next;
+    }
+  }
+  return kept;
+}
+
 static void make_durable(file *f) {
   typedef int (*open_t)(const char *, int, ...);
   typedef ssize_t (*pwrite_t)(int, const void *, size_t, off_t);
@@ -168,10 +213,20 @@ static void wrote(int fd, off_t offset, const void *data, size_t size) {
   pthread_mutex_unlock(&lock);
 }
 
-static void directory_synced(void) {
-  for (name_change *c = changes, *next; c; c = next) {
+static int lies_in(const char *name, const char *folder) {
+  size_t length = strlen(folder);
+  const char *rest = length ? name + length + 1 : name;
+  return name[0] && (!length || (!strncmp(name, folder, length) && name[length] == '/')) && !strchr(rest, '/');
+}
+
+/* The names in `folder` as they are now; `count` of the changes at most. */
+static void names_durable(const char *folder, int any, unsigned count) {
+  name_change **link = &changes;
+  while (*link && count) {
+    name_change *c = *link;
     char from[PATH_MAX * 2], to[PATH_MAX * 2];
-    next = c->next;
+    if (!any && !lies_in(c->from, folder) && !lies_in(c->to, folder)) { link = &c->next; continue; }
+    *link = c->next; count--;
     shadow_path(from, c->from);
     if (c->to[0]) { make_folders(c->to); shadow_path(to, c->to); }
     typedef int (*rename_t)(const char *, const char *);
@@ -181,7 +236,35 @@ static void directory_synced(void) {
     for (file *f = files; f; f = f->next) if (!strcmp(f->shadow, c->from)) snprintf(f->shadow, PATH_MAX, "%s", c->to);
     free(c);
   }
-  changes = NULL; changes_end = &changes;
+  changes_end = &changes;
+  while (*changes_end) changes_end = &(*changes_end)->next;
+}
+
+/* A file that nobody synced has a name now, and nothing in it. */
+static void new_names_durable(const char *folder) {
+  for (file *f = files; f; f = f->next) {
+    if (f->shadow[0] || !lies_in(f->path, folder)) continue;
+    event *head = f->head, *tail = f->tail;
+    f->head = f->tail = NULL;
+    make_durable(f);
+    f->head = head; f->tail = tail;
+  }
+}
+
+/* The power goes: of what is not durable some is kept. The caller ends the process at once. how: 0 nothing, 1 each file
+ * up to some moment, the last write torn, 2 sectors in any order. */
+void hq_powerloss_cut(int how, unsigned long long seed) {
+  pthread_mutex_lock(&lock); /* for ever */
+  chance = seed;
+  if (how == ALL) return;
+  unsigned count = 0;
+  for (file *f = files; f; f = f->next) {
+    if (!f->path[0] || (!f->shadow[0] && dice(2))) continue;
+    f->head = choose(f->head, how);
+    if (f->head || f->shadow[0]) make_durable(f);
+  }
+  for (name_change *c = changes; c; c = c->next) count++;
+  if (count) names_durable("", 1, dice(count + 1));
 }
 
 static void synced(int fd) {
@@ -191,7 +274,8 @@ static void synced(int fd) {
   pthread_mutex_lock(&lock);
   if (S_ISDIR(st.st_mode)) {
     if (relative(fd, path)) {
-      directory_synced();
+      names_durable(path, 0, UINT_MAX);
+      new_names_durable(path);
       make_folders(path[0] ? strcat(path, "/x") : "x");
     }
   } else {

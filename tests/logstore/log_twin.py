@@ -161,7 +161,11 @@ class History:
     def purge(self, index: int) -> bytes:
         """Two records without an io sequence of their own: hard state and mark."""
         term = self.state.terms[index - 1]
-        return vote_record(self.state.term, self.state.vote) + record(PURGE_MARK, term, index)
+        return self.vote() + record(PURGE_MARK, term, index)
+
+    def vote(self) -> bytes:
+        """Term and vote once more."""
+        return vote_record(self.state.term, self.state.vote)
 
     def hard_state(self, term: int, vote: Identity | None) -> bytes:
         self._next(State(self.state.terms, term, vote))

@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.recovery import settle
 from tests.logstore.log_checks import check_plan, state_of
-from tests.logstore.log_twin import BatchAt, History, SegmentTwin, new_segment, plan_of, terms_of
+from tests.logstore.log_twin import BatchAt, History, SegmentTwin, State, new_segment, plan_of
 
 STEP = st.sampled_from(["append", "append", "append", "truncate", "vote", "term"])
-AFTER = st.sampled_from(["", "", "mark", "finish"])
+AFTER = st.sampled_from(["", "", "mark", "finish", "purge", "repair"])
 BATCH = st.tuples(st.lists(STEP, min_size=1, max_size=3), st.integers(0, 5), AFTER)
 BATCHES = st.lists(BATCH, min_size=1, max_size=12)
 
 
-def build(batches: list[tuple[list[str], int, str]], folder: Path) -> tuple[list[SegmentTwin], History]:
-    """Segments of a log that flushed each batch, with `synced up to` lagging at random, as in the weaker modes."""
+def build(
+    batches: list[tuple[list[str], int, str]], folder: Path, purged: list[tuple[int, int]]
+) -> tuple[list[SegmentTwin], History]:
+    """Segments of a log that flushed each batch, with `synced up to` lagging at random, as in the weaker modes.
+
+    Every second segment is written over the file of an earlier one. `purged` grows by each purge point.
+    """
     history, term = History(), 1
     segments = [new_segment()]
     for steps, lag, after in batches:
@@ -31,7 +36,8 @@ def build(batches: list[tuple[list[str], int, str]], folder: Path) -> tuple[list
                 content, count = content + data, count + last - first + 1
             elif step == "truncate" and history.state.terms:
                 term += 1  # a truncation means that another leader's entries follow
-                content, count = content + history.truncate(len(history.state.terms) * 2 // 3), count + 1
+                kept = max(len(history.state.terms) * 2 // 3, purged[-1][0])
+                content, count = content + history.truncate(kept), count + 1
             elif step == "vote":
                 content, count = content + history.hard_state(term, Identity(3, 4)), count + 1
             else:
@@ -44,9 +50,27 @@ def build(batches: list[tuple[list[str], int, str]], folder: Path) -> tuple[list
         elif after == "finish":
             newest.finish()
             segments.append(new_segment(len(segments) + 1, first_io=history.io + 1))
+            segments[-1].before = segments[-2].content() if len(segments) % 2 else b""
+        elif history.state.terms and after == "purge":
+            index = max(len(history.state.terms) - lag, purged[-1][0])
+            newest.batch(history.io, history.io, history.purge(index) if index else history.vote(), 2 if index else 1)
+            purged.append((index, history.state.terms[index - 1]) if index else (0, 0))
+        elif history.state.terms and after == "repair":
+            newest.batch(history.io + 1, synced, history.repair(len(history.state.terms)), 1)
     for segment in segments:
         segment.write(folder)
     return segments, history
+
+
+def drop_purged(segments: list[SegmentTwin], folder: Path, index: int, count: int) -> list[SegmentTwin]:
+    """Removes up to `count` segments from the front that hold nothing above `index`; gives the rest."""
+    while count > 0 and len(segments) > 1:
+        tops = dict(plan_of(folder).tops)
+        if tops[segments[0].header.number] > index:
+            break
+        (folder / f"{segments[0].header.number:016x}.wal").unlink()
+        segments, count = segments[1:], count - 1
+    return segments
 
 
 def said_by(segments: list[SegmentTwin], spoiled: tuple[int, int, int]) -> int:
@@ -68,9 +92,15 @@ def test_damage_anywhere_is_never_silent(
     """Some bytes of one segment are overwritten; then the log is cut as recovery says, and is whole from then on."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        segments, history = build(batches, folder)
+        purged = [(0, 0)]
+        segments, history = build(batches, folder, purged)
+        newest = len(segments)
         plan = plan_of(folder)
-        assert state_of(plan) == history.state and plan.recovered.whole
+        base, everything = plan.recovered.base_index, history.state
+        assert base == purged[-1][0] and plan.recovered.whole
+        assert state_of(plan) == State(everything.terms[base:], everything.term, everything.vote)
+        known = data.draw(st.sampled_from(purged))
+        segments = drop_purged(segments, folder, known[0], data.draw(st.integers(0, 3)))
         victim = segments[data.draw(st.integers(0, len(segments) - 1))]
         used = len(victim.body) - 4096
         low = 4096 + int(used * where)
@@ -87,9 +117,10 @@ def test_damage_anywhere_is_never_silent(
             high = low + 1
             content[low] ^= 1 << data.draw(st.integers(0, 7))
         (folder / f"{victim.header.number:016x}.wal").write_bytes(content)
-        plan = plan_of(folder, newest_named=len(segments))
+        plan = plan_of(folder, newest_named=newest, purge_point=known)
         check_plan(folder, plan, history, said_by(segments, (victim.header.number, low, high)))
         settle(folder, plan)
-        again = plan_of(folder)
+        assert plan.recovered.base_index >= known[0]
+        again = plan_of(folder, purge_point=(plan.recovered.base_index, plan.recovered.base_term))
         assert again.recovered.whole and again.recovered.faulty == plan.recovered.faulty
-        assert terms_of(again.recovered.runs) == terms_of(plan.recovered.runs)
+        assert state_of(again).terms == state_of(plan).terms

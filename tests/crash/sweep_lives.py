@@ -1,0 +1,152 @@
+"""The lives of one node that the crash sweep cuts short, and what must be true afterwards.
+
+Runs in a forked process: see sweep_server.py. What was asked for and what was acknowledged stand in files beside the
+data folder, written at once, so that they outlive the process. Must not know when it will die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+import hiqlite
+from hiqlite.client.local import LocalClient
+from hiqlite.logstore.recovery import recover
+
+WAL_BYTES = 16 << 10
+# `id` is no key, so that an entry that was applied twice is seen.
+CREATE = "CREATE TABLE load (id INTEGER NOT NULL, text TEXT NOT NULL)"
+INSERT = "INSERT INTO load VALUES (?, ?)"
+GIANT_BYTES = 40_000  # longer than a segment
+LIVES = ((1, 14), (15, 28), (29, 40))  # ids of each, both included
+TOGETHER = 4
+
+
+class Place:
+    """One point of the sweep on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.durable = folder / "durable"  # what a loss of power leaves of it
+        self.asked = folder / "asked"
+        self.acknowledged = folder / "acknowledged"
+        self.generation = folder / "generation"
+
+    def ids(self, file: Path) -> list[int]:
+        data = file.read_bytes() if file.exists() else b""
+        return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) // 8 * 8, 8)]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"data_dir": str(self.data), "wal_size": WAL_BYTES, "cache": False}
+
+    @property
+    def generations(self) -> list[str]:
+        return sorted(path.name for path in (self.data / "db").glob("*"))
+
+
+def text_of(number: int) -> str:
+    return f"{number}:" * (GIANT_BYTES // 4 if number % 13 == 0 else 200)
+
+
+def note(file: Path, number: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, number.to_bytes(8, "little"))
+    os.close(descriptor)
+
+
+async def insert(db: LocalClient, place: Place, number: int) -> None:
+    note(place.asked, number)
+    await db.execute(INSERT, (number, text_of(number)))
+    note(place.acknowledged, number)
+
+
+async def insert_all(db: LocalClient, place: Place, first: int, last: int) -> None:
+    """A few at a time, so that batches hold several entries."""
+    for start in range(first, last + 1, TOGETHER):
+        await asyncio.gather(*(insert(db, place, n) for n in range(start, min(start + TOGETHER, last + 1))))
+
+
+async def live(place: Place) -> None:
+    """Forms a node, writes, stops, comes back, purges what the stop made durable, writes, and so on."""
+    for life, (first, last) in enumerate(LIVES):
+        async with hiqlite.open(place.config) as db:
+            place.generation.write_text(" ".join(place.generations))
+            group = db._services.group
+            if life == 0:
+                await db.execute(CREATE)
+            else:
+                purge(group, made_durable)
+            await insert_all(db, place, first, last)
+            made_durable = group.applier.applied_index
+        assert not (place.data / "db" / place.generations[0] / "hiqlite.db-wal").stat().st_size
+
+
+def purge(group: Any, index: int) -> None:
+    """A clean stop made the database durable up to `index`."""
+    assert group.engine.applied_index >= index
+    group.log_store.purge(index, group.engine.term_at(index))
+
+
+async def come_back(place: Place) -> None:
+    """A start and a stop, with a purge between them: itself something that may be cut short."""
+    async with hiqlite.open(place.config):
+        pass
+
+
+async def check(place: Place) -> list[str]:
+    """Opens what is left and says what is wrong with it."""
+    async with hiqlite.open(place.config) as db:
+        wrong = await check_content(db, place)
+        if place.generation.exists() and place.generation.read_text() != " ".join(place.generations):
+            wrong.append(f"the database was rebuilt: {place.generations}")
+        if wrong or not await has_table(db):
+            return wrong
+        group = db._services.group
+        before = group.applier.applied_index
+        await insert_all(db, place, 1001, 1010)
+    async with hiqlite.open(place.config) as db:
+        purge(db._services.group, before)
+        await insert_all(db, place, 1011, 1020)
+    async with hiqlite.open(place.config) as db:
+        wrong = await check_content(db, place)
+        storage = db._services.group.log_store
+        if before and storage.base_index < before:
+            wrong.append(f"the log begins behind {storage.base_index}, it was purged up to {before}")
+    found = recover(place.data / "log" / "db", group=0, node_id=1, newest_named=0, purge_point=(before, 1)).recovered
+    if not found.whole or found.faulty:
+        wrong.append(f"the log is damaged after a start: {found.corrupt} {found.faulty}")
+    return wrong
+
+
+async def has_table(db: LocalClient) -> bool:
+    return bool(await db.query("SELECT 1 FROM sqlite_schema WHERE name = 'load'"))
+
+
+async def check_content(db: LocalClient, place: Place) -> list[str]:
+    """Acknowledged is there, once; what is there was asked for; SQLite finds its file in order."""
+    asked, acknowledged = place.ids(place.asked), place.ids(place.acknowledged)
+    if not await has_table(db):
+        return [f"{len(acknowledged)} acknowledged writes are lost with their table"] if acknowledged else []
+    rows = [tuple(row) for row in await db.query("SELECT id, text FROM load")]
+    there = [row[0] for row in rows]
+    (verdict,) = await db.query("PRAGMA integrity_check")
+    wrong = [] if verdict[0] == "ok" else [f"integrity_check: {verdict[0]}"]
+    if missing := set(acknowledged) - set(there):
+        wrong.append(f"acknowledged writes are lost: {sorted(missing)}")
+    if len(set(there)) != len(there):
+        wrong.append(f"applied twice: {sorted({one for one in there if there.count(one) > 1})}")
+    if strange := set(there) - set(asked):
+        wrong.append(f"never asked for: {sorted(strange)}")
+    if any(row[1] != text_of(row[0]) for row in rows):
+        wrong.append("a row holds another text")
+    return wrong
+
+
+def run(work: Any) -> Any:
+    return uvloop.run(work)
