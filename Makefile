@@ -10,6 +10,7 @@ SECONDS ?= 60
 SEED ?= 1
 JOBS ?= 1
 MUTANTS ?=
+EVERY ?= 1
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
 
@@ -18,7 +19,7 @@ SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim mutants bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim mutants sweep bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ sim: build ## the consensus simulator (SECONDS=60 SEED=1 JOBS=2)
 
 mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS="M1 M3", "--rotate 5")
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)
+
+sweep: build ## a node killed at every change of its disk, with and without its power (EVERY=1 SEED=1)
+	$(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)
 
 bench: build ## the benchmarks (BENCH="single -c 4,64 -r 100000")
 	$(BIN)/hiqlite bench $(BENCH)

@@ -2,8 +2,9 @@
 
     python tests/crash/sweep.py [--every N] [--first K] [--jobs J] [--seed S] [--how kill,half,...]
 
-The workload (sweep_lives.py) forms a single node, writes, stops, purges, recycles segments. Its log, LMDB and SQLite make
-some hundreds of changes: writes, syncs, renames, removals, changes of size. For each k a fresh node dies before its k-th:
+The workload (sweep_lives.py) forms a single node, writes, stops, purges, recycles segments. Its log, LMDB and SQLite
+make some hundreds of changes: writes, syncs, renames, removals, changes of size. For each k a fresh node dies before
+its k-th:
 
     kill       the process only            half       in the middle of that write
     drop       and the power: what was not synced is gone
@@ -11,8 +12,8 @@ some hundreds of changes: writes, syncs, renames, removals, changes of size. For
     any        unsynced sectors and names are kept in any order
     again      the start after it is killed too     again_any  and the power goes both times
 
-Then it is started again: no acknowledged write is lost, nothing was applied twice, nothing is there that was never asked
-for, the database is in order and was not rebuilt, the log is whole, and the node writes, purges and restarts.
+Then it is started again: no acknowledged write is lost, nothing was applied twice, nothing is there that was never
+asked for, the database is in order and was not rebuilt, the log is whole, and the node writes, purges and restarts.
 Threads make the order of steps vary a little between runs; a violation says its k, way and seed.
 """
 

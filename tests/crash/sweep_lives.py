@@ -74,6 +74,7 @@ async def insert_all(db: LocalClient, place: Place, first: int, last: int) -> No
 
 async def live(place: Place) -> None:
     """Forms a node, writes, stops, comes back, purges what the stop made durable, writes, and so on."""
+    made_durable = 0
     for life, (first, last) in enumerate(LIVES):
         async with hiqlite.open(place.config) as db:
             place.generation.write_text(" ".join(place.generations))

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hiqlite
-import hiqlite.node  # noqa: F401  # once, here: every forked process has it
 from sweep_lives import Place, check, come_back, live, run
+
+import hiqlite
+import hiqlite.node  # once, here: every forked process has it
 
 LIMIT_S = 120  # of one life; then SIGALRM ends it, which is a violation
 LOSS = {"kill": -1, "half": -1, "drop": 0, "torn": 1, "any": 2, "again": -1, "again_any": 2}

@@ -85,7 +85,7 @@ def test_a_purged_log_comes_back_from_where_it_begins(
 def test_a_flipped_bit_anywhere_in_a_purged_log_is_never_silent(
     tmp_path: Path, first_gone: bool, known: tuple[int, int], number: int
 ) -> None:
-    """Each byte of what is left: a state that was, with all that is said to be synced, faulty, or said to be corrupt."""
+    """Each byte of what is left: a state that was, with all that is said to be synced, faulty or corrupt."""
     log = PurgedLog()
     log.write(tmp_path, first_gone=first_gone)
     segment, chance = log.segments[number - 1], random.Random(number)
@@ -96,7 +96,7 @@ def test_a_flipped_bit_anywhere_in_a_purged_log_is_never_silent(
         path.write_bytes(damaged)
         plan = plan_of(tmp_path, newest_named=3, purge_point=known)
         check_plan(tmp_path, plan, log.history, log.said_without(number, at, at + 1, first_gone=first_gone))
-        if known != (0, 0) or plan.recovered.whole and first_gone:
+        if known != (0, 0) or (plan.recovered.whole and first_gone):
             assert (plan.recovered.base_index, plan.recovered.base_term) == PURGED
 
 
@@ -116,7 +116,7 @@ def test_a_purged_log_torn_at_any_byte_is_a_prefix(tmp_path: Path, rest: str) ->
         said = max((one.synced for one in left), default=4)
         assert plan.recovered.whole, "a torn tail is no corruption"
         repaired = any(one.io >= 6 for one in left)
-        assert plan.recovered.faulty == () or not repaired and plan.recovered.faulty == ((REPAIRED, REPAIRED),)
+        assert plan.recovered.faulty == () or (not repaired and plan.recovered.faulty == ((REPAIRED, REPAIRED),))
         check_plan(tmp_path, plan, log.history, said)
         assert (plan.recovered.base_index, plan.recovered.base_term) == PURGED
 

@@ -1,0 +1,148 @@
+"""The contract of ports.StateMachine, over every implementation: the writer in each of its ways to run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from hiqlite._accel.records import Operation, encode_command, encode_record, seal_records
+from hiqlite.engine.ports import Run, StateMachine
+from hiqlite.statemachine.writer import Writer, WriterSettings
+
+DEADLINE_S = 20.0
+Open = Callable[[Path], StateMachine]
+
+
+def on_a_thread(path: Path) -> StateMachine:
+    return Writer.open(path, WriterSettings(apply_thread="always"))
+
+
+def on_the_loop(path: Path) -> StateMachine:
+    return Writer.open(path, WriterSettings(apply_thread="inline"))
+
+
+def on_either(path: Path) -> StateMachine:
+    return Writer.open(path, WriterSettings(apply_thread="auto"))
+
+
+class Owner:
+    """Hands runs to a machine and collects what comes back."""
+
+    def __init__(self, machine: StateMachine) -> None:
+        self.machine = machine
+        self.runs: list[Run] = []
+        self.calls = 0
+        self._event = asyncio.Event()
+        machine.on_progress(self._progress)
+
+    def _progress(self) -> None:
+        self.calls += 1
+        self.runs += self.machine.take()
+        self._event.set()
+
+    def submit(self, first: int, last: int, term: int = 1, answers: bool = True) -> None:
+        self.machine.submit(first, last, term, [entry(index, term) for index in range(first, last + 1)], answers)
+
+    async def until(self, index: int) -> None:
+        async def wait() -> None:
+            while not self.runs or self.runs[-1].last < index:
+                self._event.clear()
+                await self._event.wait()
+
+        await asyncio.wait_for(wait(), DEADLINE_S)
+
+
+def entry(index: int, term: int) -> bytes:
+    """The first one makes a table, each tenth is of the cluster's own, the rest insert their index."""
+    if index == 1:
+        record = encode_command(Operation.EXECUTE, [("CREATE TABLE t (id INTEGER)", ())])
+    elif index % 10 == 0:
+        record = encode_record(1, 8, b"")
+    else:
+        record = encode_command(Operation.EXECUTE, [("INSERT INTO t VALUES (?)", (index,))])
+    sealed = bytearray(record)
+    seal_records(sealed, term, index, 0, 0, 1)
+    return bytes(sealed)
+
+
+@pytest.fixture(params=[on_a_thread, on_the_loop, on_either])
+def opening(request: pytest.FixtureRequest) -> Open:
+    chosen: Open = request.param
+    return chosen
+
+
+@pytest.fixture
+async def owner(opening: Open, tmp_path: Path) -> AsyncIterator[Owner]:
+    made = Owner(opening(tmp_path / "hiqlite.db"))
+    yield made
+    await made.machine.close()
+
+
+async def test_runs_come_back_once_and_in_order(owner: Owner) -> None:
+    """Together they are exactly what was handed over, however it was cut, and each carries its answers."""
+    assert (owner.machine.applied_index, owner.machine.applied_term) == (0, 0)
+    for first, last, term in ((1, 1, 1), (2, 9, 1), (10, 30, 2), (31, 31, 3)):
+        owner.submit(first, last, term)
+    await owner.until(31)
+    covered = [index for run in owner.runs for index in range(run.first, run.last + 1)]
+    assert covered == list(range(1, 32))
+    assert (owner.machine.applied_index, owner.machine.applied_term) == (31, 3)
+    for run in owner.runs:
+        for index in range(run.first, run.last + 1):
+            assert index % 10 == 0 or run.answer(index)[:2] == b"\1\0"
+    assert owner.machine.take() == [] and owner.machine.queued_bytes == 0 and owner.machine.failure is None
+
+
+async def test_nothing_is_told_inside_the_call(owner: Owner) -> None:
+    """The callback comes with a turn of the loop, also when the work was done at once."""
+    calls = owner.calls
+    owner.submit(1, 5)
+    assert owner.calls == calls
+    await owner.until(5)
+    assert owner.calls > calls
+
+
+async def test_progress_is_told_to_who_asks_late(opening: Open, tmp_path: Path) -> None:
+    """What was applied before anybody listened is there when somebody does."""
+    machine = opening(tmp_path / "hiqlite.db")
+    machine.submit(1, 3, 1, [entry(1, 1), entry(2, 1), entry(3, 1)], True)
+    owner = Owner(machine)
+    await owner.until(3)
+    await machine.close()
+
+
+async def test_entries_that_nobody_waits_for_are_applied_alike(owner: Owner) -> None:
+    """Without answers the runs come back too, and the indexes move."""
+    owner.submit(1, 20, answers=False)
+    owner.submit(21, 25)
+    await owner.until(25)
+    assert [index for run in owner.runs for index in range(run.first, run.last + 1)] == list(range(1, 26))
+    assert owner.machine.applied_index == 25
+
+
+async def test_a_machine_goes_on_where_it_was_closed(opening: Open, tmp_path: Path) -> None:
+    """Close applies what is queued; whoever opens it next is told up to where, with the term."""
+    owner = Owner(opening(tmp_path / "hiqlite.db"))
+    owner.submit(1, 40, 7)
+    owner.machine.set_synced_index(40)
+    await owner.machine.close()
+    await owner.machine.close()
+    assert owner.machine.applied_index == 40
+    again = Owner(opening(tmp_path / "hiqlite.db"))
+    assert (again.machine.applied_index, again.machine.applied_term) == (40, 7)
+    again.submit(41, 45, 8)
+    await again.until(45)
+    assert again.machine.applied_term == 8
+    await again.machine.close()
+
+
+async def test_resuming_a_healthy_machine_changes_nothing(owner: Owner) -> None:
+    """`resume` is for after a failure; it may come too often."""
+    owner.submit(1, 5)
+    owner.machine.resume()
+    owner.submit(6, 12)
+    await owner.until(12)
+    assert owner.machine.failure is None and owner.machine.applied_index == 12
