@@ -29,7 +29,7 @@ def content_hash(connection: apsw.Connection) -> str:
         connection: of the database to be read; a reader's guard lets everything pass that is used here.
     """
     digest = hashlib.blake2b(digest_size=32)
-    with _one_snapshot(connection):
+    with one_snapshot(connection):
         for row in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"):
             if not str(row[2]).startswith(INTERNAL_PREFIX):
                 digest.update(msgpack.packb(row))
@@ -48,7 +48,7 @@ class _Table:
 
 
 @contextmanager
-def _one_snapshot(connection: apsw.Connection) -> Iterator[None]:
+def one_snapshot(connection: apsw.Connection) -> Iterator[None]:
     """A statement that was begun and not finished keeps the connection's read transaction open."""
     held = connection.execute("SELECT 1 FROM sqlite_schema UNION ALL SELECT 2")
     try:
