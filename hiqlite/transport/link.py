@@ -159,6 +159,7 @@ class Link(asyncio.BufferedProtocol):
         self.frames_out = 0
         self.bytes_out = 0
         self.dropped = 0
+        self.idle_since = 0.0  # of a bulk link: the loop's time when its last transfer ended
         self.serving = 0  # requests of the other end that are being answered
         self.closed = False
         self.gone = asyncio.Event()  # the loop has let go of the socket

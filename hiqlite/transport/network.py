@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets as random_secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hiqlite import observe
@@ -20,6 +20,8 @@ from hiqlite.engine.model import AppendReply, AppendRequest, Message, ProbeReply
 from hiqlite.errors import PeerUnreachable, ProtocolError
 
 from . import wire
+from .bulk import Bulk, ImageSource
+from .bulk_wire import MANIFEST_BYTES_MAX, Sender
 from .handshake import Acceptor, Dialler
 from .hooks import Hooks
 from .link import Link, Refusals, end_all, hand_over, settle
@@ -27,7 +29,7 @@ from .listener import RaftListener
 from .peer import BEAT_KEY_BYTES, Peer
 from .rpc import Calls, Handler, Services
 from .session import Claims, LinkKind, Session
-from .settings import NetworkSettings
+from .settings import FRAME_SLACK_BYTES, NetworkSettings
 from .tls import channel_binding
 from .wire import FrameType
 
@@ -76,6 +78,7 @@ class Network(Hooks):
         self._services = Services(node_id, self.settings.requests_max)
         # Epochs are told apart from those of an earlier life of this process by their upper half.
         self._epoch = random_secrets.randbits(30) << 32
+        self.bulk = Bulk(self.settings, connect=self._bulk_link, sender=self._sender)
         self._links: set[Link] = set()
         self._peers: dict[int, Peer] = {}
         self._running = False
@@ -105,11 +108,13 @@ class Network(Hooks):
     async def close(self) -> None:
         """Stops dialling and listening and ends all links; what was sent before still leaves, for a moment."""
         self._running = False
+        await self.bulk.close()
         links = [link for peer in self._peers.values() for link in await peer.close()]
         await self._services.close()
         await end_all(links, self.settings.close_timeout_s)
         if self._listener is not None:
             await self._listener.close()
+        self.bulk.close_thread()
         await settle()
 
     @property
@@ -184,6 +189,17 @@ class Network(Hooks):
             raise PeerUnreachable(f"there is no link to node {peer_id}")
         return await self._calls.ask(link, self._cluster, name, payload, timeout)
 
+    async def offer_image(
+        self,
+        peer_id: int,
+        group: int,
+        term: int,
+        source: ImageSource,
+        heard: Callable[[int], None] = lambda _offset: None,
+    ) -> tuple[int, int]:
+        """Hands an image to a peer over the bulk link; see `Bulk.offer`. Offers of peers go to `bulk.on_offer`."""
+        return await self.bulk.offer(peer_id, group, term, source, heard)
+
     def serve(self, name: str, handler: Handler) -> None:
         """`await handler(peer_id, payload)` answers the requests called `name`."""
         self._services.add(name, handler)
@@ -212,6 +228,15 @@ class Network(Hooks):
         peer = self._peers.get(peer_id)
         link = peer.route(answer=answer) if peer else None
         return link is not None and link.send(*wire.encode_plain(kind, self._cluster, self.node_id, body))
+
+    def _sender(self) -> Sender:
+        return Sender(self._cluster, self.node_id)
+
+    async def _bulk_link(self, peer_id: int) -> Link:
+        peer = self._peers.get(peer_id)
+        if peer is None or not self._running:
+            raise PeerUnreachable(f"there is no node {peer_id} to send an image to")
+        return await peer.bulk()
 
     def _make_peer(self, peer_id: int, address: tuple[str, int]) -> Peer:
         return Peer(
@@ -242,7 +267,7 @@ class Network(Hooks):
     def _acceptor(self, transport: asyncio.Transport) -> Acceptor:
         # The kind of link is not known yet: the greeting goes along with each welcome, only control links hand it on.
         binding = channel_binding(transport, dialed=False)
-        kinds = frozenset((LinkKind.LOG, LinkKind.CONTROL, LinkKind.BEAT))
+        kinds = frozenset((LinkKind.LOG, LinkKind.CONTROL, LinkKind.BEAT, LinkKind.BULK))
         return Acceptor(
             self._secrets, PORT, kinds, self.node_id, self._claims_and_greeting,
             knows=self._peers.__contains__, binding=binding,
@@ -268,12 +293,16 @@ class Network(Hooks):
             self.on_greeting(peer.id, dict(session.claims.greeting or {}))
 
     def _make_link(self, session: Session, transport: asyncio.Transport) -> Link:
-        is_log = session.kind is LinkKind.LOG
+        settings = self.settings
+        frame_bytes_max, buffer_bytes_max, on_frame = {
+            LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame),
+            LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame),
+            LinkKind.BULK: (MANIFEST_BYTES_MAX + FRAME_SLACK_BYTES, settings.bulk_buffer_bytes, self.bulk.frame),
+        }[session.kind]
         link = Link(
-            session, transport, cluster=self._cluster, frame_bytes_max=self.settings.frame_bytes_max,
-            buffer_bytes_max=self.settings.log_buffer_bytes if is_log else self.settings.control_buffer_bytes,
-            on_frame=self._log_frame if is_log else self._control_frame,
-            on_read_end=self._read_ended, on_closed=self._closed,
+            session, transport, cluster=self._cluster, frame_bytes_max=frame_bytes_max,
+            buffer_bytes_max=buffer_bytes_max, on_frame=on_frame, on_closed=self._closed,
+            on_read_end=_nothing if session.kind is LinkKind.BULK else self._read_ended,
         )  # fmt: skip
         self._links.add(link)
         return link
@@ -284,6 +313,8 @@ class Network(Hooks):
     def _closed(self, link: Link, error: Exception | None) -> None:
         self._links.discard(link)
         self._services.lost(link)
+        if link.kind is LinkKind.BULK:
+            self.bulk.closed(link, error)
         if isinstance(error, ProtocolError):
             self.refusals.note("frame", error, f"node {link.peer_id}")
         peer = self._peers.get(link.peer_id)
@@ -309,3 +340,7 @@ class Network(Hooks):
                 self._calls.answered(frame)
             case _:
                 raise ProtocolError(f"a frame of type {frame.type} on a control link")
+
+
+def _nothing() -> None:
+    return None

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hiqlite import observe
-from hiqlite.errors import AuthenticationError, ProtocolError, TransportError
+from hiqlite.errors import AuthenticationError, PeerUnreachable, ProtocolError, TransportError
 
 from .handshake import Dialler
 from .hooks import Hooks
@@ -70,6 +70,8 @@ class Peer:
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = {kind: asyncio.Event() for kind in (*DIALLED, LinkKind.BEAT)}
         self._ended = {kind: asyncio.Event() for kind in (*DIALLED, LinkKind.BEAT)}
+        self._closed = False
+        self._bulk_dial = asyncio.Lock()
         self._reachable = True  # so that one line per change is logged, not one per dial
 
     # ---- life
@@ -80,6 +82,7 @@ class Peer:
 
     async def close(self) -> list[Link]:
         """Stops dialling and closes all links; gives them, so that their end can be awaited."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -95,6 +98,23 @@ class Peer:
         """The control link for a message: questions leave on the own one, answers on the peer's; else on the other."""
         first, second = (self.incoming, self.out) if answer else (self.out, self.incoming)
         return first.get(LinkKind.CONTROL) or second.get(LinkKind.CONTROL)
+
+    async def bulk(self) -> Link:
+        """The bulk link to this peer; dialled now if there is none.
+
+        Raises:
+            PeerUnreachable, ProtocolError, AuthenticationError: it cannot be had.
+        """
+        async with self._bulk_dial:
+            if LinkKind.BULK not in self.out:
+                try:
+                    await self._dial(LinkKind.BULK)
+                except (OSError, TimeoutError) as error:
+                    raise PeerUnreachable(f"node {self.id} does not answer: {error or 'timeout'}") from error
+            link = self.out.get(LinkKind.BULK)
+        if link is None:
+            raise PeerUnreachable(f"the bulk link to node {self.id} ended at once")
+        return link
 
     # ---- links that come and go
 
@@ -126,6 +146,8 @@ class Peer:
         if self.out.get(link.kind) is not link:
             return
         del self.out[link.kind]
+        if link.kind is LinkKind.BULK:
+            return  # dialled when there is something to send
         self._ended[link.kind].set()
         if self.connected:
             self.connected = False
@@ -134,6 +156,13 @@ class Peer:
 
     def _opened(self, session: Session, transport: asyncio.Transport, leftover: bytes) -> None:
         kind = session.kind
+        if kind is LinkKind.BULK:
+            if self._closed:
+                raise PeerUnreachable("the network was closed")
+            link = self.out[kind] = self._make_link(session, transport)
+            link.attach()
+            link.feed(leftover)
+            return
         self._ended[kind].clear()
         if kind is LinkKind.BEAT:
             key = session.key("beat", BEAT_KEY_BYTES)

@@ -19,6 +19,9 @@ class NetworkSettings:
         max_entry_bytes: greatest entry; a frame may be that and `FRAME_SLACK_BYTES` long.
         log_buffer_bytes: unsent bytes per log link; an append over it is dropped (the engine repeats it).
         control_buffer_bytes: unsent bytes per control link.
+        bulk_buffer_bytes: unsent bytes per bulk link; a peer that asks for more than it reads loses the link.
+        bulk_window_bytes: of an image: asked for and not written yet, per transfer.
+        bulk_idle_s: a bulk link that carried nothing for so long is closed.
         requests_max: requests per link that wait for an answer, and that are being served.
         unauthenticated_max: connections in the middle of a handshake; one more evicts the oldest.
         clients_max: proven connections of the api port.
@@ -34,6 +37,9 @@ class NetworkSettings:
     max_entry_bytes: int = 64 << 20
     log_buffer_bytes: int = 8 << 20
     control_buffer_bytes: int = 16 << 20
+    bulk_buffer_bytes: int = 16 << 20
+    bulk_window_bytes: int = 2 << 20
+    bulk_idle_s: float = 10.0
     requests_max: int = 1024
     unauthenticated_max: int = 256
     clients_max: int = 4096
@@ -49,6 +55,8 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         assert 0 < self.backoff_min_s <= self.backoff_max_s
         assert min(self.max_entry_bytes, self.log_buffer_bytes, self.control_buffer_bytes) > 0
+        # Else an honest receiver, whose asks never exceed its window, could lose its link.
+        assert 0 < self.bulk_window_bytes < self.bulk_buffer_bytes
         assert min(self.requests_max, self.unauthenticated_max, self.clients_max) > 0
 
     @property
