@@ -10,10 +10,13 @@ import asyncio
 import os
 import random
 import secrets
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+
+import apsw
 
 from hiqlite import observe
 from hiqlite._accel.records import header
@@ -24,9 +27,11 @@ from hiqlite.logstore.folder import DataFolder, make_durable_folder
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovery import Recovered
 from hiqlite.logstore.wal import WalLog
+from hiqlite.node_generations import Generations
 from hiqlite.statemachine.audit import PROTECTED
 from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
 from hiqlite.statemachine.equality import content_hash
+from hiqlite.statemachine.image_files import ImageFiles, IncomingImage, OutgoingImage
 from hiqlite.statemachine.inspector import Inspector
 from hiqlite.statemachine.reader import Reader, ReaderSettings
 from hiqlite.statemachine.writer import Writer, WriterSettings
@@ -46,8 +51,11 @@ class Storage:
     writer: Writer
     reader: Reader
     inspector: Inspector
+    generations: Generations
+    images: ImageFiles
     _path: Path
     _connection: ConnectionSettings
+    _inspecting: apsw.Connection
 
     def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
@@ -93,11 +101,22 @@ class Storage:
                 hint="restore this node's folder, or remove it to start this node empty",
             )
         self._open_database(folder)
-        if self.writer.applied_index > self.recovered.last_index:
+        if self._log_lacks_what_is_applied():
             await self._begin_behind_the_database()
         if self.recovered.last_index > self.recovered.base_index:
             _, record = await self.log.read(self.recovered.last_index, 1)
             self.newest_group_time_ns = header(record, 0).group_time_ns
+
+    def _log_lacks_what_is_applied(self) -> bool:
+        """The log ends before what is applied, or holds another entry there: one that never was committed, from
+        before an image was installed (a crash came between that and the log's own cut)."""
+        index, found = self.writer.applied_index, self.recovered
+        if index > found.last_index:
+            return True
+        terms = [run.term for run in found.runs if run.first <= index <= run.last]
+        if index == found.base_index:
+            terms = [found.base_term]
+        return bool(terms) and index > 0 and terms[0] != self.writer.applied_term
 
     async def _begin_behind_the_database(self) -> None:
         """The database is ahead of its log: a loss of power took what only the log had (semantics.md section 3).
@@ -132,16 +151,8 @@ class Storage:
 
     def _open_database(self, folder: DataFolder) -> None:
         config = self.config
-        generation = self.meta.generation(DB)
-        if generation is None:
-            generation = secrets.token_hex(8)
-            make_durable_folder(folder.databases)
-            make_durable_folder(folder.databases / generation)
-            self.meta.set_generation(DB, generation)
-        # A generation whose folder was lost comes back empty: the log is replayed from its beginning.
-        make_durable_folder(folder.databases)
-        make_durable_folder(folder.databases / generation)
-        path = self._path = folder.databases / generation / config.filename_db
+        self.generations = Generations(folder.databases, self.meta, DB, config.filename_db)
+        path = self._path = self.generations.open()
         connection = self._connection = ConnectionSettings(
             shared_access=config.db_shared_access,
             max_entry_bytes=config.max_entry_size,
@@ -149,7 +160,8 @@ class Storage:
         )
         for file in (path, path.with_name(path.name + "-wal")):
             sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
-        self._stack.enter_context(PROTECTED.protect(path))
+        PROTECTED.add(path)
+        self._stack.callback(lambda: PROTECTED.remove(self._path))
         self.writer = Writer.open(
             path,
             WriterSettings(
@@ -165,9 +177,43 @@ class Storage:
         )
         self.reader = Reader.open(path, settings, self._loop)
         self._stack.push_async_callback(self.reader.close)
-        inspecting = open_inspector(path, connection)
-        self._stack.callback(inspecting.close)
-        self.inspector = Inspector(inspecting, config.prepared_statement_cache_capacity)
+        self._inspecting = open_inspector(path, connection)
+        self._stack.callback(lambda: self._inspecting.close())
+        self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
+        make_durable_folder(folder.images)
+        self.images = ImageFiles(folder.images, connection)
+        self.images.clean()
+
+    async def switch_to(self, image: IncomingImage) -> None:
+        """The database is `image` from now on: complete, checked and synced by `finish`; the one before it goes.
+
+        A crash at any moment leaves one of the two, complete. Readers that are under way end on the old one. Nothing
+        may be submitted to the writer meanwhile, and the log stays as it is: its owner cuts or restarts it.
+
+        Raises:
+            StorageError: the disk failed. Before the name was switched nothing has changed; after it the writer is
+            closed, and the next start opens the new database.
+        """
+        assert image.complete
+        image.close()
+        with ThreadPoolExecutor(1, "hiqlite-install") as executor:
+            name = await self._loop.run_in_executor(executor, self.generations.place, image.path)
+            path = await self._loop.run_in_executor(executor, self.generations.switch, name)
+            image.discard()
+            old, self._path = self._path, path
+            PROTECTED.add(path)
+            PROTECTED.remove(old)
+            await self.writer.switch(path)
+            self.reader.reopen(path)
+            inspecting, self._inspecting = self._inspecting, open_inspector(path, self._connection)
+            self.inspector.reopen(self._inspecting)
+            inspecting.close()
+            await self._loop.run_in_executor(executor, self.generations.remove_others, name)
+
+    async def make_image(self, stop: threading.Event) -> OutgoingImage:
+        """An image of what is applied now, made on a thread beside running writes."""
+        with ThreadPoolExecutor(1, "hiqlite-image") as executor:
+            return await self._loop.run_in_executor(executor, self.images.make, self._path, stop)
 
     def membership(self) -> Membership | None:
         """The membership in force, as far as this node knows; None while it has not formed or joined."""

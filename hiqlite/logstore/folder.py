@@ -52,6 +52,11 @@ class DataFolder:
         """Holds one folder per generation."""
         return self.path / "db"
 
+    @property
+    def images(self) -> Path:
+        """Images of the database on their way out and in; on the file system of the databases, to be moved there."""
+        return self.databases / "images"
+
     def close(self) -> None:
         """Gives the folder up. May be called again."""
         if self._lock_fd >= 0:

@@ -61,6 +61,7 @@ class Applier:
         self._term_at: Callable[[int], int] = lambda index: 0
         self._replay: asyncio.Task[None] | None = None
         self._closed = False
+        self._paused = False
         self.submitted = machine.applied_index
         self.applied_index = machine.applied_index
 
@@ -90,11 +91,30 @@ class Applier:
         """Runs that were applied since the last call; whoever takes feeds on, when it knows who waits."""
         runs = self._machine.take()
         if runs:
-            self.applied_index = runs[-1].last
-        if self._machine.failure is not None and self._retry is None and not self._closed:
+            # Runs of a database that an image has replaced may still come: the index never goes back.
+            self.applied_index = max(self.applied_index, runs[-1].last)
+        if self._machine.failure is not None and self._retry is None and not (self._closed or self._paused):
             self._say_why()
             self._retry = self._loop.call_later(RETRY_S, self._try_again)
         return runs
+
+    async def pause(self) -> None:
+        """Feed nothing until `go_on`: the state machine is about to be another database."""
+        self._paused = True
+        if self._retry is not None:  # why it stopped is a matter of the database that it leaves
+            self._retry.cancel()
+            self._retry = None
+            self._stopped(None)
+        if self._replay is not None:
+            self._replay.cancel()
+            await asyncio.gather(self._replay, return_exceptions=True)
+
+    def go_on(self) -> None:
+        """Feed on behind where the state machine stands now: an image took the place of what came before."""
+        self._paused = False
+        self.submitted = self.applied_index = self._machine.applied_index
+        self._target = max(self._target, self.submitted)
+        self._feed()
 
     async def close(self) -> None:
         """Feed no more; what was handed over is applied by the state machine's own close."""
@@ -125,7 +145,7 @@ class Applier:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        while self._replay is None and self.submitted < self._target and not self._closed:
+        while self._replay is None and self.submitted < self._target and not (self._closed or self._paused):
             if self._machine.queued_bytes > self._queue_bytes_max:
                 return  # the next `take` feeds on
             first = self.submitted + 1

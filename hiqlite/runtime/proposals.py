@@ -117,6 +117,12 @@ class Proposals:
         for op in self.pending.cut_from(last_kept + 1):
             op.set_exception(LeadershipLost("leadership was lost before the write was confirmed", outcome="unknown"))
 
+    def passed_over(self) -> None:
+        """An image took the place of entries that were pending here: it may hold them, their answers are gone."""
+        for waiting in self.pending.cut_from(1):
+            lost = LeadershipLost("an image of the database came in place of the write's answer", outcome="unknown")
+            waiting.set_exception(lost if isinstance(waiting, Op) else LOST_HERE)
+
     # -- changing sides
 
     def pass_on(self, leads: bool, leader_id: int, now_ns: int) -> bool:

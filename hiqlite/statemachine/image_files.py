@@ -163,8 +163,8 @@ class ImageFiles:
         """After a start: what was made to be sent is of no use any more, nor half of a manifest."""
         with disk_of(self.folder):
             for path in self.folder.iterdir():
-                kept = path.name.startswith("in-") and path.suffix in (".db", ".manifest")
-                if not kept or not path.with_suffix(".manifest").exists():
+                pair = (path.with_suffix(".db"), path.with_suffix(".manifest"))
+                if not path.name.startswith("in-") or path not in pair or not all(one.exists() for one in pair):
                     path.unlink(missing_ok=True)
 
     def make(self, database: Path, stop: threading.Event) -> OutgoingImage:

@@ -74,6 +74,11 @@ class Inspector:
         self._known.clear()
         self._guard.schema_changed()
 
+    def reopen(self, connection: apsw.Connection) -> None:
+        """Judges by another database from now on; the connection before it may be closed then."""
+        self._guard = Guard(connection, Role.INSPECTOR)
+        self.schema_changed()
+
     # -- texts
 
     def inspect(

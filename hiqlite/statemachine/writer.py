@@ -58,13 +58,14 @@ class Writer:
         path: Path,
         connections: Sequence[apsw.Connection],
         applier: Applier,
-        mode: ApplyThread,
+        settings: WriterSettings,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = path
         self._connections = connections
         self._applier = applier
-        self._mode = mode
+        self._settings = settings
+        self._mode: ApplyThread = settings.apply_thread  # type: ignore[assignment]  # checked in `open`
         self._loop = loop
         self._callback: Callable[[], None] | None = None
         self._taken: list[AppliedRun] = []
@@ -88,29 +89,8 @@ class Writer:
         settings = settings or WriterSettings()
         if settings.apply_thread not in ("auto", "always", "inline"):
             raise ValueError(f"apply_thread must be auto, always or inline, not {settings.apply_thread!r}")
-        connection = open_writer(path, settings.connection)
-        connections = [connection]
-        try:
-            with translated(path):
-                apply.load(connection)
-            applier = Applier(
-                connection.sqlite3_pointer(), guard.api_address(), settings.connection.statement_cache, connection
-            )
-            try:
-                connections.append(open_reader(path, settings.connection))
-                applier.checkpoint_beside(connections[1])
-                applier.start(cpus_of(settings.cpu_affinity))
-                mode: ApplyThread = settings.apply_thread  # type: ignore[assignment]  # checked above
-                return cls(path, connections, applier, mode, loop or asyncio.get_running_loop())
-            except BaseException:
-                applier.close()
-                raise
-        except OSError as error:
-            close_all(connections)
-            raise failure_of(error.errno or apsw.SQLITE_INTERNAL, str(error.strerror), 0) from error
-        except BaseException:
-            close_all(connections)
-            raise
+        connections, applier = start_applier(path, settings)
+        return cls(path, connections, applier, settings, loop or asyncio.get_running_loop())
 
     # -- the port
 
@@ -163,15 +143,37 @@ class Writer:
         if self._closing:
             await self._stopped.wait()
             return
-        self._closing = True
         self._applier.stop()
+        await self._leave(self._checkpoint_at_end)
+
+    async def switch(self, path: Path) -> None:
+        """Goes on with another database, an image that was installed; nothing may be submitted meanwhile.
+
+        A run under way on the old one ends or is undone, what waits behind it is given up: the image stands for it.
+
+        Raises:
+            DataFolderInUse, DiskFull, StorageError: the other cannot be opened; this writer is closed then.
+        """
+        assert not self._closing
+        self._applier.stop(now=True)
+        await self._leave(lambda: None)
+        self._connections, self._applier = start_applier(path, self._settings)
+        self._path = path
+        self._synced_index = 0  # of the log that led to the other database; its owner tells anew
+        self._stopped = asyncio.Event()
+        self._closing = self._closed = False
+        self._loop.add_reader(self._applier.fileno, self._wake)
+
+    async def _leave(self, at_end: Callable[[], None]) -> None:
+        """Waits for the thread that was told to stop, and lets go of the database."""
+        self._closing = True
         await self._ended()
         self._loop.remove_reader(self._applier.fileno)
         self._taken += self._applier.take()
         self._final_index, self._final_term = self._applier.applied_index, self._applier.applied_term
         self._closed = True
         try:
-            self._checkpoint_at_end()
+            at_end()
         finally:
             self._applier.close()
             close_all(self._connections)
@@ -248,6 +250,32 @@ class Writer:
         except OSError as error:
             # The data is safe in SQLite's own log and in ours; the next start reads both.
             observe.logger("statemachine").warning("%s: no checkpoint at the end: %s", self._path, error.strerror)
+
+
+def start_applier(path: Path, settings: WriterSettings) -> tuple[list[apsw.Connection], Applier]:
+    """The connections of a database, the writer's first, and the thread that runs on it; see `Writer.open`."""
+    connection = open_writer(path, settings.connection)
+    connections = [connection]
+    try:
+        with translated(path):
+            apply.load(connection)
+        applier = Applier(
+            connection.sqlite3_pointer(), guard.api_address(), settings.connection.statement_cache, connection
+        )
+        try:
+            connections.append(open_reader(path, settings.connection))
+            applier.checkpoint_beside(connections[1])
+            applier.start(cpus_of(settings.cpu_affinity))
+        except BaseException:
+            applier.close()
+            raise
+    except OSError as error:
+        close_all(connections)
+        raise failure_of(error.errno or apsw.SQLITE_INTERNAL, str(error.strerror), 0) from error
+    except BaseException:
+        close_all(connections)
+        raise
+    return connections, applier
 
 
 def close_all(connections: Sequence[apsw.Connection]) -> None:

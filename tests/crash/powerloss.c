@@ -4,6 +4,8 @@
  * (create, rename, unlink) reach it when their directory, or for new files the file itself, is synced: the sync of one
  * directory says nothing of another. Killing the process at any moment and putting the shadow in the place of the folder
  * is a loss of power at that moment, on a disk that lost all it could. hq_powerloss_cut makes the disk keep some of it.
+ * With HQ_POWERLOSS_AT=k the process kills itself right after the k-th time that something became durable: one run for
+ * each k meets every state that a loss of power can leave.
  *
  * Sees the log, LMDB (its meta page is written through a second O_DSYNC descriptor) and SQLite alike. Memory maps are
  * not seen; none of the three writes durable data through one.
@@ -14,6 +16,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +39,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static file *files;
 static name_change *changes, **changes_end = &changes;
 static char root[PATH_MAX], shadow_root[PATH_MAX];
+static long moments, last_moment;
 #define FDS 65536
 static struct { char used, sync; } fds[FDS];
 
@@ -44,6 +48,12 @@ static struct { char used, sync; } fds[FDS];
 /* From here on what becomes durable below `r` is in `s`, which must be an equal copy. Called once, or by the environment. */
 void hq_powerloss_begin(const char *r, const char *s) {
   if (r && s && realpath(r, root)) snprintf(shadow_root, sizeof shadow_root, "%s", s);
+  if (getenv("HQ_POWERLOSS_AT")) last_moment = atol(getenv("HQ_POWERLOSS_AT"));
+}
+
+/* Something became durable. */
+static void moment(void) {
+  if (root[0] && last_moment && ++moments == last_moment) kill(getpid(), SIGKILL);
 }
 
 __attribute__((constructor)) static void begin(void) {
@@ -204,6 +214,7 @@ static void make_durable(file *f) {
   }
   f->head = f->tail = NULL;
   close(fd);
+  moment();
 }
 
 static void wrote(int fd, off_t offset, const void *data, size_t size) {
@@ -277,6 +288,7 @@ static void synced(int fd) {
       names_durable(path, 0, UINT_MAX);
       new_names_durable(path);
       make_folders(path[0] ? strcat(path, "/x") : "x");
+      moment();
     }
   } else {
     file *f = find(fd);

@@ -1,0 +1,82 @@
+"""Which database file is the current one: each image lives in a folder of its own, and LMDB names the folder.
+
+Part of the composition root: it knows the metadata and the folder, and no SQL. A database is never renamed over a live
+one, since a stale write-ahead log beside it would be replayed into it (semantics.md section 3). Invariant: the folder
+that the metadata name holds a complete, durable database, at every moment; what no name leads to is garbage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Final
+
+from hiqlite import observe
+from hiqlite.errors import StorageError
+from hiqlite.logstore.folder import make_durable_folder, sync_folder
+from hiqlite.logstore.meta import Meta
+
+NAME: Final = re.compile(r"[0-9a-f]{16}")
+log = observe.logger("node")
+
+
+class Generations:
+    """The folders of one group's database.
+
+    Args:
+        folder: holds one folder per generation.
+        filename: of the database in each of them.
+    """
+
+    def __init__(self, folder: Path, meta: Meta, group: int, filename: str) -> None:
+        self.folder = folder
+        self._meta = meta
+        self._group = group
+        self._filename = filename
+
+    def open(self) -> Path:
+        """The current database file's path; its folder is made where it is missing. Leftovers of a crash go."""
+        name = self._meta.generation(self._group)
+        if name is None:
+            name = secrets.token_hex(8)
+            make_durable_folder(self.folder / name)
+            self._meta.set_generation(self._group, name)
+        else:
+            # A generation whose folder was lost comes back empty: the log is replayed from its beginning.
+            make_durable_folder(self.folder / name)
+            self.remove_others(name)
+        return self.path(name)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name / self._filename
+
+    def place(self, image: Path) -> str:
+        """Moves a complete, synced database file into a new folder; durable when this returns. Blocks.
+
+        Returns:
+            The name to `switch` to.
+        """
+        name = secrets.token_hex(8)
+        try:
+            make_durable_folder(self.folder / name)
+            os.rename(image, self.path(name))
+            sync_folder(self.folder / name)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: the image cannot be put in place: {error.strerror}") from error
+        return name
+
+    def switch(self, name: str) -> Path:
+        """From now on `name` is the current generation, also after a crash. Blocks."""
+        assert self.path(name).exists()
+        self._meta.set_generation(self._group, name)
+        return self.path(name)
+
+    def remove_others(self, current: str) -> None:
+        """Removes every generation but the current one. Readers that are still on one of them read on. Blocks."""
+        for folder in self.folder.iterdir():
+            if NAME.fullmatch(folder.name) and folder.name != current:
+                log.info("the database of generation %s is removed", folder.name)
+                shutil.rmtree(folder)

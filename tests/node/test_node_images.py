@@ -1,0 +1,160 @@
+"""A node's database is replaced by an image: durable before it is named, the old one gone only afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import hiqlite
+from hiqlite.config import NodeConfig
+from hiqlite.errors import SnapshotCorruption, UsageError
+from hiqlite.node_storage import DB, Storage
+from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
+
+GO_ON = threading.Event()  # never set
+
+
+@asynccontextmanager
+async def storage_of(folder: Path):
+    config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
+    storage = await Storage.open(config, asyncio.get_running_loop())
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def filled(folder: Path, rows: int) -> str:
+    """A node that lived and left this data; the content hash of its database."""
+    async with hiqlite.open(folder, wal_size="1 MiB") as db:
+        await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)")
+        for first in range(0, rows, 10):  # so that more rows are more entries
+            await db.execute_many("INSERT INTO t VALUES (?, 'x')", [(first + n,) for n in range(min(10, rows - first))])
+        return await db.content_hash()
+
+
+async def received(outgoing: OutgoingImage, storage: Storage) -> IncomingImage:
+    incoming = storage.images.begin(outgoing.offer(), GO_ON)
+    while not incoming.complete:
+        incoming.write(incoming.offset, outgoing.read(incoming.offset))
+    incoming.finish(GO_ON)
+    return incoming
+
+
+def generations(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "db").iterdir() if path.name != "images")
+
+
+async def test_an_installed_image_is_the_database_also_after_a_restart(tmp_path: Path):
+    """Content, index and term are the image's; one generation is left, and no file of the transfer."""
+    wanted = await filled(tmp_path / "leader", 500)
+    await filled(tmp_path / "behind", 3)
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        before = generations(tmp_path / "behind")
+        outgoing = await leader.make_image(GO_ON)
+        await behind.switch_to(await received(outgoing, behind))
+        position = (behind.writer.applied_index, behind.writer.applied_term)
+        assert position == (outgoing.applied_index, outgoing.applied_term)
+        assert behind.writer.equality_hash == leader.writer.equality_hash
+        assert await behind.content_hash() == wanted
+        assert await behind.reader.query("SELECT count(*) FROM t") == [(500,)]
+        after = generations(tmp_path / "behind")
+        assert len(after) == 1 and after != before
+        assert list((tmp_path / "behind" / "db" / "images").iterdir()) == []
+        outgoing.remove()
+    async with storage_of(tmp_path / "behind") as again:
+        assert (again.writer.applied_index, again.writer.applied_term) == position
+        assert again.recovered.last_index == again.recovered.base_index == position[0]
+        assert await again.content_hash() == wanted
+    assert generations(tmp_path / "behind") == after
+
+
+async def test_an_entry_of_the_log_that_never_was_committed_goes_with_the_database_that_lacked_it(tmp_path: Path):
+    """A crash between the switch and the log's cut: where the image stands the log holds an entry of another term."""
+    await filled(tmp_path / "leader", 50)
+    async with hiqlite.open(tmp_path / "leader", wal_size="1 MiB") as db:  # one more term
+        await db.execute("DELETE FROM t WHERE id = 7")
+    async with hiqlite.open(tmp_path / "behind", wal_size="1 MiB") as db:
+        for number in range(20):
+            await db.execute(f"CREATE TABLE other{number} (a)")
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        outgoing = await leader.make_image(GO_ON)
+        assert outgoing.applied_index < behind.recovered.last_index
+        await behind.switch_to(await received(outgoing, behind))
+        wanted = await leader.content_hash()
+    async with storage_of(tmp_path / "behind") as again:
+        found = again.recovered
+        assert (found.base_index, found.base_term, found.runs) == (outgoing.applied_index, outgoing.applied_term, ())
+        assert await again.content_hash() == wanted
+
+
+async def test_a_log_that_holds_the_images_entry_is_kept(tmp_path: Path):
+    """The same history further on: nothing is cut, and the node goes on from its own log."""
+    await filled(tmp_path / "data", 5)
+    async with storage_of(tmp_path / "data") as storage:
+        outgoing = await storage.make_image(GO_ON)
+        kept = (tmp_path / "image").write_bytes(outgoing.path.read_bytes()), outgoing.manifest
+    async with hiqlite.open(tmp_path / "data", wal_size="1 MiB") as db:
+        await db.execute("INSERT INTO t VALUES (1000, 'later')")
+        wanted = await db.content_hash()
+    async with storage_of(tmp_path / "data") as storage:
+        incoming = storage.images.begin(kept[1].encode(), GO_ON)
+        data = (tmp_path / "image").read_bytes()
+        while not incoming.complete:
+            size = incoming.manifest.chunk_size(incoming.offset)
+            incoming.write(incoming.offset, data[incoming.offset : incoming.offset + size])
+        incoming.finish(GO_ON)
+        await storage.switch_to(incoming)
+        assert storage.writer.applied_index == kept[1].applied_index
+    async with hiqlite.open(tmp_path / "data", wal_size="1 MiB") as db:
+        assert await db.query_value("SELECT count(*) FROM t", consistency="linearizable") == 6
+        assert await db.content_hash() == wanted
+
+
+async def test_leftovers_of_a_crash_go_with_the_next_start(tmp_path: Path):
+    """A folder that was never named, one that was not removed yet, images: all but the named generation."""
+    await filled(tmp_path / "data", 5)
+    (current,) = generations(tmp_path / "data")
+    for name in ("0123456789abcdef", "fedcba9876543210"):
+        (tmp_path / "data" / "db" / name).mkdir()
+        (tmp_path / "data" / "db" / name / "hiqlite.db").write_bytes(b"anything")
+    (tmp_path / "data" / "db" / "images" / "out-1.db").write_bytes(b"anything")
+    async with storage_of(tmp_path / "data") as storage:
+        assert await storage.reader.query("SELECT count(*) FROM t") == [(5,)]
+        assert generations(tmp_path / "data") == [current]
+        assert list((tmp_path / "data" / "db" / "images").iterdir()) == []
+
+
+async def test_a_refused_image_leaves_the_database_as_it_is(tmp_path: Path):
+    """Garbled on its way: it is found before anything was switched."""
+    wanted = await filled(tmp_path / "behind", 3)
+    await filled(tmp_path / "leader", 500)
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        outgoing = await leader.make_image(GO_ON)
+        incoming = behind.images.begin(outgoing.offer(), GO_ON)
+        incoming.write(0, outgoing.read(0))
+        if not incoming.complete:
+            incoming.write(incoming.offset, outgoing.read(incoming.offset))
+        with incoming.path.open("r+b") as file:
+            file.seek(9000)
+            file.write(b"garbled")
+        with pytest.raises(SnapshotCorruption):
+            incoming.finish(GO_ON)
+        assert await behind.content_hash() == wanted
+
+
+async def test_the_new_file_is_protected_and_the_old_one_is_not(tmp_path: Path):
+    """The standard library's sqlite3 is kept away from the database in use."""
+    import sqlite3
+
+    await filled(tmp_path / "leader", 5)
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        await behind.switch_to(await received(await leader.make_image(GO_ON), behind))
+        (folder,) = generations(tmp_path / "behind")
+        with pytest.raises(UsageError):
+            sqlite3.connect(folder / "hiqlite.db")
+        assert behind.meta.generation(DB) == folder.name
