@@ -10,7 +10,6 @@ import asyncio
 import os
 import random
 import secrets
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -31,7 +30,7 @@ from hiqlite.node_generations import Generations
 from hiqlite.statemachine.audit import PROTECTED
 from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
 from hiqlite.statemachine.equality import content_hash
-from hiqlite.statemachine.image_files import ImageFiles, IncomingImage, OutgoingImage
+from hiqlite.statemachine.image_files import ImageFiles, IncomingImage
 from hiqlite.statemachine.inspector import Inspector
 from hiqlite.statemachine.reader import Reader, ReaderSettings
 from hiqlite.statemachine.writer import Writer, WriterSettings
@@ -210,10 +209,10 @@ class Storage:
             inspecting.close()
             await self._loop.run_in_executor(executor, self.generations.remove_others, name)
 
-    async def make_image(self, stop: threading.Event) -> OutgoingImage:
-        """An image of what is applied now, made on a thread beside running writes."""
-        with ThreadPoolExecutor(1, "hiqlite-image") as executor:
-            return await self._loop.run_in_executor(executor, self.images.make, self._path, stop)
+    @property
+    def database(self) -> Path:
+        """The file of the current generation."""
+        return self._path
 
     def membership(self) -> Membership | None:
         """The membership in force, as far as this node knows; None while it has not formed or joined."""

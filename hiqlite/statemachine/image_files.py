@@ -51,6 +51,10 @@ class OutgoingImage:
     def chunk_bytes(self) -> int:
         return self.manifest.chunk_bytes
 
+    def with_membership(self, membership: bytes) -> OutgoingImage:
+        """The same file; its manifest also says who was in force at its index."""
+        return OutgoingImage(self.path, self.manifest.with_membership(membership))
+
     def offer(self) -> bytes:
         return self.manifest.encode()
 
@@ -81,6 +85,26 @@ class IncomingImage:
         self.offset = 0  # everything below it is there and checked
         self._unflushed = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.manifest.size_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        return self.manifest.chunk_bytes
+
+    @property
+    def applied_index(self) -> int:
+        return self.manifest.applied_index
+
+    @property
+    def applied_term(self) -> int:
+        return self.manifest.applied_term
+
+    @property
+    def membership(self) -> bytes:
+        return self.manifest.membership
 
     @property
     def complete(self) -> bool:

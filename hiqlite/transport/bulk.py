@@ -53,7 +53,7 @@ class ImageSource(Protocol):
 
 
 class ImageSink(Protocol):
-    """An image that is taken in. `write` is called on a thread, in order; `close` once, on the loop."""
+    """An image that is taken in. `write` is called on a thread, in order; the rest on the loop, `close` once."""
 
     @property
     def offset(self) -> int:
@@ -64,6 +64,14 @@ class ImageSink(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def chunk_bytes(self) -> int: ...
+    def watch(self, wake: Callable[[], None]) -> None:
+        """`wake` is to be called when `check` begins to raise."""
+        ...
+
+    def check(self) -> None:
+        """Raises an error of this product when the image is not wanted any more."""
+        ...
+
     def write(self, offset: int, data: bytes) -> None: ...
     async def finish(self) -> tuple[int, int]:
         """All bytes were written. Returns where this node stands then, durably: (index, term)."""
@@ -261,7 +269,9 @@ class Bulk:
         chunk_bytes, end = sink.chunk_bytes, sink.size_bytes
         window_bytes = max(self._settings.bulk_window_bytes, chunk_bytes)
         asked = written = sink.offset
+        sink.watch(incoming.news.set)
         while written < end:
+            sink.check()
             while asked < end and asked + chunk_bytes - written <= window_bytes:
                 size_bytes = min(chunk_bytes, end - asked)
                 incoming.asked.append((asked, size_bytes))

@@ -34,7 +34,7 @@ async def make_images(folder: Path) -> dict[int, tuple[Path, str]]:
         for number in range(2):
             rows = [(number * 1000 + row, random.Random(row).randbytes(500).hex()) for row in range(300)]
             await db.execute_many("INSERT INTO t VALUES (?, ?)", rows)
-            outgoing = await node.storage.make_image(threading.Event())
+            outgoing = node.storage.images.make(node.storage.database, threading.Event())
             path = folder / f"image{number}.db"
             shutil.move(outgoing.path, path)
             path.with_suffix(".manifest").write_bytes(outgoing.offer())

@@ -55,7 +55,7 @@ async def test_an_installed_image_is_the_database_also_after_a_restart(tmp_path:
     await filled(tmp_path / "behind", 3)
     async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
         before = generations(tmp_path / "behind")
-        outgoing = await leader.make_image(GO_ON)
+        outgoing = leader.images.make(leader.database, GO_ON)
         await behind.switch_to(await received(outgoing, behind))
         position = (behind.writer.applied_index, behind.writer.applied_term)
         assert position == (outgoing.applied_index, outgoing.applied_term)
@@ -82,7 +82,7 @@ async def test_an_entry_of_the_log_that_never_was_committed_goes_with_the_databa
         for number in range(20):
             await db.execute(f"CREATE TABLE other{number} (a)")
     async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
-        outgoing = await leader.make_image(GO_ON)
+        outgoing = leader.images.make(leader.database, GO_ON)
         assert outgoing.applied_index < behind.recovered.last_index
         await behind.switch_to(await received(outgoing, behind))
         wanted = await leader.content_hash()
@@ -96,7 +96,7 @@ async def test_a_log_that_holds_the_images_entry_is_kept(tmp_path: Path):
     """The same history further on: nothing is cut, and the node goes on from its own log."""
     await filled(tmp_path / "data", 5)
     async with storage_of(tmp_path / "data") as storage:
-        outgoing = await storage.make_image(GO_ON)
+        outgoing = storage.images.make(storage.database, GO_ON)
         kept = (tmp_path / "image").write_bytes(outgoing.path.read_bytes()), outgoing.manifest
     async with hiqlite.open(tmp_path / "data", wal_size="1 MiB") as db:
         await db.execute("INSERT INTO t VALUES (1000, 'later')")
@@ -134,7 +134,7 @@ async def test_a_refused_image_leaves_the_database_as_it_is(tmp_path: Path):
     wanted = await filled(tmp_path / "behind", 3)
     await filled(tmp_path / "leader", 500)
     async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
-        outgoing = await leader.make_image(GO_ON)
+        outgoing = leader.images.make(leader.database, GO_ON)
         incoming = behind.images.begin(outgoing.offer(), GO_ON)
         incoming.write(0, outgoing.read(0))
         if not incoming.complete:
@@ -153,7 +153,7 @@ async def test_the_new_file_is_protected_and_the_old_one_is_not(tmp_path: Path):
 
     await filled(tmp_path / "leader", 5)
     async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
-        await behind.switch_to(await received(await leader.make_image(GO_ON), behind))
+        await behind.switch_to(await received(leader.images.make(leader.database, GO_ON), behind))
         (folder,) = generations(tmp_path / "behind")
         with pytest.raises(UsageError):
             sqlite3.connect(folder / "hiqlite.db")

@@ -18,11 +18,13 @@ def noise(size_bytes: int) -> bytes:
 
 
 class Source:
-    """An image in memory; `fails_at` is a place that the disk does not give back."""
+    """An image in memory; `fails_at` is a place that the disk does not give back, `gate` what each read waits for."""
 
     def __init__(self, data: bytes, fails_at: int | None = None) -> None:
         self.data = data
         self.reads: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
         self._fails_at = fails_at
 
     image_id = IMAGE_ID
@@ -37,6 +39,7 @@ class Source:
 
     def read(self, offset: int) -> bytes:
         self.reads.append(offset)
+        self.gate.wait(20)
         if offset == self._fails_at:
             raise StorageError("the disk is gone")
         return self.data[offset : offset + CHUNK]
@@ -53,12 +56,25 @@ class Sink:
         self.closed = 0
         self.finished = False
         self._corrupt_at = corrupt_at
+        self._unwanted: HiqliteError | None = None
+        self._wake: Any = None
 
     chunk_bytes = CHUNK
 
     @property
     def offset(self) -> int:
         return len(self.data)
+
+    def watch(self, wake: Any) -> None:
+        self._wake = wake
+
+    def check(self) -> None:
+        if self._unwanted is not None:
+            raise self._unwanted
+
+    def give_up(self, error: HiqliteError) -> None:
+        self._unwanted = error
+        self._wake()
 
     def write(self, offset: int, data: bytes) -> None:
         self.gate.wait(20)

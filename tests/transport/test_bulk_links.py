@@ -193,6 +193,28 @@ def test_a_chunk_that_is_not_what_was_promised_ends_the_transfer(run: Run) -> No
     run(work())
 
 
+def test_a_receiver_that_does_not_want_it_any_more_ends_the_transfer(run: Run) -> None:
+    """At once, also while it waits for a chunk; the offerer hears why."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            data = noise(10 * CHUNK)
+            sink, source = Sink(len(data)), Source(data)
+            Receiver(two, sink)
+            source.gate.clear()
+            sending = asyncio.ensure_future(one.network.offer_image(2, 0, 1, source))
+            await until(lambda: source.reads)
+            sink.give_up(UsageError("another one leads"))
+            await until(lambda: sink.closed == 1)
+            source.gate.set()
+            with pytest.raises(UsageError, match="another one leads"):
+                await sending
+            assert two.network.refusals.counts["frame"] == 0
+
+    run(work())
+
+
 def test_an_image_that_cannot_be_read_ends_the_offer(run: Run) -> None:
     """The offerer raises what its disk said; the receiver gives up what it began."""
 

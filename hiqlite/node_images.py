@@ -1,0 +1,76 @@
+"""What a group's snapshots need of this node's disk: images made, received and put in place, on a thread.
+
+Part of the composition root: it implements the ports of `runtime/snapshots.py` and `runtime/receiving.py` over the
+storage. Invariant: who gives up waiting gets back control only after the thread has let go of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from hiqlite.errors import ShuttingDown
+from hiqlite.node_storage import Storage
+from hiqlite.statemachine.image import GivenUp
+from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
+
+T = TypeVar("T")
+
+
+class NodeImages:
+    """The image files of one node, as its groups' runtime sees them. One image is made, and one checked, at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._stops: set[threading.Event] = set()  # of what is being made
+        self._making = ThreadPoolExecutor(1, "hiqlite-image-out")
+        self._receiving = ThreadPoolExecutor(1, "hiqlite-image-in")
+
+    async def make(self, membership_at: Callable[[int], bytes]) -> OutgoingImage:
+        """An image of what is applied now, made beside running writes.
+
+        Raises:
+            DiskFull, StorageError: it cannot be made. ShuttingDown.
+        """
+        files, database = self._storage.images, self._storage.database
+        stop = threading.Event()
+        self._stops.add(stop)
+        try:
+            image = await self._on_thread(self._making, stop, lambda: files.make(database, stop))
+        finally:
+            self._stops.discard(stop)
+        return image.with_membership(membership_at(image.applied_index))
+
+    async def remove(self, image: OutgoingImage) -> None:
+        await self._on_thread(self._making, threading.Event(), image.remove)
+
+    async def begin(self, manifest: bytes, stop: threading.Event) -> IncomingImage:
+        """The image of this manifest, from where it was left."""
+        return await self._on_thread(self._receiving, stop, lambda: self._storage.images.begin(manifest, stop))
+
+    async def finish(self, image: IncomingImage, stop: threading.Event) -> None:
+        """Whole and durable when this returns; see `IncomingImage.finish`."""
+        await self._on_thread(self._receiving, stop, lambda: image.finish(stop))
+
+    def close(self) -> None:
+        """Ends what is being made; the owner has ended what is being received."""
+        for stop in self._stops:
+            stop.set()
+        self._making.shutdown()
+        self._receiving.shutdown()
+
+    async def _on_thread(self, pool: ThreadPoolExecutor, stop: threading.Event, call: Callable[[], T]) -> T:
+        job = asyncio.get_running_loop().run_in_executor(pool, call)
+        try:
+            return await asyncio.shield(job)
+        except GivenUp as error:
+            raise ShuttingDown("the image was given up") from error
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([job])
+            if not job.cancelled():
+                job.exception()  # nobody waits for it any more
+            raise
