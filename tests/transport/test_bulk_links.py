@@ -227,7 +227,8 @@ def test_an_image_that_cannot_be_read_ends_the_offer(run: Run) -> None:
             with pytest.raises(StorageError, match="the disk is gone"):
                 await one.network.offer_image(2, 0, 1, Source(data, fails_at=3 * CHUNK))
             await until(lambda: sink.closed == 1)
-            assert len(sink.data) == 3 * CHUNK and not sink.finished
+            # What had arrived and was not written yet when the offer was taken back is dropped.
+            assert len(sink.data) in (0, CHUNK, 2 * CHUNK, 3 * CHUNK) and not sink.finished
 
     run(work())
 
