@@ -183,31 +183,48 @@ class Storage:
         self.images = ImageFiles(folder.images, connection)
         self.images.clean()
 
-    async def switch_to(self, image: IncomingImage) -> None:
-        """The database is `image` from now on: complete, checked and synced by `finish`; the one before it goes.
+    async def place(self, image: IncomingImage) -> Path:
+        """The database is `image` from the next start on: complete, checked and synced by `finish`.
 
-        A crash at any moment leaves one of the two, complete. Readers that are under way end on the old one. Nothing
-        may be submitted to the writer meanwhile, and the log stays as it is: its owner cuts or restarts it.
+        A crash at any moment leaves the old one or this one, complete. What is open stays open on the old one.
+
+        Returns:
+            The path for `open_placed`.
 
         Raises:
-            StorageError: the disk failed. Before the name was switched nothing has changed; after it the writer is
-            closed, and the next start opens the new database.
+            StorageError: the disk failed; nothing has changed.
         """
         assert image.complete
         image.close()
         with ThreadPoolExecutor(1, "hiqlite-install") as executor:
             name = await self._loop.run_in_executor(executor, self.generations.place, image.path)
             path = await self._loop.run_in_executor(executor, self.generations.switch, name)
-            image.discard()
-            old, self._path = self._path, path
-            PROTECTED.add(path)
-            PROTECTED.remove(old)
-            await self.writer.switch(path)
-            self.reader.reopen(path)
-            inspecting, self._inspecting = self._inspecting, open_inspector(path, self._connection)
-            self.inspector.reopen(self._inspecting)
-            inspecting.close()
-            await self._loop.run_in_executor(executor, self.generations.remove_others, name)
+            await self._loop.run_in_executor(executor, image.discard)
+        return path
+
+    async def open_placed(self, path: Path) -> None:
+        """Goes over to the database that was placed; the one before it is removed.
+
+        Readers that are under way end on the old one. Nothing may be submitted to the writer meanwhile, and the log
+        stays as it is: its owner cuts or restarts it.
+
+        Raises:
+            StorageError: it cannot be opened. The writer is closed then, and the next start tries again.
+        """
+        old, self._path = self._path, path
+        PROTECTED.add(path)
+        PROTECTED.remove(old)
+        await self.writer.switch(path)
+        self.reader.reopen(path)
+        inspecting, self._inspecting = self._inspecting, open_inspector(path, self._connection)
+        self.inspector.reopen(self._inspecting)
+        inspecting.close()
+        with ThreadPoolExecutor(1, "hiqlite-install") as executor:
+            await self._loop.run_in_executor(executor, self.generations.remove_others, path.parent.name)
+
+    async def switch_to(self, image: IncomingImage) -> None:
+        """`place` and `open_placed` in one."""
+        await self.open_placed(await self.place(image))
 
     @property
     def database(self) -> Path:

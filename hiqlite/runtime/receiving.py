@@ -53,8 +53,8 @@ class Installer(Protocol):
         """Raises an error of this product when that peer is not to send images in that term."""
         ...
 
-    def standing(self, index: int) -> tuple[int, int] | None:
-        """Where this node stands, (index, term), when it needs no image at `index`; None when it needs it."""
+    def standing(self, image: IncomingFile) -> tuple[int, int] | None:
+        """Where this node stands, (index, term), when it needs no such image; None when it needs it."""
         ...
 
     async def install(self, image: IncomingFile) -> tuple[int, int]:
@@ -131,7 +131,7 @@ class Reception:
 
     async def begin(self, manifest: bytes) -> None:
         self._image = await self._store.begin(manifest, self._stop)
-        self._position = self._installer.standing(self._image.applied_index)
+        self._position = self._installer.standing(self._image)
         self.check()
 
     # -- what the transport sees; an image that is not needed has no bytes

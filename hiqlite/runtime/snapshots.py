@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from hiqlite import observe
 from hiqlite.clock import Clock
-from hiqlite.errors import HiqliteError, Overloaded, PeerUnreachable, StorageError
+from hiqlite.errors import HiqliteError, Overloaded, StorageError
 
 log = observe.logger("runtime")
 
@@ -156,14 +156,12 @@ class ImageSender:
             index, _ = await self._links.offer_image(peer_id, term, image.file, heard)
             if index < image.file.applied_index:
                 raise StorageError(f"node {peer_id} stands at {index} after an image at {image.file.applied_index}")
-        except (PeerUnreachable, Overloaded) as error:
-            resumable = True
-            log.info("the image to node %d was cut off: %s", peer_id, error)
-            self._failed(peer_id, resumable=True)
         except HiqliteError as error:
+            # A cut line, a busy or full peer: the same image serves the next try. Else that one is another image.
+            resumable = error.retryable
+            image.spoilt = image.spoilt or not resumable
             log.warning("the image to node %d failed: %s", peer_id, error)
-            image.spoilt = True  # the next try makes a new one
-            self._failed(peer_id, resumable=False)
+            self._failed(peer_id, resumable=resumable)
         else:
             self._sending.pop(peer_id)
             self._reports.image_finished(peer_id, self._clock.monotonic_ns())

@@ -165,7 +165,7 @@ def copy_out(
     """
     try:
         with translated(database), closing(open_reader(database, settings)) as reader, one_snapshot(reader):
-            _require_space(database, image.parent)
+            require_space(image.parent, _size_of(database))
             _copy_pages(reader, image, stop)
         return describe(image, stop)
     except BaseException as error:
@@ -189,13 +189,17 @@ def _copy_pages(reader: apsw.Connection, image: Path, stop: threading.Event) -> 
                 copy.step(STEP_PAGES)
 
 
-def _require_space(database: Path, folder: Path) -> None:
-    """Judged by the names alone: a descriptor of the live file, once closed, would drop the locks that SQLite holds."""
-    live = (database, database.with_name(database.name + "-wal"))
-    size_bytes = sum(path.stat().st_size for path in live if path.exists())
+def require_space(folder: Path, size_bytes: int) -> None:
+    """Raises DiskFull when `size_bytes` more would leave less than the reserve."""
     found = os.statvfs(folder)
     if size_bytes + RESERVE_BYTES > found.f_bavail * found.f_frsize:
-        raise DiskFull(f"{folder}: no space for an image of {size_bytes} bytes", hint="free some space")
+        raise DiskFull(f"{folder}: no space for an image, {size_bytes} bytes are missing", hint="free some space")
+
+
+def _size_of(database: Path) -> int:
+    """Told by the names alone: a descriptor of the live file, once closed, would drop the locks that SQLite holds."""
+    live = (database, database.with_name(database.name + "-wal"))
+    return sum(path.stat().st_size for path in live if path.exists())
 
 
 def describe(image: Path, stop: threading.Event) -> Manifest:

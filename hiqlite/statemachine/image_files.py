@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
 from .connection import ConnectionSettings
-from .image import MANIFEST_BYTES_MAX, Manifest, copy_out, disk_of, verify
+from .image import MANIFEST_BYTES_MAX, Manifest, copy_out, disk_of, require_space, verify
 
 # Written to the disk every so often while it is received: a flush of the whole at once would hold up the log's.
 FLUSH_BYTES: Final = 8 << 20
@@ -130,15 +130,22 @@ class IncomingImage:
             raise SnapshotCorruption(f"a chunk for {offset} where {self.offset} is next")
         if not self.manifest.holds(offset, data):
             raise SnapshotCorruption(f"the chunk at {offset} is not that of the manifest")
-        with disk_of(self.path):
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._descriptor, data[written:], offset + written)
-            self._unflushed += len(data)
-            if self._unflushed >= FLUSH_BYTES:
-                os.fdatasync(self._descriptor)
-                self._unflushed = 0
+        try:
+            with disk_of(self.path):
+                self._append(offset, data)
+        except DiskFull:
+            self.discard()  # the log and the database need the space more
+            raise
         self.offset += len(data)
+
+    def _append(self, offset: int, data: bytes) -> None:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._descriptor, data[written:], offset + written)
+        self._unflushed += len(data)
+        if self._unflushed >= FLUSH_BYTES:
+            os.fdatasync(self._descriptor)
+            self._unflushed = 0
 
     def finish(self, stop: threading.Event) -> None:
         """Checks the whole of it and makes its bytes durable; only then may anybody hear that it is here.
@@ -214,6 +221,8 @@ class ImageFiles:
             for other in self.folder.glob("in-*"):
                 if other.stem != path.stem:
                     other.unlink(missing_ok=True)
+            there = path.stat().st_size if path.exists() else 0
+            require_space(self.folder, manifest.size_bytes - there)
             known = self._known(path.with_suffix(".manifest")) == manifest_bytes
             if not known:
                 path.unlink(missing_ok=True)

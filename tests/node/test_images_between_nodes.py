@@ -50,9 +50,9 @@ class Behind:
     def check_sender(self, peer_id: int, term: int) -> None:
         assert (peer_id, term) == (1, TERM)
 
-    def standing(self, index: int) -> tuple[int, int] | None:
+    def standing(self, image: IncomingImage) -> tuple[int, int] | None:
         writer = self.storage.writer
-        return (writer.applied_index, writer.applied_term) if index <= writer.applied_index else None
+        return (writer.applied_index, writer.applied_term) if image.applied_index <= writer.applied_index else None
 
     async def install(self, image: IncomingImage) -> tuple[int, int]:
         await self.storage.switch_to(image)

@@ -80,8 +80,8 @@ class Installer:
         if term < self.term:
             raise NotLeader("an older term")
 
-    def standing(self, index: int) -> tuple[int, int] | None:
-        return (self.index, 4) if index <= self.index else None
+    def standing(self, image: File) -> tuple[int, int] | None:
+        return (self.index, 4) if image.applied_index <= self.index else None
 
     async def install(self, image: File) -> tuple[int, int]:
         assert not image.closed

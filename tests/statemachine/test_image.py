@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from apply_harness import Machine, execute, execute_many, machine, txn
 
 from hiqlite._accel.records import crc32c
-from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 from hiqlite.statemachine.connection import open_writer
 from hiqlite.statemachine.equality import content_hash
 from hiqlite.statemachine.image import (
@@ -356,6 +357,17 @@ def test_a_complete_file_that_is_no_database_is_removed(tmp_path: Path) -> None:
     incoming.write(0, data)
     with pytest.raises(SnapshotCorruption):
         incoming.finish(GO_ON)
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_an_image_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """A full disk would stop this node's log; so the space is looked for first, and a reserve is left."""
+    free = os.statvfs(tmp_path)
+    chunk_bytes = 4 << 20
+    chunks = (free.f_bavail * free.f_frsize) // chunk_bytes + 1
+    manifest = Manifest(chunks * chunk_bytes, 4096, 5, 1, 0, chunk_bytes, bytes(32), bytes(4 * chunks))
+    with pytest.raises(DiskFull):
+        begin(tmp_path / "images", manifest)
     assert list((tmp_path / "images").iterdir()) == []
 
 
