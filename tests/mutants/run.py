@@ -66,12 +66,12 @@ def main() -> int:
     options = parser.parse_args()
     chosen = choose(options.names, options.rotate)
     killed = 0
-    print(f"{'mutant':7}{'what it changes':62}{'killed by':72}{'schedules':>9}{'seconds':>9}")
+    print(f"{'mutant':7}{'what it changes':66}{'killed by':72}{'schedules':>9}{'seconds':>9}")
     for mutant in chosen:
         outcome = run(mutant, options.seconds, options.seed)
         killed += outcome.killed_by != ""
         schedules = str(outcome.schedules or "-")
-        line = f"{mutant.name:7}{mutant.what:62}{outcome.killed_by or 'LIVES':72}{schedules:>9}{outcome.seconds:9.1f}"
+        line = f"{mutant.name:7}{mutant.what:66}{outcome.killed_by or 'LIVES':72}{schedules:>9}{outcome.seconds:9.1f}"
         print(line, flush=True)
     if len(chosen) == len(ENGINE + LOG):
         for name, place in NOT_DUE.items():

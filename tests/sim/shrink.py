@@ -5,7 +5,7 @@ Must not know what the strikes do. Invariant: what is returned fails in the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .profile import Profile
@@ -14,14 +14,14 @@ from .schedule import Outcome, Script, run_script
 RUNS_MAX = 600
 
 
-def shrink(script: Script, invariant: str) -> Script:
-    """The smallest script found in a bounded number of runs."""
+def shrink(script: Script, breaks: Callable[[Script], bool]) -> Script:
+    """The smallest script found in a bounded number of runs for which `breaks` still holds."""
     left = RUNS_MAX
 
     def fails(candidate: Script) -> bool:
         nonlocal left
         left -= 1
-        return invariant_of(run_script(candidate)) == invariant
+        return breaks(candidate)
 
     size = max(len(script.strikes) // 2, 1)
     while left > 0:
@@ -38,6 +38,12 @@ def shrink(script: Script, invariant: str) -> Script:
         if left > 0 and fails(calmer):
             script = calmer
     return script
+
+
+def breaks_like(script: Script) -> Callable[[Script], bool]:
+    """Whether another script breaks the same property as this one."""
+    invariant = invariant_of(run_script(script))
+    return lambda other: invariant_of(run_script(other)) == invariant
 
 
 def invariant_of(outcome: Outcome) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.schedule import run_schedule
+from tests.sim.schedule import Script, run_schedule, script_of
+from tests.sim.shrink import shrink
 
 SLICES = 8
 SCHEDULES_PER_SLICE = 60
@@ -25,3 +26,27 @@ def test_no_property_breaks_in_a_slice_of_schedules(number: int) -> None:
 def test_a_seed_repeats_itself() -> None:
     """One seed is one schedule, event for event."""
     assert run_schedule(77) == run_schedule(77)
+
+
+def test_a_schedule_that_breaks_shrinks_to_the_strikes_that_matter() -> None:
+    """Two strikes of many, and no noise that is not needed; the order of time stays."""
+    script = next(made for made in map(script_of, range(1, 1000)) if len(made.strikes) > 30 and made.profile.loss)
+    first, second = script.strikes[7], script.strikes[25]
+
+    def breaks(candidate: Script) -> bool:
+        return first in candidate.strikes and second in candidate.strikes
+
+    small = shrink(script, breaks)
+    assert small.strikes == (first, second)
+    assert small.seed == script.seed and small.profile.loss == 0
+
+
+def test_the_slices_meet_every_kind_of_peer() -> None:
+    """A leader sees peers in each role, running or not, linked or not, near or far: else the slices prove little."""
+    met = set()
+    for seed in range(2_000_000, 2_000_120):
+        met |= set(run_schedule(seed).pairs)
+    roles = {"follower", "learner", "pre-candidate", "leader", "damaged", "down", "stopped", "stalled"}
+    assert roles <= {what for what, _ in met}
+    states = {"unlinked", "probe sent", "in flight", "window full", "fetching", "level"}
+    assert states <= {seen for _, seen in met}
