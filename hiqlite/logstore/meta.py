@@ -24,7 +24,7 @@ from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import StorageError
 
-from .folder import GROUP_NAMES, make_durable_folder
+from .folder import GROUP_NAMES, make_durable_folder, sync_folder
 from .worker import Worker
 
 T = TypeVar("T")
@@ -77,8 +77,10 @@ class Meta:
         """
         try:
             make_durable_folder(folder)
+            if not (folder / "data.mdb").exists():
+                make(folder)
             check_length(folder / "data.mdb")
-            environment = lmdb.open(str(folder), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0)
+            environment = open_environment(folder)
             reserve(folder / "data.mdb")
         except (lmdb.Error, OSError) as error:
             raise _damaged(folder, str(error)) from error
@@ -212,6 +214,26 @@ class Meta:
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise _damaged(self._folder, f"{key} has another shape")
         return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
+
+
+def open_environment(path: Path, *, alone: bool = False) -> Any:
+    """Opens or makes the environment in a folder, or `alone` in a file."""
+    return lmdb.open(str(path), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0, subdir=not alone)
+
+
+def make(folder: Path) -> None:
+    """An empty environment in `folder`, all of it or nothing.
+
+    LMDB writes its first pages without a thought for a crash in between: what that leaves cannot be told from metadata
+    that were damaged later, and the node would never start. So the file gets its name when all of it is on disk.
+    """
+    making = folder / "making.tmp"
+    making.unlink(missing_ok=True)
+    open_environment(making, alone=True).close()
+    reserve(making)
+    making.rename(folder / "data.mdb")
+    making.with_name("making.tmp-lock").unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def reserve(path: Path) -> None:

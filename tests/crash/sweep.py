@@ -11,6 +11,7 @@ its k-th:
     torn       each file keeps its unsynced writes up to some moment, the last one torn
     any        unsynced sectors and names are kept in any order
     again      the start after it is killed too     again_any  and the power goes both times
+    then_drop, then_any    killed, and in the start after it the power goes: of both lives' unsynced writes
 
 Then it is started again: no acknowledged write is lost, nothing was applied twice, nothing is there that was never
 asked for, the database is in order and was not rebuilt, the log is whole, and the node writes, purges and restarts.
@@ -34,7 +35,7 @@ from typing import Any
 
 from harness import HERE, build_library
 
-WAYS = ("kill", "half", "drop", "torn", "any", "again", "again_any")
+WAYS = ("kill", "half", "drop", "torn", "any", "again", "again_any", "then_drop", "then_any")
 BEYOND = 10_000_000
 
 

@@ -49,6 +49,12 @@ class Place:
     def generations(self) -> list[str]:
         return sorted(path.name for path in (self.data / "db").glob("*"))
 
+    def note_generation(self) -> None:
+        """In one step: the process may die in the middle of anything."""
+        written = self.generation.with_suffix(".new")
+        written.write_text(" ".join(self.generations))
+        written.rename(self.generation)
+
 
 def text_of(number: int) -> str:
     return f"{number}:" * (GIANT_BYTES // 4 if number % 13 == 0 else 200)
@@ -77,7 +83,7 @@ async def live(place: Place) -> None:
     made_durable = 0
     for life, (first, last) in enumerate(LIVES):
         async with hiqlite.open(place.config) as db:
-            place.generation.write_text(" ".join(place.generations))
+            place.note_generation()
             group = db._services.group
             if life == 0:
                 await db.execute(CREATE)
@@ -95,9 +101,11 @@ def purge(group: Any, index: int) -> None:
 
 
 async def come_back(place: Place) -> None:
-    """A start and a stop, with a purge between them: itself something that may be cut short."""
-    async with hiqlite.open(place.config):
-        pass
+    """A start, a look, and a stop: itself something that may be cut short. What was seen once has to stay."""
+    async with hiqlite.open(place.config) as db:
+        if await has_table(db):
+            for (number,) in await db.query("SELECT id FROM load"):
+                note(place.acknowledged, number)
 
 
 async def check(place: Place) -> list[str]:

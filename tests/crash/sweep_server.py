@@ -18,22 +18,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import name_all_in_shadow
 from sweep_lives import Place, check, come_back, live, run
 
 import hiqlite
 import hiqlite.node  # once, here: every forked process has it
 
 LIMIT_S = 120  # of one life; then SIGALRM ends it, which is a violation
-LOSS = {"kill": -1, "half": -1, "drop": 0, "torn": 1, "any": 2, "again": -1, "again_any": 2}
+LOSS = {"kill": -1, "half": -1, "drop": 0, "torn": 1, "any": 2}
+SECOND = {
+    "again": ("kill", "kill"),
+    "again_any": ("any", "any"),
+    "then_drop": ("kill", "drop"),
+    "then_any": ("kill", "any"),
+}
 libraries = ctypes.CDLL(None)
 
 
-def arm(place: Place, k: int, how: str, seed: int) -> None:
-    """From here on this process dies at its k-th change of the disk, or counts them."""
+def arm(place: Place, k: int, how: str, seed: int, tracked: bool) -> None:
+    """From here on this process dies at its k-th change of the disk, or counts them.
+
+    `tracked`: what is durable is noted, for this life or for the next one, which goes on with what this one leaves.
+    """
     loss = LOSS[how]
-    if loss >= 0:
-        shutil.rmtree(place.durable, ignore_errors=True)
-        shutil.copytree(place.data, place.durable)
+    if tracked:
         libraries.hq_powerloss_begin(os.fsencode(place.data), os.fsencode(place.durable))
     libraries.hq_kill_arm(
         os.fsencode(place.data), ctypes.c_ulong(k), how == "half", loss, ctypes.c_ulonglong(seed)
@@ -59,18 +67,26 @@ def forked(work: Callable[[], Any]) -> tuple[int, Any]:
     return status, json.loads(data) if data else None
 
 
-def life(place: Place, k: int, how: str, seed: int, work: Callable[[Place], Any]) -> Callable[[], Any]:
+def life(
+    place: Place, k: int, how: str, seed: int, work: Callable[[Place], Any], tracked: bool
+) -> Callable[[], Any]:
     def go() -> Any:
-        arm(place, k, how, seed)
+        arm(place, k, how, seed, tracked)
         run(work(place))
         return {"steps": libraries.hq_kill_steps()}
 
     return go
 
 
-def cut_short(place: Place, k: int, how: str, seed: int, work: Callable[[Place], Any]) -> dict[str, Any]:
+def cut_short(
+    place: Place, k: int, how: str, seed: int, work: Callable[[Place], Any], tracked: bool
+) -> dict[str, Any]:
     """One life that ends at the k-th step, unless it has fewer; then what the disk has after it."""
-    status, result = forked(life(place, k, how, seed, work))
+    if tracked and not place.durable.exists():
+        shutil.copytree(place.data, place.durable)
+    elif tracked:
+        name_all_in_shadow(place.data, place.durable)
+    status, result = forked(life(place, k, how, seed, work, tracked))
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     answer = {"killed": killed, "steps": 0, "wrong": [], **(result or {})}
     if not killed and result is None:
@@ -82,15 +98,16 @@ def cut_short(place: Place, k: int, how: str, seed: int, work: Callable[[Place],
 
 
 def point(command: dict[str, Any]) -> dict[str, Any]:
-    """One point: a life cut short, with `again` the next start too, and then the checks."""
+    """One point: a life cut short, in some ways the next start too, and then the checks."""
     place = Place(Path(command["folder"]))
     shutil.rmtree(place.folder, ignore_errors=True)
     place.data.mkdir(parents=True)
     k, how, seed = command["k"], command["how"], command["seed"]
-    answer = cut_short(place, k, how, seed, live)
-    if answer["killed"] and how.startswith("again"):
-        second = cut_short(place, 1 + seed % 40, how, seed + 1, come_back)
-        answer["wrong"] += second["wrong"]
+    first, second = SECOND.get(how, (how, None))
+    tracked = LOSS[first] >= 0 or (second is not None and LOSS[second] >= 0)
+    answer = cut_short(place, k, first, seed, live, tracked)
+    if answer["killed"] and second is not None:
+        answer["wrong"] += cut_short(place, 1 + seed % 60, second, seed + 1, come_back, LOSS[second] >= 0)["wrong"]
     if answer["killed"]:
         status, wrong = forked(lambda: run(check(place)))
         if isinstance(wrong, dict):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 async def test_a_node_killed_at_any_change_of_its_disk_keeps_its_promises(tmp_path: Path) -> None:
-    """kill -9 and loss of power in each way: acknowledged writes are there, once; nothing is rebuilt; the log is whole."""
+    """kill -9 and loss of power in each way: acknowledged writes are there, once, and the log is whole."""
     outcome = await sweep(tmp_path, every=7, first=1, ways=WAYS, rotate=True)
     assert outcome.violations == []
     assert outcome.steps > 150

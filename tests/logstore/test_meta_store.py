@@ -136,3 +136,22 @@ def test_a_full_environment_is_a_storage_error(tmp_path: Path) -> None:
     assert meta.node_id == 1
     meta.close()
     assert issubclass(lmdb.MapFullError, lmdb.Error)
+
+
+def test_a_making_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    """A crash in the middle of the first start: whatever bytes are left there are no metadata yet."""
+    Meta.open(tmp_path / "whole").close()
+    content = (tmp_path / "whole" / "data.mdb").read_bytes()
+    for size in (0, 100, 4096, 5000, len(content)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "making.tmp").write_bytes(content[:size])
+        (folder / "making.tmp-lock").write_bytes(b"lock")
+        meta = Meta.open(folder)
+        assert meta.fresh and meta.node_id is None
+        meta.set_node_id(4)
+        meta.close()
+        assert sorted(path.name for path in folder.iterdir()) == ["data.mdb", "lock.mdb"]
+        meta = Meta.open(folder)
+        assert meta.node_id == 4
+        meta.close()
