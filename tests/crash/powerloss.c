@@ -111,7 +111,9 @@ static char *content(const char *path, size_t *size) {
   return data;
 }
 
+enum which { FOLDER, NAME, EVERY };
 static void remember(file *f, off_t offset, const void *data, size_t size);
+static void names_durable(const char *of, enum which which, unsigned count);
 
 /* What an earlier life wrote into a file and did not sync stands only in memory still: a sync of this life saves it. */
 static void remember_unsynced(file *f) {
@@ -140,7 +142,9 @@ static file *find(int fd) {
   snprintf(f->path, PATH_MAX, "%s", path);
   char there[PATH_MAX * 2];
   shadow_path(there, path);
-  if (!access(there, F_OK)) snprintf(f->shadow, PATH_MAX, "%s", path); /* durable since an earlier life */
+  int taken = 0; /* what the shadow has under this name is another file, which went away since */
+  for (name_change *c = changes; c; c = c->next) taken |= !strcmp(c->from, path);
+  if (!taken && !access(there, F_OK)) snprintf(f->shadow, PATH_MAX, "%s", path); /* durable since an earlier life */
   if (f->shadow[0]) remember_unsynced(f);
   f->next = files;
   return files = f;
@@ -202,7 +206,10 @@ static void make_durable(file *f) {
   open_t real_open = (open_t)dlsym(RTLD_NEXT, "open");
   pwrite_t real_pwrite = (pwrite_t)dlsym(RTLD_NEXT, "pwrite");
   truncate_t real_truncate = (truncate_t)dlsym(RTLD_NEXT, "ftruncate");
-  if (!f->shadow[0]) snprintf(f->shadow, PATH_MAX, "%s", f->path);
+  if (!f->shadow[0]) {
+    names_durable(f->path, NAME, UINT_MAX); /* a name is durable with what was there before it gone */
+    snprintf(f->shadow, PATH_MAX, "%s", f->path);
+  }
   make_folders(f->shadow);
   shadow_path(path, f->shadow);
   int fd = real_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -230,13 +237,14 @@ static int lies_in(const char *name, const char *folder) {
   return name[0] && (!length || (!strncmp(name, folder, length) && name[length] == '/')) && !strchr(rest, '/');
 }
 
-/* The names in `folder` as they are now; `count` of the changes at most. */
-static void names_durable(const char *folder, int any, unsigned count) {
+/* Changes of names in the folder `of`, away from the name `of`, or of all; `count` of them at most. */
+static void names_durable(const char *of, enum which which, unsigned count) {
   name_change **link = &changes;
   while (*link && count) {
     name_change *c = *link;
     char from[PATH_MAX * 2], to[PATH_MAX * 2];
-    if (!any && !lies_in(c->from, folder) && !lies_in(c->to, folder)) { link = &c->next; continue; }
+    int meant = which == EVERY || (which == NAME ? !strcmp(c->from, of) : lies_in(c->from, of) || lies_in(c->to, of));
+    if (!meant) { link = &c->next; continue; }
     *link = c->next; count--;
     shadow_path(from, c->from);
     if (c->to[0]) { make_folders(c->to); shadow_path(to, c->to); }
@@ -275,7 +283,7 @@ void hq_powerloss_cut(int how, unsigned long long seed) {
     if (f->head || f->shadow[0]) make_durable(f);
   }
   for (name_change *c = changes; c; c = c->next) count++;
-  if (count) names_durable("", 1, dice(count + 1));
+  if (count) names_durable("", EVERY, dice(count + 1));
 }
 
 static void synced(int fd) {
@@ -285,7 +293,7 @@ static void synced(int fd) {
   pthread_mutex_lock(&lock);
   if (S_ISDIR(st.st_mode)) {
     if (relative(fd, path)) {
-      names_durable(path, 0, UINT_MAX);
+      names_durable(path, FOLDER, UINT_MAX);
       new_names_durable(path);
       make_folders(path[0] ? strcat(path, "/x") : "x");
       moment();
