@@ -36,6 +36,7 @@ _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE
 _META_FLAG = 0x08
+_DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Meta:
         Raises:
             StorageError: the file is damaged or cut short, or the disk refuses.
         """
+        environment = None
         try:
             make_durable_folder(folder)
             if not (folder / "data.mdb").exists():
@@ -83,7 +85,12 @@ class Meta:
             environment = open_environment(folder)
             reserve(folder / "data.mdb")
         except (lmdb.Error, OSError) as error:
-            raise _damaged(folder, str(error)) from error
+            if environment is not None:
+                environment.close()
+            if isinstance(error, _DAMAGE):
+                raise _damaged(folder, str(error)) from error
+            # A disk that refuses says nothing about what is on it: nobody must be told to throw that away.
+            raise StorageError(f"cannot open the metadata in {folder}: {error}", hint="check the disk") from error
         return cls(environment, folder)
 
     # ------------------------------------------------------------------ the node

@@ -151,6 +151,21 @@ async def unsynced_modes(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     await until(lambda: log.synced == 5)
 
 
+async def metadata_on_a_refusing_disk(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
+    """EIO from fsync while opening: the error names the disk, and tells nobody to move good data away."""
+    folder = Path(sys.argv[2]) / "other"
+    Meta.open(folder).close()
+    orders[FSYNC] = errno.EIO
+    try:
+        Meta.open(folder)
+    except StorageError as error:
+        assert os.strerror(errno.EIO) in error.message and error.hint == "check the disk", error
+    else:
+        raise AssertionError("it opened")
+    orders[FSYNC] = 0
+    Meta.open(folder).close()
+
+
 def log_folder() -> Path:
     return Path(sys.argv[2]) / "log"
 

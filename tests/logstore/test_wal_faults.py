@@ -20,6 +20,7 @@ SCENARIOS = [
     "recovery_syncs_first",
     "exit_with_a_hanging_disk",
     "unsynced_modes",
+    "metadata_on_a_refusing_disk",
 ]
 
 
