@@ -11,6 +11,7 @@ SEED ?= 1
 JOBS ?= 1
 MUTANTS ?=
 EVERY ?= 1
+MINUTES ?= 1
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
 
@@ -19,7 +20,7 @@ SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim mutants sweep bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim mutants sweep chaos bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +30,7 @@ build: $(BUILT) ## .venv with all dependencies, and the native modules
 run: build ## three local nodes with a live table, until Ctrl-C
 	@exec $(BIN)/hiqlite demo
 
-test: build ## the tests, a slice of the simulator included (PYTEST="-k name")
+test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name")
 	$(BIN)/python -m pytest -m "not long" $(PYTEST)
 
 test-all: build ## the tests that take minutes too
@@ -43,6 +44,9 @@ mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS=
 
 sweep: build ## a node killed at every change of its disk, with and without its power (EVERY=1 SEED=1)
 	$(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)
+
+chaos: build ## histories of real clusters under faults, checked (MINUTES=1 SEED=1)
+	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --seed $(SEED)
 
 bench: build ## the benchmarks (BENCH="single -c 4,64 -r 100000")
 	$(BIN)/hiqlite bench $(BENCH)

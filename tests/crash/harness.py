@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -34,10 +33,13 @@ def name_all_in_shadow(folder: Path, shadow: Path) -> None:
 
 
 class Member:
-    """One process of `member.py`."""
+    """One process of `member.py`, or of another program that obeys its commands."""
 
-    def __init__(self, config: dict[str, Any], *, keep_errors: bool = False) -> None:
+    def __init__(
+        self, config: dict[str, Any], *, keep_errors: bool = False, program: Path = HERE / "member.py"
+    ) -> None:
         self.config = config
+        self.program = program
         self.keep_errors = keep_errors
         self.folder = Path(config["data_dir"])
         self.errors = self.folder.with_name(self.folder.name + "-errors")
@@ -62,14 +64,14 @@ class Member:
                 shutil.rmtree(self.shadow, ignore_errors=True)
                 shutil.copytree(self.folder, self.shadow)
             environment |= {
-                "LD_PRELOAD": str(preload),
+                "LD_PRELOAD": ":".join(filter(None, (environment.get("LD_PRELOAD"), str(preload)))),
                 "HQ_POWERLOSS_ROOT": str(self.folder),
                 "HQ_POWERLOSS_SHADOW": str(self.shadow),
             }
         errors = self.errors.open("ab") if self.keep_errors else None
         try:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, str(HERE / "member.py"), json.dumps(self.config), env=environment, stderr=errors,
+                sys.executable, str(self.program), json.dumps(self.config), env=environment, stderr=errors,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
             )  # fmt: skip
         finally:
@@ -122,10 +124,10 @@ class Member:
 class Members:
     """Three members with ids 1, 2, 3."""
 
-    def __init__(self, folder: Path, *, keep_errors: bool = False, **settings: Any) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         defaults = {"cache": False, "wal_size": "8 MiB", **settings}
         configs = loopback_cluster(folder, 3, defaults)
-        self.all = {number: Member(config, keep_errors=keep_errors) for number, config in configs.items()}
+        self.all = {number: Member(config) for number, config in configs.items()}
         self.folder = folder
 
     async def __aenter__(self) -> Members:
@@ -211,6 +213,3 @@ def build_library(source: Path, folder: Path) -> Path:
     library = folder / f"{source.stem}.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-pthread"], check=True)
     return library
-
-
-SIGSTOP, SIGCONT = signal.SIGSTOP, signal.SIGCONT

@@ -2,11 +2,7 @@
 
     {"do": "load", "acks": FILE, "tasks": 8, "start": 1}   begins to insert ids for ever; each acknowledged id goes to
                                                            FILE at once (8 bytes each; the page cache outlives kill -9);
-                                                           with "refused": FILE, also those that were not applied
     {"do": "stop_load"}
-    {"do": "watch", "folder": FOLDER}                      begins to read linearizably for ever: what acks-* files in
-                                                           FOLDER held before a read began, it has to give
-    {"do": "stop_watch"}
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
@@ -30,13 +26,12 @@ INSERT = "INSERT INTO load (id, node, text) VALUES (?, ?, ?)"
 
 
 class Load:
-    """Closed-loop tasks that insert unique ids and note what was acknowledged, and what was refused how."""
+    """Closed-loop tasks that insert unique ids and note what was acknowledged."""
 
     def __init__(self, db: LocalClient, command: dict[str, Any]) -> None:
         self.outcomes: dict[str, int] = {}
         self._stop = False
         self._acks = open_for_ids(command["acks"])
-        self._refused = open_for_ids(command.get("refused", os.devnull))
         self._next = command["start"]
         self._db = db
         self._tasks = [asyncio.create_task(self._work(command["node"])) for _ in range(command["tasks"])]
@@ -52,8 +47,6 @@ class Load:
                 self.outcomes[key] = self.outcomes.get(key, 0) + 1
                 if error.outcome == "applied":
                     os.write(self._acks, number.to_bytes(8, "little"))
-                elif error.outcome == "not_applied":
-                    os.write(self._refused, number.to_bytes(8, "little"))
                 await asyncio.sleep(0.01)
             else:
                 os.write(self._acks, number.to_bytes(8, "little"))
@@ -62,52 +55,11 @@ class Load:
         self._stop = True
         await asyncio.gather(*self._tasks)
         os.close(self._acks)
-        os.close(self._refused)
         return self.outcomes
-
-
-class Watch:
-    """Reads linearizably in a closed loop, and compares with what was acknowledged anywhere before each read."""
-
-    def __init__(self, db: LocalClient, folder: str) -> None:
-        self.reads = 0
-        self.stale: list[str] = []
-        self._stop = False
-        self._db = db
-        self._folder = Path(folder)
-        self._task = asyncio.create_task(self._work())
-
-    async def _work(self) -> None:
-        while not self._stop:
-            newest = [number for file in self._folder.glob("acks-*") if (number := newest_id(file))]
-            places = ",".join("?" * len(newest)) or "NULL"
-            try:
-                rows = await self._db.query(
-                    f"SELECT id FROM load WHERE id IN ({places})", newest, consistency="linearizable", timeout=5
-                )
-            except hiqlite.HiqliteError:
-                await asyncio.sleep(0.01)
-                continue
-            self.reads += 1
-            if missing := set(newest) - {row[0] for row in rows}:
-                self.stale.append(f"{sorted(missing)} were acknowledged before the read, and not seen")
-            await asyncio.sleep(0.002)
-
-    async def end(self) -> dict[str, Any]:
-        self._stop = True
-        await self._task
-        return {"reads": self.reads, "stale": self.stale}
 
 
 def open_for_ids(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
-def newest_id(file: Path) -> int:
-    """The id that was acknowledged last; 0: none."""
-    with file.open("rb") as ids:
-        count = os.fstat(ids.fileno()).st_size // 8
-        return int.from_bytes(os.pread(ids.fileno(), 8, (count - 1) * 8), "little") if count else 0
 
 
 async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
@@ -148,11 +100,6 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             return {}
         case "stop_load":
             return {"outcomes": await state.pop("load").end()}
-        case "watch":
-            state["watch"] = Watch(db, command["folder"])
-            return {}
-        case "stop_watch":
-            return dict(await state.pop("watch").end())
         case "giant":
             return {"done": await giant_transactions(db, command["seconds"], command["tasks"], command["statements"])}
         case "hold_gil":
@@ -166,7 +113,11 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
     raise ValueError(command["do"])
 
 
-async def serve(config: dict[str, Any]) -> None:
+Obey = Callable[[LocalClient, dict[str, Any], dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def serve(config: dict[str, Any], obey: Obey = obey) -> None:
+    """A node, until its standard input ends; `obey` answers each line."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
