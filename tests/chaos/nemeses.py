@@ -24,18 +24,20 @@ HOUR_S = 3600
 # Name -> (how many faults at once, weight of each fault).
 MIXES: dict[str, tuple[int, dict[str, int]]] = {
     "kills": (1, {"kill leader": 4, "kill one": 2, "kill two": 2, "kill all": 2}),
-    "pauses": (1, {"pause leader": 4, "pause one": 2, "pause two": 1}),
+    "pauses": (1, {"pause leader": 4, "pause one": 2, "pause two": 1, "sleeping leader": 2}),
     "partitions": (1, {"leader alone": 4, "leader from one": 2, "one way": 4, "halves": 3, "bridge": 2}),
     "links": (2, {"flap": 3, "delay": 2, "resets": 2, "one way": 1}),
     "disks": (1, {"disk error": 3, "full disk": 3, "disk stall": 3, "kill one": 1}),
     "clocks": (2, {"clock": 4, "kill leader": 1, "pause leader": 1, "leader alone": 1}),
     "power": (1, {"power": 4, "kill leader": 1, "kill one": 1}),
     "kills and partitions": (2, {"kill leader": 3, "kill one": 2, "leader alone": 2, "one way": 2, "halves": 2}),
-    "pauses and partitions": (2, {"pause leader": 3, "pause one": 2, "one way": 2, "flap": 2, "leader alone": 2}),
+    "pauses and partitions": (2, {
+        "pause leader": 2, "pause one": 2, "sleeping leader": 4, "one way": 2, "flap": 2, "leader alone": 2,
+    }),
     "everything": (3, {
-        "kill leader": 2, "kill one": 1, "kill two": 1, "pause leader": 2, "pause one": 1, "leader alone": 1,
-        "leader from one": 1, "one way": 2, "halves": 1, "bridge": 1, "flap": 1, "delay": 1, "resets": 1,
-        "disk error": 1, "full disk": 1, "disk stall": 1, "clock": 2,
+        "kill leader": 2, "kill one": 1, "kill two": 1, "pause leader": 2, "pause one": 1, "sleeping leader": 2,
+        "leader alone": 1, "leader from one": 1, "one way": 2, "halves": 1, "bridge": 1, "flap": 1, "delay": 1,
+        "resets": 1, "disk error": 1, "full disk": 1, "disk stall": 1, "clock": 2,
     }),
     "power and partitions": (2, {"power": 3, "one way": 1, "leader alone": 2, "pause leader": 2, "clock": 1}),
 }  # fmt: skip
@@ -64,6 +66,7 @@ class Storm:
             "pause one": lambda: self._pause(self._some(1)),
             "pause two": lambda: self._pause(self._some(2)),
             "power": self._lose_power,
+            "sleeping leader": self._sleeping_leader,
             "leader alone": lambda: self._leader_from(cluster.size),
             "leader from one": lambda: self._leader_from(1),
             "one way": self._one_way,
@@ -146,10 +149,29 @@ class Storm:
         seconds = self._chance.choice(PAUSES_S) * self._chance.uniform(0.8, 1.0)
         await asyncio.gather(*(one.pause(self._last(seconds)) for one in victims))
 
+    async def _sleeping_leader(self) -> None:
+        """The leader is stopped until another one leads, and cut off: when it goes on, nobody tells it for a while."""
+        leader = self._leader()
+        edges = self._both_ways(leader, self._others(leader))
+        try:
+            await self._cluster.wires.set(edges, self._chance.choice(CUTS))
+            await leader[0].pause(self._last(self._chance.uniform(1.5, 3.0)))
+            await self._last(self._chance.uniform(0.5, 2.0))
+        finally:
+            await self._cluster.wires.set(edges, "pass")
+
     async def _lose_power(self) -> None:
         size = self._cluster.size
         victims = self._some(size if self._chance.random() < 0.6 else self._chance.randint(1, size))
-        await asyncio.gather(*(one.lose_power() for one in victims))
+        try:
+            if self._chance.random() < 0.5:  # else a fast disk leaves little unsynced
+                for one in victims:
+                    one.disk.byte(HOLD, 1)
+                await self._last(self._chance.uniform(0.02, 0.4))
+            await asyncio.gather(*(one.lose_power() for one in victims))
+        finally:
+            for one in victims:
+                one.disk.byte(HOLD, 0)
         await self._start_again(victims)
 
     # -- wires

@@ -242,7 +242,7 @@ class Cluster:
 
     Args:
         size: how many nodes.
-        power: whether power is lost at times; then the disks do not fail in other ways.
+        power: whether power is lost at times.
         epoch: nanoseconds; the begin of the history's first slot.
     """
 
@@ -256,10 +256,9 @@ class Cluster:
         self._begin = {"clients": CLIENTS[size], "epoch": epoch}
 
     async def __aenter__(self) -> Cluster:
-        libraries = [build_library(HERE / "wallclock.c", self.folder)]
+        sources = (HERE / "wallclock.c", HERE.parent / "logstore" / "faulty_disk.c")
+        libraries = [build_library(source, self.folder) for source in sources]
         power = build_library(HERE.parent / "crash" / "powerloss.c", self.folder) if self._power else None
-        if power is None:
-            libraries.append(build_library(HERE.parent / "logstore" / "faulty_disk.c", self.folder))
         ports = free_ports(2 * self.size)
         raft = dict(zip(self.wires.numbers, ports[: self.size], strict=True))
         api = dict(zip(self.wires.numbers, ports[self.size :], strict=True))

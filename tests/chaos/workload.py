@@ -34,6 +34,7 @@ from tests.crash import member
 
 SLOT_NS = 1_500_000_000
 PAUSE_S = 0.006  # on average, between two calls of a client
+READERS = 2
 WATCH_S = 0.1
 TIMEOUTS_S = (0.3, 1.0, 3.0, 5.0)
 INSPECT_S = 30.0
@@ -94,7 +95,9 @@ class Clients:
         self._value = command["life"] * VALUES
         self._seen: dict[str, int] = {}
         self._stop = False
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(command["clients"])]
+        # Readers of their own: on a node that was cut off, all others soon wait for a write.
+        shares = [0.5] * command["clients"] + [1.0] * READERS
+        self._tasks = [asyncio.create_task(self._work(share)) for share in shares]
         self._tasks.append(asyncio.create_task(self._watch()))
 
     async def end(self) -> None:
@@ -115,12 +118,13 @@ class Clients:
                 last = belief
             await asyncio.sleep(WATCH_S)
 
-    async def _work(self) -> None:
+    async def _work(self, reads: float) -> None:
+        """One client. `reads`: their share among its calls."""
         while not self._stop:
             key = str((time.monotonic_ns() - self._epoch) // SLOT_NS)
             family = self._chance.choice(("register", "register", "counter", "list", "list", "bank"))
             timeout = self._chance.choice(TIMEOUTS_S)
-            if self._chance.random() < 0.5:
+            if self._chance.random() < reads:
                 done = await self.read(family, key, timeout, local=self._chance.random() < 0.4)
             else:
                 done = await self._change(family, key, timeout)
