@@ -183,19 +183,6 @@ class Members:
         return len(acknowledged)
 
 
-def name_all_in_shadow(folder: Path, shadow: Path) -> None:
-    """Names are durable by now, contents need not be: the preloaded library compares them as files are opened."""
-    here = {path.relative_to(folder) for path in folder.rglob("*")}
-    there = {path.relative_to(shadow) for path in shadow.rglob("*")}
-    for name in sorted(there - here, reverse=True):
-        (shutil.rmtree if (shadow / name).is_dir() else os.unlink)(shadow / name)
-    for name in sorted(here - there):
-        if (folder / name).is_dir():
-            (shadow / name).mkdir()
-        else:
-            shutil.copy(folder / name, shadow / name)
-
-
 async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) -> None:
     """Wait until the coroutine function `condition` gives True."""
     end = time.monotonic() + seconds
