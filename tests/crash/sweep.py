@@ -12,6 +12,7 @@ its k-th:
     any        unsynced sectors and names are kept in any order
     again      the start after it is killed too     again_any  and the power goes both times
     then_drop, then_any    killed, and in the start after it the power goes: of both lives' unsynced writes
+    look       the log alone is opened after the kill, then the power goes: what it showed has to stay
 
 Then it is started again: no acknowledged write is lost, nothing was applied twice, nothing is there that was never
 asked for, the database is in order and was not rebuilt, the log is whole, and the node writes, purges and restarts.
@@ -35,7 +36,7 @@ from typing import Any
 
 from harness import HERE, build_library
 
-WAYS = ("kill", "half", "drop", "torn", "any", "again", "again_any", "then_drop", "then_any")
+WAYS = ("kill", "half", "drop", "torn", "any", "again", "again_any", "then_drop", "then_any", "look")
 BEYOND = 10_000_000
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import uvloop
 
 import hiqlite
 from hiqlite.client.local import LocalClient
-from hiqlite.logstore.recovery import recover
+from hiqlite.engine.model import Identity
+from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.recovery import Recovered, recover
+from hiqlite.logstore.wal import WalLog
 
 WAL_BYTES = 16 << 10
 # `id` is no key, so that an entry that was applied twice is seen.
@@ -36,6 +40,8 @@ class Place:
         self.asked = folder / "asked"
         self.acknowledged = folder / "acknowledged"
         self.generation = folder / "generation"
+        self.shown = folder / "shown"
+        self.log = self.data / "log" / "db"
 
     def ids(self, file: Path) -> list[int]:
         data = file.read_bytes() if file.exists() else b""
@@ -108,8 +114,26 @@ async def come_back(place: Place) -> None:
                 note(place.acknowledged, number)
 
 
+async def look(place: Place) -> None:
+    """Opens the log alone, notes what it shows, and dies: a follower may acknowledge that without writing anything."""
+    meta = Meta.open(place.data / "meta")
+    incarnation = meta.incarnation(0)
+    if incarnation is not None:
+        _, recovered = WalLog.open(
+            place.log, meta, group=0, identity=Identity(1, incarnation), segment_bytes=WAL_BYTES, log_sync="immediate"
+        )
+        place.shown.write_text(str(recovered.last_index))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def left_of(place: Place, purge_point: tuple[int, int] = (0, 0)) -> Recovered:
+    return recover(place.log, group=0, node_id=1, newest_named=0, purge_point=purge_point).recovered
+
+
 async def check(place: Place) -> list[str]:
     """Opens what is left and says what is wrong with it."""
+    if place.shown.exists() and left_of(place).last_index < int(place.shown.read_text()):
+        return [f"the log ended with entry {place.shown.read_text()}, now with {left_of(place).last_index}"]
     async with hiqlite.open(place.config) as db:
         wrong = await check_content(db, place)
         if place.generation.exists() and place.generation.read_text() != " ".join(place.generations):
@@ -127,7 +151,7 @@ async def check(place: Place) -> list[str]:
         storage = db._services.group.log_store
         if before and storage.base_index < before:
             wrong.append(f"the log begins behind {storage.base_index}, it was purged up to {before}")
-    found = recover(place.data / "log" / "db", group=0, node_id=1, newest_named=0, purge_point=(before, 1)).recovered
+    found = left_of(place, (before, 1))
     if not found.whole or found.faulty:
         wrong.append(f"the log is damaged after a start: {found.corrupt} {found.faulty}")
     return wrong

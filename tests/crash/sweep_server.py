@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import name_all_in_shadow
-from sweep_lives import Place, check, come_back, live, run
+from sweep_lives import Place, check, come_back, live, look, run
 
 import hiqlite
 import hiqlite.node  # once, here: every forked process has it
@@ -31,6 +31,7 @@ SECOND = {
     "again_any": ("any", "any"),
     "then_drop": ("kill", "drop"),
     "then_any": ("kill", "any"),
+    "look": ("kill", "drop"),
 }
 libraries = ctypes.CDLL(None)
 
@@ -107,7 +108,8 @@ def point(command: dict[str, Any]) -> dict[str, Any]:
     tracked = LOSS[first] >= 0 or (second is not None and LOSS[second] >= 0)
     answer = cut_short(place, k, first, seed, live, tracked)
     if answer["killed"] and second is not None:
-        answer["wrong"] += cut_short(place, 1 + seed % 60, second, seed + 1, come_back, LOSS[second] >= 0)["wrong"]
+        at, work = (0, look) if how == "look" else (1 + seed % 60, come_back)
+        answer["wrong"] += cut_short(place, at, second, seed + 1, work, LOSS[second] >= 0)["wrong"]
     if answer["killed"]:
         status, wrong = forked(lambda: run(check(place)))
         if isinstance(wrong, dict):
