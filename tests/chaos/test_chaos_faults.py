@@ -87,10 +87,12 @@ async def test_a_refusing_edge_resets_what_is_and_what_comes() -> None:
         await wires.set([(1, 2)], "refuse")
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.readline(), SOON_S)
-        other, writer = await asyncio.open_connection(HOST, wires.ports[1, 2])
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(other.readline(), SOON_S)
-        writer.close()
+        with pytest.raises(ConnectionResetError):  # at once, or when it is read from
+            other, writer = await asyncio.open_connection(HOST, wires.ports[1, 2])
+            try:
+                await asyncio.wait_for(other.readline(), SOON_S)
+            finally:
+                writer.close()
         await wires.heal()
         other, writer = await asyncio.open_connection(HOST, wires.ports[1, 2])
         await hears(other, writer, b"again\n")
