@@ -42,6 +42,7 @@ async def main(folder: Path) -> None:
     meta = Meta.open(folder / "meta")
     log, recovered = open_log(folder, meta, segment_bytes=32 << 10)
     terms, io, term = list(terms_of(recovered.runs)), recovered.io_sequence, recovered.term
+    note(notes, term, terms)  # what was recovered is durable: else two lives may each cut a little that nobody noted
     print("ready", flush=True)
     while True:
         term += 1
