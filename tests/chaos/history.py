@@ -3,7 +3,7 @@
 What has to hold: every object has an order that explains all answers, to the last reads on every node after the faults;
 what was not applied is never seen; no term has two leaders; local reads are never wrong; once the faults end, each node
 is ready, takes writes and linearizable reads, and all agree on a leader in bounded time; all databases are equal; calls
-end by their deadlines; no node prints a traceback.
+end by their deadlines; no process ends by itself; no node prints a traceback.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ async def play(folder: Path, seed: int, seconds: float, mix: str | None = None, 
         outcome.judged_s = time.monotonic() - begun
         for one in cluster.subjects:
             outcome.violations += _late(one, record.operations)
+            outcome.violations += map(Violation, one.deaths)
             outcome.violations += _signs(one)
     return outcome
 

@@ -118,6 +118,7 @@ class Subject:
         disk, clock: what the libraries under it are told.
         power: the library of the power loss, or None where power is never lost.
         begin: what all clients are told.
+        deaths: processes that ended without being killed.
         records: (a life, a file that its clients wrote).
         away: when it was stopped or on a stalled disk, in nanoseconds [from, to).
     """
@@ -136,6 +137,7 @@ class Subject:
     sick: bool = False  # its disk gave an error: only a new process helps
     starting: asyncio.Task[None] | None = None  # spawned, not ready yet
     records: list[tuple[int, Path]] = field(default_factory=list)
+    deaths: list[str] = field(default_factory=list)
     away: list[tuple[int, int]] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # faults that meet on one node come one by one
@@ -210,10 +212,17 @@ class Subject:
             self.starting.cancel()
             await asyncio.gather(self.starting, return_exceptions=True)
             self.starting = None
+        self._look_for_death()
         if self.up:
             await self.member.kill()
         self.stopped = self.has_clients = self.sick = False
         self.turn = asyncio.Lock()
+
+    def _look_for_death(self) -> None:
+        """A process that ended by itself crashed; on a sick disk it may have refused to start."""
+        process = self.member.process
+        if process is not None and process.returncode is not None and not self.sick:
+            self.deaths.append(f"node {self.number} ended by itself: {process.returncode}")
 
     async def pause(self, until: Coroutine[Any, Any, None]) -> None:
         """SIGSTOP, and SIGCONT at that moment, if it was not killed meanwhile."""
