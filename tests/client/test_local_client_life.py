@@ -341,3 +341,15 @@ async def test_a_migration_that_outlasts_its_timeout_says_that_it_may_have_happe
         assert (await db.migrate({"1_big.sql": slow}, timeout=60)).already_applied == [1]
         with pytest.raises(hiqlite.UsageError):
             await db.query("SELECT 1", timeout="soon")  # type: ignore[arg-type]  # what is tried here
+
+
+async def test_the_number_of_a_migration_may_be_padded_with_zeros(tmp_path: Path):
+    """A common way to name them, so that they sort: what is accepted as a name is applied under it."""
+    given = {"001_first.sql": "CREATE TABLE one (x)", "0002_second.sql": "CREATE TABLE two (x)"}
+    async with hiqlite.open(tmp_path / "data") as db:
+        assert (await db.migrate(given)).applied == [1, 2]
+        assert (await db.migrate(given)).already_applied == [1, 2]
+        assert await db.query("SELECT id, name FROM _migrations ORDER BY id") == [
+            (1, "001_first.sql"),
+            (2, "0002_second.sql"),
+        ]

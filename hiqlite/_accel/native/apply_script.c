@@ -205,7 +205,7 @@ hq_outcome hq_migration(hq_apply *w, const hq_command *c) {
     if (outcome != HQ_OK)
         return outcome;
     long long id = strtoll(name.utf8, &rest, 10);
-    if (id < 1 || name.utf8[0] < '1' || name.utf8[0] > '9' || *rest != '_') {
+    if (id < 1 || name.utf8[0] < '0' || name.utf8[0] > '9' || *rest != '_') {
         hq_error_set(w, HQ_CLASS_MIGRATION, 0, "the name of a migration is <n>_<name>.sql, not %.200s", name.utf8);
         return HQ_FAILED;
     }
