@@ -87,6 +87,7 @@ cdef class Answer:
     cdef uint32_t left         # results not read yet
     cdef uint64_t log_index
     cdef object texts          # of the statements, for errors
+    cdef bint strict_text      # rows that somebody reads: text that is not UTF-8 is an error; else it comes as bytes
 
     def __cinit__(self, data, uint64_t log_index, texts):
         PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
@@ -124,7 +125,7 @@ cdef class Answer:
         cdef const uint8_t *head = self.step(&tail)
         if head[0] == FAILED:
             return read_error(&tail, self.texts, self.status), None
-        rows = read_result_rows(&tail) if head[0] == ROWS else None
+        rows = read_result_rows(&tail, not self.strict_text) if head[0] == ROWS else None
         return new_result(hq_get_i64(head + 8), hq_get_i64(head + 16), self.log_index), rows
 
     cdef list results(self):
@@ -143,7 +144,7 @@ cdef class Answer:
             if head[0] == FAILED:
                 raise ProtocolError("answer: an error in an entry that succeeded")
             if head[0] == ROWS:
-                read_result_rows(&tail)
+                read_result_rows(&tail, True)
             found.append(new_result(hq_get_i64(head + 8), hq_get_i64(head + 16), self.log_index))
         return found
 
@@ -196,7 +197,7 @@ cdef object read_error(hq_cursor *tail, object texts, int status):
     return error_of(error_class, extended_code, statement_index, message, sql, status)
 
 
-cdef list read_result_rows(hq_cursor *tail):
+cdef list read_result_rows(hq_cursor *tail, bint bytes_for_bad_text):
     cdef uint32_t column_count, row_count
     cdef uint16_t size
     cdef list names = [], rows
@@ -212,7 +213,7 @@ cdef list read_result_rows(hq_cursor *tail):
         names.append(PyUnicode_DecodeUTF8(<const char *>tail.p, size, "replace"))
         tail.p += size
     try:
-        rows = read_rows(tail, row_count, Columns(names), False)
+        rows = read_rows(tail, row_count, Columns(names), bytes_for_bad_text)
     except RowMappingError as error:
         raise applied(error) from error.__cause__
     if hq_left(tail) != 0:
@@ -228,7 +229,7 @@ cdef object settle_execute(const uint8_t *p, Py_ssize_t size, uint64_t log_index
     if is_plain_success(p, size):
         return new_result(hq_get_i64(p + HEAD_SIZE + 8), hq_get_i64(p + HEAD_SIZE + 16), log_index)
     try:
-        return single(p[:size], log_index, sql)[0]
+        return single(p[:size], log_index, sql, False)[0]
     except Exception as error:
         failed[0] = True
         return error
@@ -240,8 +241,11 @@ cdef bint is_plain_success(const uint8_t *p, Py_ssize_t size) noexcept:
             and hq_get_u32(p + 8) == DONE and hq_get_u32(p + 12) == 0)
 
 
-cdef tuple single(answer, uint64_t log_index, sql):
-    cdef list found = (<Answer>Answer(answer, log_index, (sql,))).done()
+cdef tuple single(answer, uint64_t log_index, sql, bint strict_text):
+    cdef Answer opened = Answer(answer, log_index, (sql,))
+    cdef list found
+    opened.strict_text = strict_text
+    found = opened.done()
     if len(found) != 1:
         raise ProtocolError("answer: not exactly one result")
     return found[0]
@@ -254,12 +258,12 @@ def decode_execute(answer, uint64_t log_index, sql=None):
         p = <const uint8_t *><char *>(<bytes>answer)
         if is_plain_success(p, len(<bytes>answer)):
             return new_result(hq_get_i64(p + HEAD_SIZE + 8), hq_get_i64(p + HEAD_SIZE + 16), log_index)
-    return single(answer, log_index, sql)[0]
+    return single(answer, log_index, sql, False)[0]
 
 
-def decode_returning(answer, uint64_t log_index, sql=None):
+def decode_returning(answer, uint64_t log_index, sql=None, *, bint bytes_for_bad_text=False):
     """Rows and result of one `execute_returning`."""
-    result, rows = single(answer, log_index, sql)
+    result, rows = single(answer, log_index, sql, not bytes_for_bad_text)
     return rows or [], result
 
 
@@ -282,7 +286,9 @@ def decode_counts(answer, uint64_t log_index, texts=()):
 
 def decode_txn(answer, uint64_t log_index, texts=()):
     """One StatementResult per statement of a `txn`; `texts` are its statements, in order."""
-    return [StatementResult(result, rows) for result, rows in (<Answer>Answer(answer, log_index, texts)).done()]
+    cdef Answer opened = Answer(answer, log_index, texts)
+    opened.strict_text = True
+    return [StatementResult(result, rows) for result, rows in opened.done()]
 
 
 def decode_batch(answer, uint64_t log_index):

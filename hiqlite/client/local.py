@@ -146,7 +146,7 @@ class LocalClient(Client):
         request_id: str | None = None,
     ) -> Awaitable[list[Any]]:
         def decode(answer: bytes, index: int, detail: object) -> list[Any]:
-            rows, _ = decode_returning(answer, index, sql)
+            rows, _ = decode_returning(answer, index, sql, bytes_for_bad_text=into is not None)
             try:
                 return map_rows(rows, into)
             except RowMappingError as error:

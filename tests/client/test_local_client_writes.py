@@ -327,3 +327,18 @@ async def test_request_ids_are_refused_until_they_mean_something(db: LocalClient
         async with db.atomic(request_id="r") as t:
             t.execute(insert)
     assert await count(db) == 0
+
+
+async def test_returning_text_that_is_not_utf8_is_bytes_with_into_and_harms_nobody_who_asked_for_no_rows(
+    db: LocalClient,
+):
+    """As in `query`. The write has happened either way, and the error says so."""
+    await db.execute("CREATE TABLE raw (id INTEGER PRIMARY KEY, x TEXT)")
+    insert = "INSERT INTO raw (x) VALUES (CAST(x'ff' AS TEXT)) RETURNING x"
+    assert await db.execute_returning(insert, into=lambda row: row[0]) == [b"\xff"]
+    with pytest.raises(hiqlite.RowMappingError) as refused:
+        await db.execute_returning(insert)
+    assert refused.value.outcome == "applied"
+    assert [result.rows_affected for result in await db.txn([(insert, ()), (insert, ())])] == [1, 1]
+    assert (await db.batch(f"{insert}; {insert}")).ok
+    assert await db.query_value("SELECT count(*) FROM raw") == 6

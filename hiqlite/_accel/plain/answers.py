@@ -182,7 +182,9 @@ class _Answer:
             raise ProtocolError("answer: the bytes end inside it")
         return cls(view, status, count)
 
-    def results(self, texts: Sequence[Any], log_index: int) -> list[tuple[Any, list[Row] | None]]:
+    def results(
+        self, texts: Sequence[Any], log_index: int, *, strict_text: bool = False
+    ) -> list[tuple[Any, list[Row] | None]]:
         """(ExecuteResult, rows or None) or (error, None) per result."""
         found: list[tuple[Any, list[Row] | None]] = []
         offset = HEAD.size
@@ -195,15 +197,17 @@ class _Answer:
             if kind == FAILED:
                 found.append((_error(tail, texts, self.status), None))
             else:
-                rows = _rows(memoryview(tail)) if kind == ROWS else None
+                rows = _rows(memoryview(tail), not strict_text) if kind == ROWS else None
                 found.append((ExecuteResult(affected, rowid, log_index), rows))
         if offset != len(self.view):
             raise ProtocolError("answer: bytes are left over")
         return found
 
-    def done(self, texts: Sequence[Any], log_index: int) -> list[tuple[Any, list[Row] | None]]:
+    def done(
+        self, texts: Sequence[Any], log_index: int, *, strict_text: bool = False
+    ) -> list[tuple[Any, list[Row] | None]]:
         """The results of an entry that succeeded as a whole; raises the error of one that did not."""
-        found = self.results(texts, log_index)
+        found = self.results(texts, log_index, strict_text=strict_text)
         errors = [result for result, _ in found if isinstance(result, HiqliteError)]
         if self.status != STATUS_DONE:
             if len(found) != 1 or not errors:
@@ -231,7 +235,7 @@ def _error(tail: bytes, texts: Sequence[Any], status: int) -> HiqliteError:
     return error_of(error_class, extended_code, statement_index, message, sql_at(texts, statement_index), status)
 
 
-def _rows(tail: memoryview) -> list[Row]:
+def _rows(tail: memoryview, bytes_for_bad_text: bool) -> list[Row]:
     head, offset = _take(tail, 0, 8)
     column_count, row_count = struct.unpack("<II", head)
     if column_count * 2 > len(tail) - offset:
@@ -242,7 +246,7 @@ def _rows(tail: memoryview) -> list[Row]:
         name, offset = _take(tail, offset, int.from_bytes(size_bytes, "little"))
         names.append(name.decode("utf-8", "replace"))
     try:
-        rows, offset = take_rows(tail, offset, row_count, Columns(names), False)
+        rows, offset = take_rows(tail, offset, row_count, Columns(names), bytes_for_bad_text)
     except RowMappingError as error:
         raise applied(error) from error.__cause__
     if offset != len(tail):
@@ -250,8 +254,8 @@ def _rows(tail: memoryview) -> list[Row]:
     return rows
 
 
-def _single(answer: Any, log_index: int, sql: Any) -> tuple[Any, list[Row] | None]:
-    found = _Answer.open(answer).done((sql,), log_index)
+def _single(answer: Any, log_index: int, sql: Any, *, strict_text: bool = False) -> tuple[Any, list[Row] | None]:
+    found = _Answer.open(answer).done((sql,), log_index, strict_text=strict_text)
     if len(found) != 1:
         raise ProtocolError("answer: not exactly one result")
     return found[0]
@@ -267,9 +271,11 @@ def decode_execute(answer: Any, log_index: int, sql: Any = None) -> ExecuteResul
     return result
 
 
-def decode_returning(answer: Any, log_index: int, sql: Any = None) -> tuple[list[Row], ExecuteResult]:
+def decode_returning(
+    answer: Any, log_index: int, sql: Any = None, *, bytes_for_bad_text: bool = False
+) -> tuple[list[Row], ExecuteResult]:
     """Rows and result of one `execute_returning`. RowMappingError (outcome applied): text that is not UTF-8."""
-    result, rows = _single(answer, log_index, sql)
+    result, rows = _single(answer, log_index, sql, strict_text=not bytes_for_bad_text)
     return rows or [], result
 
 
@@ -290,7 +296,8 @@ def decode_counts(answer: Any, log_index: int, texts: Sequence[Any] = ()) -> lis
 
 def decode_txn(answer: Any, log_index: int, texts: Sequence[Any] = ()) -> list[StatementResult]:
     """One result per statement of a `txn`; `texts` are its statements, in order."""
-    return [StatementResult(result, rows) for result, rows in _Answer.open(answer).done(texts, log_index)]
+    found = _Answer.open(answer).done(texts, log_index, strict_text=True)
+    return [StatementResult(result, rows) for result, rows in found]
 
 
 def decode_batch(answer: Any, log_index: int) -> list[Any]:
