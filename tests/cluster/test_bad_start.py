@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -170,13 +171,12 @@ async def test_a_port_in_use_fails_one_node_and_not_the_others(tmp_path: Path, p
     """ConfigError that names the port; when it is free, the node joins the others, which waited."""
     settings = loopback_cluster(tmp_path, 3, SETTINGS)
     address = settings[1]["nodes"][0].split()[1 if port == "raft" else 2]
-    taken = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, int(address.rpartition(":")[2]))
     others = [await hiqlite.open(settings[number], wait=False) for number in (2, 3)]
     try:
-        with pytest.raises(hiqlite.ConfigError, match=address.rpartition(":")[2]):
+        # Not a server of asyncio: that one leaks what it accepts in the turn of its close, before Python 3.12.
+        number = address.rpartition(":")[2]
+        with socket.create_server((HOST, int(number))), pytest.raises(hiqlite.ConfigError, match=number):
             await hiqlite.open(settings[1])
-        taken.close()
-        await taken.wait_closed()
         async with hiqlite.open(settings[1]) as first:
             await first.execute("CREATE TABLE t (x)")
     finally:
