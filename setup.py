@@ -34,8 +34,8 @@ ACCEL = {
 
 # Plain Python with .pxd beside it: compiles, and runs uncompiled.
 ENGINE = [
-    "quorum", "progress", "log", "window", "membership", "reads", "ready", "state", "role", "follower", "replication",
-    "election", "raft",
+    "quorum", "progress", "log", "window", "membership", "reads", "ready", "state", "role", "repair", "shape",
+    "snapshot", "transfer", "follower", "replication", "reconfiguration", "election", "views", "raft",
 ]  # fmt: skip
 
 DEBUG = os.environ.get("HIQLITE_DEBUG") == "1"

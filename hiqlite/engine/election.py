@@ -8,7 +8,7 @@ answers nobody who wants to replace it; a learner and a node with damaged entrie
 from __future__ import annotations
 
 from . import quorum
-from .model import Role, VoteReply, VoteRequest
+from .model import Role, TimeoutNow, VoteReply, VoteRequest
 from .replication import open_term
 from .role import adopt, forget_leader, resign, rest
 from .state import FAR_FUTURE_NS, State
@@ -53,6 +53,17 @@ def quorum_deadline_ns(state: State) -> int:
     return quorum.reached(state.config.voter_sets, state.values)
 
 
+def check_disk(state: State) -> None:
+    """A leader whose disk made no progress for one whole lower timeout while writes wait stops (rule 11)."""
+    if state.now_ns >= disk_deadline_ns(state):
+        resign(state)
+
+
+def disk_deadline_ns(state: State) -> int:
+    """Until when the disk may stand still."""
+    return state.disk_waits_since_ns + state.election_min_ns if state.disk_waits_since_ns else FAR_FUTURE_NS
+
+
 def next_deadline_ns(state: State) -> int:
     """When a node that does not lead wants to be ticked."""
     deadline = state.election_deadline_ns
@@ -85,13 +96,15 @@ def peer_lost(state: State, peer_id: int, refused: bool) -> None:
 
 def receive_request(state: State, request: VoteRequest) -> None:
     """Grant, refuse, or keep silent towards somebody who wants to lead."""
-    if request.term > state.term and _hears_leader(state):
+    if request.term > state.term and not request.transfer and _hears_leader(state):
         if request.pre:
             _reply(state, request, state.term, False)
         return
+    # Whether this node counts, the candidate's configuration says, and that may be newer than the one known here: a
+    # learner that was promoted gives its vote, else a majority may never be found (thesis 4.2.2). It is safe: the vote
+    # is durable and given once per term, and who counts votes counts those of its own voters only.
     grant = (
-        state.config.is_voter
-        and request.term > state.term - (0 if request.pre else 1)
+        request.term > state.term - (0 if request.pre else 1)
         and (request.last_term, request.last_index) >= (state.log.last_term, state.last_for_votes())
     )
     if request.pre:
@@ -104,6 +117,14 @@ def receive_request(state: State, request: VoteRequest) -> None:
     elif grant:
         grant = _vote_in_own_term(state, request)
     _reply(state, request, state.term, grant)
+
+
+def receive_timeout_now(state: State, message: TimeoutNow) -> None:
+    """The leader hands over: campaign at once, and let those who hear it answer all the same."""
+    if message.term != state.term or message.sender.id != state.leader_id or state.leads:
+        return
+    if state.can_campaign():
+        _campaign(state, True)
 
 
 def receive_reply(state: State, reply: VoteReply) -> None:
@@ -172,9 +193,10 @@ def _pre_campaign(state: State) -> None:
         _campaign(state)
 
 
-def _campaign(state: State) -> None:
+def _campaign(state: State, handed_over: bool = False) -> None:
     """Enter the next term with the own vote; the requests leave, and the vote counts, once that is durable."""
     adopt(state, state.term + 1, state.own)
+    state.handed_over = handed_over
     _set_role(state, Role.CANDIDATE)
     rest(state, 0)
     _ask_voters(state, False)
@@ -190,7 +212,8 @@ def _ask_voters(state: State, pre: bool) -> None:
 
 def _request_vote(state: State, peer_id: int, pre: bool) -> None:
     term = state.term + 1 if pre else state.term
-    request = VoteRequest(term, state.own, pre, state.log.last_index, state.log.last_term)
+    transfer = state.handed_over and not pre
+    request = VoteRequest(term, state.own, pre, state.log.last_index, state.log.last_term, transfer)
     state.outbox.send(state.term, peer_id, request)
 
 

@@ -1,4 +1,5 @@
 cimport cython
+from . cimport repair
 from .log cimport Log
 from .progress cimport Progress
 from .role cimport adopt, follow, heard
@@ -10,8 +11,6 @@ cpdef receive_probe(State state, object request)
 @cython.locals(peer=Progress)
 cpdef heard_beat(State state, long long term, long long sender_id, long long incarnation, long long commit_bound,
                  long long heard_at_ns)
-@cython.locals(index=cython.longlong, term=cython.longlong)
-cpdef check_shape(object request)
 cdef bint _accept_leader(State state, long long term, long long sender_id) except *
 @cython.locals(log=Log, conflict=cython.longlong)
 cdef bint _take_entries(State state, object request) except *

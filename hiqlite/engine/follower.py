@@ -7,8 +7,7 @@ commit index never exceeds what the current leader verified (rule 4).
 
 from __future__ import annotations
 
-from hiqlite.errors import ProtocolError
-
+from . import repair
 from .log import UNKNOWN_TERM
 from .model import AppendKind, AppendReply, AppendRequest, ProbeReply, ProbeRequest, Role
 from .role import adopt, follow, heard
@@ -20,12 +19,15 @@ def receive_append(state: State, request: AppendRequest) -> None:
     if request.term < state.term:
         _refuse(state, request, 0, 0)
         return
-    check_shape(request)
     if not _accept_leader(state, request.term, request.sender.id):
         return
     if state.unconfirmed and not _confirm_applied(state, request):
         return
     previous = request.previous_index
+    if state.unknown and repair.known_before(state, previous) != previous:
+        hint = repair.known_before(state, previous)  # cannot tell, so the leader is to begin before it
+        _refuse(state, request, hint, state.log.term_at(hint))
+        return
     held_term = state.log.term_at(previous)
     if previous > state.log.last_index or (previous >= state.log.base_index and held_term != request.previous_term):
         if previous <= state.commit_index:
@@ -35,6 +37,8 @@ def receive_append(state: State, request: AppendRequest) -> None:
             return
         _refuse_with_hint(state, request)
         return
+    if state.faulty and request.runs:
+        repair.take_from_leader(state, request)
     last = request.last_index
     if last > previous and not _take_entries(state, request):
         return
@@ -70,21 +74,6 @@ def heard_beat(state: State, term: int, sender_id: int, incarnation: int, commit
     state.commit_to(min(commit_bound, state.verified_index))
 
 
-def check_shape(request: AppendRequest) -> None:
-    """Whether runs, terms and indexes of a request fit each other; a peer that sends anything else is broken."""
-    index = request.previous_index
-    term = request.previous_term
-    if index < 0 or term < 0 or request.commit_index < 0 or term > request.term:
-        raise ProtocolError(f"append request of node {request.sender.id} has impossible numbers")
-    for run in request.runs:
-        if run.first != index + 1 or run.last < run.first or run.term < term or run.term > request.term:
-            raise ProtocolError(f"append request of node {request.sender.id} is not one ascending range")
-        index = run.last
-        term = run.term
-    if index != request.last_index:
-        raise ProtocolError(f"append request of node {request.sender.id} ends at {request.last_index}, not at {index}")
-
-
 def _accept_leader(state: State, term: int, sender_id: int) -> bool:
     """Take the sender for the leader of `term`, which is at least the own term."""
     if term > state.term:
@@ -110,11 +99,15 @@ def _take_entries(state: State, request: AppendRequest) -> bool:
         log.truncate(conflict - 1)
         state.outbox.write_truncate(conflict - 1)
         state.verified_index = min(state.verified_index, conflict - 1)
-        state.faulty = [(low, min(high, conflict - 1)) for low, high in state.faulty if low < conflict]
+        state.cut_memberships(conflict - 1)
+        repair.cut(state, conflict - 1)
     for run in request.runs:
         if run.last >= conflict:
             log.extend(run.term, max(run.first, conflict), run.last)
     state.outbox.write_append(conflict, request.last_index, AppendKind.RECEIVED, log.last_term)
+    for membership in request.memberships:
+        if membership.index >= conflict:
+            state.take_membership(membership)
     return True
 
 

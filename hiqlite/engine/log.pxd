@@ -12,6 +12,10 @@ cdef class Log:
     cpdef extend(self, long long term, long long first, long long last)
     cpdef long long term_at(self, long long index) except? -2
     cpdef truncate(self, long long last_kept)
+    @cython.locals(term=cython.longlong)
+    cpdef compact(self, long long base_index)
+    cpdef reset(self, long long base_index, long long base_term)
+    cpdef overwrite(self, tuple runs)
     cpdef tuple slice(self, long long first, long long last)
     @cython.locals(index=cython.longlong)
     cpdef long long first_conflict(self, tuple runs) except? -2

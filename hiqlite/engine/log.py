@@ -62,6 +62,35 @@ class Log:
         self.last_term = self.terms[count - 1] if count else self.base_term
         self.tail_first = self.starts[count - 1] if count else self.base_index + 1
 
+    def compact(self, base_index: int) -> None:
+        """Entries up to `base_index`, which lies in the log, are gone; its term stays known."""
+        if base_index <= self.base_index:
+            return
+        if base_index > self.last_index:
+            raise ValueError(f"cannot purge up to {base_index}: the log ends at {self.last_index}")
+        term = self.term_at(base_index)
+        kept = self.slice(base_index + 1, self.last_index)
+        self.reset(base_index, term)
+        for run in kept:
+            self.extend(run.term, run.first, run.last)
+
+    def reset(self, base_index: int, base_term: int) -> None:
+        """Begin anew behind the entry at `base_index`."""
+        self.base_index = self.last_index = base_index
+        self.base_term = self.last_term = base_term
+        self.tail_first = base_index + 1
+        self.starts.clear()
+        self.terms.clear()
+
+    def overwrite(self, runs: tuple[TermRun, ...]) -> None:
+        """Give the entries of `runs` these terms in their places; what follows is cut where it cannot follow them."""
+        after = self.slice(runs[len(runs) - 1].last + 1, self.last_index)
+        self.truncate(runs[0].first - 1)
+        for run in (*runs, *after):
+            if run.term < self.last_term:
+                return
+            self.extend(run.term, run.first, run.last)
+
     def slice(self, first: int, last: int) -> tuple[TermRun, ...]:
         """The runs of `[first, last]`, which must lie in the log; empty when `last < first`."""
         if last < first:

@@ -46,11 +46,40 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The voters and learners in force since `index` (effective when appended, thesis 4.1)."""
+    """The voters and learners in force since `index` (effective when appended, thesis 4.1).
+
+    With `outgoing` voters it is a joint configuration (thesis 4.3): whatever needs a majority needs one of `voters`
+    and one of `outgoing`. A voter on its way to being a learner stands in `outgoing` and in `learners`. One id may
+    stand here in two incarnations: the new one is reached, the old one is gone and only counted.
+    """
 
     index: int
     voters: tuple[Identity, ...]
     learners: tuple[Identity, ...] = ()
+    outgoing: tuple[Identity, ...] = ()
+
+    @property
+    def joint(self) -> bool:
+        return bool(self.outgoing)
+
+
+class ChangeKind(IntEnum):
+    """What a change of members asks for."""
+
+    ADD_LEARNER = 0  # members: (joining,)
+    PROMOTE = 1  # members: (learner,)
+    DEMOTE = 2  # members: (voter,)
+    REMOVE = 3  # members: (voter or learner,)
+    REPLACE = 4  # members: (leaving voter, learner that takes its place)
+    SET_VOTERS = 5  # members: all voters from now on; who stops being one leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of members as it is asked for; see `ChangeKind` for what `members` means."""
+
+    kind: ChangeKind
+    members: tuple[Identity, ...]
 
 
 @hot_value(frozen=True, slots=True)
@@ -82,6 +111,10 @@ class Restored:
     applied_term: int = 0
     io_sequence: int = 0  # the highest one found in the log; the engine goes on from here
     faulty: tuple[tuple[int, int], ...] = ()  # closed ranges whose payload was damaged though it had been synced
+    # Closed ranges of which even the term is lost. `runs` gives for them the highest it can have been: the term of the
+    # next record that holds, or else the hard state's.
+    unknown: tuple[tuple[int, int], ...] = ()
+    memberships: tuple[Membership, ...] = ()  # of the entries held, ascending; `membership` is the one before them
 
 
 # --------------------------------------------------------------------------- messages
@@ -92,7 +125,8 @@ class Restored:
 class AppendRequest:
     """Entries `[previous_index + 1, last_index]`, or none when `last_index == previous_index`.
 
-    `runs` are the terms of those entries. The bytes travel beside it; the engine never sees them.
+    `runs` are the terms of those entries, `memberships` what those of them say that are membership entries. The bytes
+    travel beside it; the engine never sees them.
     """
 
     term: int
@@ -104,6 +138,7 @@ class AppendRequest:
     runs: tuple[TermRun, ...]
     epoch: int  # session epoch of the link; answers of an older one are dropped
     sequence: int  # per peer and epoch, ascending; the answer names it
+    memberships: tuple[Membership, ...] = ()
 
 
 @hot_value(frozen=True, slots=True)
@@ -127,6 +162,7 @@ class VoteRequest:
     pre: bool
     last_index: int
     last_term: int
+    transfer: bool = False  # the leader itself asked for it: who hears that leader answers all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +189,54 @@ class ProbeReply:
     token: int
 
 
-Message = AppendRequest | AppendReply | VoteRequest | VoteReply | ProbeRequest | ProbeReply
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader of `term` hands over: campaign at once, without a pre-vote (thesis 3.10)."""
+
+    term: int
+    sender: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class RepairRequest:
+    """Asks for entries `[first, last]`, damaged at the sender; `entry_term` is theirs, 0 when it was lost too."""
+
+    term: int
+    sender: Identity
+    first: int
+    last: int
+    entry_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReply:
+    """Exactly the entries asked for, as `runs`; the runtime reads their bytes from its log and sends them beside it.
+
+    It sends nothing if they were purged meanwhile, or are of other terms by now.
+
+    `committed`: they are known to be committed here, so they are the entries at those indexes, whatever was lost.
+    """
+
+    term: int
+    sender: Identity
+    first: int
+    last: int
+    runs: tuple[TermRun, ...]
+    committed: bool
+    memberships: tuple[Membership, ...] = ()
+
+
+Message = (
+    AppendRequest
+    | AppendReply
+    | VoteRequest
+    | VoteReply
+    | ProbeRequest
+    | ProbeReply
+    | TimeoutNow
+    | RepairRequest
+    | RepairReply
+)
 
 
 # --------------------------------------------------------------------------- what the engine asks for
@@ -163,6 +246,7 @@ class AppendKind(IntEnum):
     PROPOSED = 0  # the bytes were handed to the runtime with the proposal
     NOOP = 1  # the runtime makes the one record that opens a term
     RECEIVED = 2  # the bytes came with the AppendRequest that was just stepped
+    MEMBERSHIP = 3  # the runtime makes the one record that says `Append.membership`
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +262,24 @@ class Truncate:
     last_kept: int
 
 
+@dataclass(frozen=True, slots=True)
+class LogReset:
+    """Begin an empty log behind `(base_index, base_term)`: an image was installed that the old log does not hold."""
+
+    io_sequence: int
+    base_index: int
+    base_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Write entries `[first, last]`, which came with the message just stepped, as repairs of what stands in the log."""
+
+    io_sequence: int
+    first: int
+    last: int
+
+
 @hot_value(frozen=True, slots=True)
 class Append:
     """Write entries `[first, last]`, all of which the runtime holds in its window by now."""
@@ -187,6 +289,7 @@ class Append:
     last: int
     kind: AppendKind
     term: int  # of the last one
+    membership: Membership | None = None  # of an append of that kind
 
 
 @hot_value(frozen=True, slots=True)
@@ -202,6 +305,18 @@ class Fetch:
     peer_id: int
     first: int
     size_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendImage:
+    """`peer_id` needs entries that are gone here: send it an image of the database.
+
+    Answered by `image_started`, then `image_finished` or `image_failed`. `resume_index`: that of the image which the
+    peer was given last, of which it may hold a part (0: none); the log behind it is still there.
+    """
+
+    peer_id: int
+    resume_index: int
 
 
 @hot_value(frozen=True, slots=True)
@@ -230,3 +345,7 @@ class Ready:
     lost_from: int = 0  # proposals of this node at or above this index may never commit (0: none); outcome unknown
     role_changed: bool = False
     fatal: str = ""  # a broken promise of the world below (never reached in correct operation)
+    reset: LogReset | None = None  # between `truncate` and `appends`; never together with `truncate`
+    repairs: list[Repair] = field(default_factory=list)  # behind `appends`
+    images: list[SendImage] = field(default_factory=list)
+    membership: Membership | None = None  # the configuration in force changed to this one

@@ -1,6 +1,30 @@
 """What the runtime needs from the rooms beside it, as protocols. It sees these and nothing else of them.
 
 No port may block the loop. Callbacks are called on the loop's thread only.
+
+What the runtime owes the engine (`Raft` in raft.py; `Ready` in model.py says in which order its fields are done):
+- *Start*: `Restored`, where `membership` is the one stored for the log's base and `memberships` are those of the
+  entries held. Where `applied_index` lies beyond the log, the log on disk is begun anew there before the first append.
+- *Entries it makes*: an append of kind NOOP or MEMBERSHIP is one record, made at once from `Append`; until the Ready
+  with it was taken `propose` refuses. An AppendRequest or RepairReply is decoded with the `memberships` of its entries,
+  so that the engine knows them without reading bytes.
+- *Configuration*: `Ready.membership` is in force from now on, committed or not: dial and accept its members, go on
+  answering those who left. A change asked for by `propose_membership` is through when `membership` is not joint and
+  its index is committed; 0 means try again, `change_refusal` says why. The engine promotes nobody by itself: whether a
+  learner wishes to become a voter (`learner_only` of its own settings) its join request says.
+- *Images, leader*: for each of `Ready.images` call `image_started(peer, index)` when one is ready, and send it only if
+  that is True; it names (index, `term_at(index)`, `membership_at(index)`), which lie in the log since `index` is at or
+  above `base_index`. Tell `image_progressed` as parts are confirmed, then `image_finished` or `image_failed`. What
+  cannot be begun now needs no answer, the engine asks again after the upper election timeout.
+- *Images, peer*: when an image is complete and its checksum holds, `begin_install(index)`; True stops `Ready.apply`
+  until `installed` (the new database is durable) or `install_failed`. If the log does not hold the image's entry
+  `Ready.reset` follows: store the membership and begin the log anew behind it, as one durable step of its io sequence.
+- *Purging*: up to `purge_limit` and no further than a durable checkpoint; store `membership_at(index)` for the new base
+  first, then `LogStore.purge`, then `purged(index)`.
+- *Repairs*: `Ready.repairs` are written with `append_repair` from the bytes of the message just stepped. A RepairReply
+  to send is read from the own log, and dropped if that fails.
+- *Disk*: `disk_waits(LogStore.waiting_since_ns)` at every change and before `tick`; `disk_full` at every change.
+- *Refusals*: `receive` raises ProtocolError for what no correct peer sends: end that link, the engine is as it was.
 """
 
 from __future__ import annotations
@@ -20,7 +44,7 @@ class LogPurged(StorageError):
 class LogStore(Protocol):
     """The durable log of one group. Writes happen in the order of the calls, on a thread of its own.
 
-    `io_sequence` is given by the engine, ascending by one per call over the four writing calls.
+    `io_sequence` is given by the engine, ascending by one per call over the five writing calls.
     """
 
     def append(self, io_sequence: int, first: int, last: int, records: bytes) -> None: ...
@@ -28,6 +52,11 @@ class LogStore(Protocol):
     def hard_state(self, io_sequence: int, term: int, vote: Identity | None) -> None: ...
     def append_repair(self, io_sequence: int, first: int, last: int, records: bytes) -> None:
         """Entries that this log holds and cannot read, as a peer sent them; readable once `synced` covers it."""
+        ...
+
+    def reset(self, io_sequence: int, index: int, term: int) -> None:
+        """Begin anew, empty, behind entry `index` of `term`, which is not below `base_index`: the caller has all of it
+        durable elsewhere."""
         ...
 
     def purge(self, index: int, term: int) -> None:
@@ -56,6 +85,11 @@ class LogStore(Protocol):
 
     @property
     def queued_bytes(self) -> int: ...
+
+    @property
+    def held_bytes(self) -> int:
+        """About what the entries held take where they lie."""
+        ...
 
     @property
     def disk_full(self) -> bool:
@@ -115,6 +149,15 @@ class StateMachine(Protocol):
     def on_progress(self, callback: Callable[[], None]) -> None: ...
     def take(self) -> Sequence[Run]:
         """Runs that were applied since the last call, in order."""
+        ...
+
+    @property
+    def durable_index(self) -> int:
+        """Everything up to here survives a loss of power without the log; at most `applied_index`."""
+        ...
+
+    def make_durable(self) -> None:
+        """Move `durable_index` on to what is applied, soon; it cannot pass what `set_synced_index` allows."""
         ...
 
     def set_synced_index(self, index: int) -> None:

@@ -1,13 +1,11 @@
 cimport cython
-from . cimport election, follower, replication
-from .progress cimport Progress
+from . cimport election, follower, reconfiguration, repair, replication, shape, snapshot, transfer
 from .ready cimport Outbox
 from .role cimport resign
 from .state cimport State
+from .views cimport Views
 
-cdef class Raft:
-    cdef readonly State state
-
+cdef class Raft(Views):
     cpdef tick(self, long long now_ns)
     cpdef receive(self, object message, long long now_ns)
     cpdef long long propose(self, long long count, long long size_bytes, long long now_ns) except? -1
@@ -17,8 +15,10 @@ cdef class Raft:
     cpdef bint has_ready(self) except *
     @cython.locals(outbox=Outbox)
     cpdef object ready(self)
+    @cython.locals(deadline=cython.longlong)
     cpdef long long next_deadline(self) except? -1
     cdef bint _enter(self, long long now_ns) except *
     @cython.locals(limit=cython.longlong, first=cython.longlong)
     cdef object _take_apply(self)
+    cdef object _take_membership(self)
     cdef _take_lost(self)

@@ -12,30 +12,30 @@ from __future__ import annotations
 from hiqlite.config import RaftSettings
 from hiqlite.errors import ProtocolError, UsageError
 
-from . import election, follower, replication
-from .membership import Configuration
+from . import election, follower, reconfiguration, repair, replication, shape, snapshot, transfer
 from .model import (
     AppendReply,
     AppendRequest,
+    Change,
     Identity,
     Membership,
     Message,
     ProbeReply,
     ProbeRequest,
     Ready,
+    RepairReply,
+    RepairRequest,
     Restored,
-    Role,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
-from .progress import Progress
 from .role import resign
 from .state import FAR_FUTURE_NS, State
+from .views import Views
 
-NUMBER_MAX = 2**62  # a term or index above comes from a broken or hostile peer, never from counting
 
-
-class Raft:
+class Raft(Views):
     """The engine's only face to the runtime.
 
     Args:
@@ -49,7 +49,7 @@ class Raft:
     def __init__(
         self, identity: Identity, settings: RaftSettings, restored: Restored, now_ns: int, seed: int
     ) -> None:
-        self.state: State = State(identity, settings, restored, now_ns, seed)
+        super().__init__(State(identity, settings, restored, now_ns, seed))
         election.start(self.state)
         self.state.dirty = True
 
@@ -62,23 +62,25 @@ class Raft:
             return
         if state.leads:
             election.check_quorum(state)
+            election.check_disk(state)
         if state.leads:
             replication.tick(state)
+            transfer.tick(state)
         else:
             election.tick(state)
+            repair.tick(state)
 
     def receive(self, message: Message, now_ns: int) -> None:
         """Step a message of a peer. Raises ProtocolError for one that no correct peer sends; nothing changed then."""
         state = self.state
         if not self._enter(now_ns):
             return
-        if not 0 <= message.term < NUMBER_MAX or message.sender.id == state.own.id:
-            raise ProtocolError(f"message of node {message.sender.id} in term {message.term} cannot be")
+        shape.check(message)
+        if message.sender.id == state.own.id:
+            raise ProtocolError(f"node {message.sender.id} speaks to itself, or two nodes have its id")
         if isinstance(message, AppendReply):
             replication.receive_append_reply(state, message)
         elif isinstance(message, AppendRequest):
-            if message.last_index >= NUMBER_MAX:
-                raise ProtocolError(f"append request of node {message.sender.id} ends at {message.last_index}")
             follower.receive_append(state, message)
         elif isinstance(message, ProbeReply):
             replication.receive_probe_reply(state, message)
@@ -88,6 +90,12 @@ class Raft:
             election.receive_request(state, message)
         elif isinstance(message, VoteReply):
             election.receive_reply(state, message)
+        elif isinstance(message, TimeoutNow):
+            election.receive_timeout_now(state, message)
+        elif isinstance(message, RepairRequest):
+            repair.receive_request(state, message)
+        elif isinstance(message, RepairReply):
+            repair.receive_reply(state, message)
         else:
             raise UsageError(f"not a message of consensus: {type(message).__name__}")
 
@@ -100,6 +108,23 @@ class Raft:
         if not self._enter(now_ns):
             return 0
         return replication.propose(self.state, count, size_bytes)
+
+    def propose_membership(self, change: Change, now_ns: int) -> int:
+        """Append the configuration that a change asks for; its index, or 0: not now, as `change_refusal` says.
+
+        Joint if voters change; the engine leaves that by itself. The change is through when `membership` is no longer
+        joint and its index is committed. Raises UsageError for a change that makes no sense.
+        """
+        if not self._enter(now_ns):
+            return 0
+        return reconfiguration.propose(self.state, change)
+
+    def transfer_leadership(self, peer_id: int, now_ns: int) -> bool:
+        """Hand leadership to a voter, 0: to the one with the longest log. False when that cannot be begun.
+
+        It ends when another node leads, or after the upper election timeout: then this one takes proposals again.
+        """
+        return self._enter(now_ns) and transfer.begin(self.state, peer_id)
 
     def log_progress(self, written_io: int, synced_io: int, now_ns: int) -> None:
         """The log has written and synced everything up to these io sequences."""
@@ -131,9 +156,22 @@ class Raft:
         state.dirty = True
         return state.reads.queue()
 
-    def peer_connected(self, peer_id: int, epoch: int, now_ns: int) -> None:
-        """Log and control link to a peer are up, in a new session."""
+    def disk_waits(self, since_ns: int) -> None:
+        """Since when work waits for the log's disk without any progress, 0: none waits. Judged by `tick` (rule 11)."""
+        self.state.disk_waits_since_ns = since_ns
+
+    def disk_full(self, full: bool, now_ns: int) -> None:
+        """Whether the log has no room ahead: no proposals are taken, and leadership is handed over (rule 11)."""
         state = self.state
+        if full != state.disk_full and self._enter(now_ns):
+            state.disk_full = full
+            if full:
+                transfer.begin(state, 0)
+
+    def peer_connected(self, peer_id: int, epoch: int, now_ns: int) -> None:
+        """Log and control link to a node are up, in a new session; it need not be a member yet."""
+        state = self.state
+        state.links[peer_id] = epoch
         peer = state.peers_by_id.get(peer_id)
         if not self._enter(now_ns) or peer is None:
             return
@@ -143,6 +181,7 @@ class Raft:
     def peer_lost(self, peer_id: int, refused: bool, now_ns: int) -> None:
         """The links to a peer are gone; `refused`: a redial was answered by nobody listening (may come repeatedly)."""
         state = self.state
+        state.links.pop(peer_id, None)
         peer = state.peers_by_id.get(peer_id)
         if not self._enter(now_ns) or peer is None:
             return
@@ -153,7 +192,9 @@ class Raft:
         self, term: int, sender_id: int, incarnation: int, commit_bound: int, now_ns: int, heard_at_ns: int
     ) -> None:
         """A stamp of the heartbeat thread: node `sender_id` led in `term` at `heard_at_ns`."""
-        if not self._enter(now_ns) or not 0 < term < NUMBER_MAX or not 0 <= commit_bound < NUMBER_MAX:
+        if not self._enter(now_ns) or not shape.known(max(term, sender_id, commit_bound)) or term <= 0:
+            return
+        if not 0 <= incarnation < shape.INCARNATION_MAX:
             return
         follower.heard_beat(self.state, term, sender_id, incarnation, commit_bound, heard_at_ns)
 
@@ -161,6 +202,44 @@ class Raft:
         """The one answer to a Fetch: bytes `[first, last]` are at hand until the next Ready; `last < first`: failed."""
         if self._enter(now_ns):
             replication.entries_fetched(self.state, peer_id, first, last, size_bytes)
+
+    def purged(self, index: int) -> None:
+        """Entries up to `index`, not above `purge_limit` unless a pin had to give way, are gone from the log."""
+        self.state.dirty = True
+        snapshot.purged(self.state, index)
+
+    def image_started(self, peer_id: int, index: int, now_ns: int) -> bool:
+        """An image at `index` is ready for a peer. False: do not send it. The log behind it is pinned from now on."""
+        return self._enter(now_ns) and snapshot.started(self.state, peer_id, index)
+
+    def image_progressed(self, peer_id: int, oldest_sent_ns: int) -> None:
+        """When the oldest part that the peer did not confirm left, 0: all that left was confirmed (rule 17)."""
+        snapshot.progressed(self.state, peer_id, oldest_sent_ns)
+
+    def image_finished(self, peer_id: int, now_ns: int) -> None:
+        """The peer says that the image is its database now, durably."""
+        if self._enter(now_ns):
+            snapshot.finished(self.state, peer_id)
+
+    def image_failed(self, peer_id: int, resumable: bool, now_ns: int) -> None:
+        """Sending an image ended early. `resumable`: the image is kept, and the next try goes on where it ended."""
+        if self._enter(now_ns):
+            snapshot.failed(self.state, peer_id, resumable)
+
+    def begin_install(self, index: int, now_ns: int) -> bool:
+        """Whether an image at `index` may become this node's database. If so, nothing is given to apply until
+        `installed` or `install_failed`; what was given before is to be applied, or dropped with the old database."""
+        return self._enter(now_ns) and snapshot.begin_install(self.state, index)
+
+    def installed(self, index: int, term: int, membership: Membership, now_ns: int) -> None:
+        """The image of (index, term), in which `membership` was in force, is the database, durably."""
+        if self._enter(now_ns):
+            snapshot.installed(self.state, index, term, membership)
+
+    def install_failed(self, now_ns: int) -> None:
+        """The database is as it was before `begin_install`."""
+        if self._enter(now_ns):
+            snapshot.end_install(self.state)
 
     def window_starts_at(self, first_index: int) -> None:
         """Entries below `first_index` are no longer in the runtime's memory."""
@@ -201,13 +280,17 @@ class Raft:
             state.dirty = False
             outbox.drop_all()
             return Ready(fatal=state.fatal, failed_reads=state.reads.take_failed(), lost_from=self._take_lost())
-        hard_state, truncate, appends = outbox.take_writes()
+        if state.leads and (state.config.is_joint or not state.config.is_voter):
+            reconfiguration.advance(state)
+        hard_state, truncate, reset, appends, repairs = outbox.take_writes()
         state.dirty = bool(outbox.writes)
         sends = []
         if not state.dirty:
             outbox.release(state.term)
             if state.leads:
-                state.opening_taken = True
+                state.made_taken = True
+                if state.transfer_id:
+                    transfer.advance(state)
                 replication.prepare(state)
             sends = outbox.take_sends()
         role_changed = state.role_changed
@@ -224,6 +307,10 @@ class Raft:
             self._take_lost(),
             role_changed,
             "",
+            reset,
+            repairs,
+            outbox.take_images(),
+            self._take_membership(),
         )
 
     def next_deadline(self) -> int:
@@ -232,86 +319,13 @@ class Raft:
         if state.fatal:
             return FAR_FUTURE_NS
         if not state.leads:
-            return election.next_deadline_ns(state)
-        return min(replication.next_deadline_ns(state), election.quorum_deadline_ns(state))
+            return min(election.next_deadline_ns(state), repair.deadline_ns(state))
+        deadline = min(replication.next_deadline_ns(state), election.quorum_deadline_ns(state))
+        return min(deadline, transfer.deadline_ns(state), election.disk_deadline_ns(state))
 
     def beat_word(self) -> tuple[int, bool]:
         """(term, whether this node leads it): what the heartbeat thread may say. Store it before sending anything."""
         return (self.state.term, self.state.leads and not self.state.fatal)
-
-    # ------------------------------------------------------------------ views
-
-    def progress(self, peer_id: int) -> Progress | None:
-        """What is known of a peer, for metrics; never to be changed."""
-        return self.state.peers_by_id.get(peer_id)
-
-    @property
-    def identity(self) -> Identity:
-        return self.state.own
-
-    @property
-    def role(self) -> Role:
-        return self.state.role
-
-    @property
-    def leads(self) -> bool:
-        return self.state.leads
-
-    @property
-    def term(self) -> int:
-        return self.state.term
-
-    @property
-    def vote(self) -> Identity | None:
-        return self.state.vote
-
-    @property
-    def leader_id(self) -> int:
-        """Who leads the term as far as this node knows, 0: nobody."""
-        return self.state.leader_id
-
-    @property
-    def last_index(self) -> int:
-        return self.state.log.last_index
-
-    @property
-    def last_term(self) -> int:
-        return self.state.log.last_term
-
-    @property
-    def commit_index(self) -> int:
-        return self.state.commit_index
-
-    @property
-    def applied_index(self) -> int:
-        return self.state.applied_index
-
-    @property
-    def written_index(self) -> int:
-        return self.state.outbox.written_index
-
-    @property
-    def synced_index(self) -> int:
-        return self.state.outbox.synced_index
-
-    @property
-    def uncommitted_bytes(self) -> int:
-        """Size of the own proposals that wait for commit."""
-        return self.state.uncommitted_bytes
-
-    def term_at(self, index: int) -> int:
-        """Term of the entry at `index`, which lies in this log."""
-        return self.state.log.term_at(index)
-
-    @property
-    def opened(self) -> bool:
-        """Whether this node leads and its term's first entry is committed: reads are answered from now on."""
-        return self.state.leads and self.state.commit_index >= self.state.opened_index
-
-    @property
-    def membership(self) -> Membership:
-        config: Configuration = self.state.config
-        return config.membership
 
     # ------------------------------------------------------------------ parts
 
@@ -328,14 +342,25 @@ class Raft:
     def _take_apply(self) -> tuple[int, int] | None:
         """The committed run that the own log has written and the state machine was not given yet."""
         state = self.state
+        if state.installing:
+            return None
         limit = min(state.commit_index, state.outbox.written_index)
-        if state.faulty:
-            limit = min(limit, state.faulty[0][0] - 1)
+        for low, high in state.faulty:
+            if high > state.handed_index:
+                limit = min(limit, low - 1)
         if limit <= state.handed_index:
             return None
         first = state.handed_index + 1
         state.handed_index = limit
         return (first, limit)
+
+    def _take_membership(self) -> Membership | None:
+        state = self.state
+        if not state.membership_changed:
+            return None
+        state.membership_changed = False
+        membership: Membership = state.config.membership
+        return membership
 
     def _take_lost(self) -> int:
         lost_from = self.state.lost_from

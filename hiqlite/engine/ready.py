@@ -22,17 +22,23 @@ from .model import (
     Fetch,
     HardStateWrite,
     Identity,
+    LogReset,
+    Membership,
     Message,
+    Repair,
     Send,
+    SendImage,
     Truncate,
 )
 
-Write = HardStateWrite | Truncate | Append
+Write = HardStateWrite | Truncate | LogReset | Append | Repair
+Writes = tuple[HardStateWrite | None, Truncate | None, LogReset | None, list[Append], list[Repair]]
 
 STAGE_NONE = 0
 STAGE_HARD_STATE = 1
 STAGE_TRUNCATE = 2
 STAGE_APPEND = 3
+STAGE_REPAIR = 4
 
 
 class Outbox:
@@ -52,6 +58,7 @@ class Outbox:
         self.writes: deque[Write] = deque()
         self.sends: list[Send] = []
         self.fetches: list[Fetch] = []
+        self.images: list[SendImage] = []
         self.held: deque[tuple[int, int, Send]] = deque()  # (io sequence, own term, message)
         self.acks: deque[tuple[int, int, int, int, int, int]] = deque()  # (io, term, peer, match, epoch, sequence)
 
@@ -73,11 +80,28 @@ class Outbox:
         self.unwritten = _lowered(self.unwritten, last_kept)
         self.unsynced = _lowered(self.unsynced, last_kept)
 
-    def write_append(self, first: int, last: int, kind: AppendKind, term: int) -> None:
+    def write_reset(self, base_index: int, base_term: int) -> None:
+        """Begin an empty log behind an installed image: it is durable, and all that pending writes stand for."""
+        self.io_sequence += 1
+        self.log_io = self.io_sequence
+        self.writes.append(LogReset(self.io_sequence, base_index, base_term))
+        self.written_index = self.synced_index = base_index
+        self.unwritten = _moved(self.unwritten, base_index)
+        self.unsynced = _moved(self.unsynced, base_index)
+
+    def write_repair(self, first: int, last: int) -> None:
+        """Entries `[first, last]` are written again; until that is durable nothing that rests on them is promised."""
+        self.io_sequence += 1
+        self.log_io = self.io_sequence
+        self.writes.append(Repair(self.io_sequence, first, last))
+
+    def write_append(
+        self, first: int, last: int, kind: AppendKind, term: int, membership: Membership | None = None
+    ) -> None:
         """Entries `[first, last]` go behind the log."""
         self.io_sequence += 1
         self.log_io = self.io_sequence
-        self.writes.append(Append(self.io_sequence, first, last, kind, term))
+        self.writes.append(Append(self.io_sequence, first, last, kind, term, membership))
         pending = (self.io_sequence, last)
         self.unwritten.append(pending)
         self.unsynced.append(pending)
@@ -105,6 +129,10 @@ class Outbox:
     def fetch(self, request: Fetch) -> None:
         """Ask for bytes that are no longer in memory."""
         self.fetches.append(request)
+
+    def ask_image(self, request: SendImage) -> None:
+        """Ask for an image to be sent."""
+        self.images.append(request)
 
     def acknowledge(self, term: int, leader_id: int, match_index: int, epoch: int, sequence: int) -> None:
         """Promise `[.., match_index]` to the leader of `term`, once the newest write is durable."""
@@ -146,29 +174,39 @@ class Outbox:
 
     # ------------------------------------------------------------------ taking
 
-    def take_writes(self) -> tuple[HardStateWrite | None, Truncate | None, list[Append]]:
+    def take_writes(self) -> Writes:
         """The longest run of writes that fits the fixed order of one Ready."""
         hard_state: HardStateWrite | None = None
         truncate: Truncate | None = None
+        reset: LogReset | None = None
         appends: list[Append] = []
+        repairs: list[Repair] = []
         stage = STAGE_NONE
         while self.writes:
             write = self.writes[0]
             if isinstance(write, Append):
+                if stage > STAGE_APPEND:
+                    break
                 stage = STAGE_APPEND
                 appends.append(write)
-            elif isinstance(write, Truncate):
-                if stage >= STAGE_TRUNCATE:
-                    break
-                stage = STAGE_TRUNCATE
-                truncate = write
-            else:
+            elif isinstance(write, Repair):
+                stage = STAGE_REPAIR
+                repairs.append(write)
+            elif isinstance(write, HardStateWrite):
                 if stage >= STAGE_HARD_STATE:
                     break
                 stage = STAGE_HARD_STATE
                 hard_state = write
+            else:
+                if stage >= STAGE_TRUNCATE:
+                    break
+                stage = STAGE_TRUNCATE
+                if isinstance(write, Truncate):
+                    truncate = write
+                else:
+                    reset = write
             self.writes.popleft()
-        return hard_state, truncate, appends
+        return hard_state, truncate, reset, appends, repairs
 
     def take_sends(self) -> list[Send]:
         """Messages that may leave; none while a write of the same turn still waits for the next Ready."""
@@ -182,17 +220,24 @@ class Outbox:
         self.fetches = []
         return fetches
 
+    def take_images(self) -> list[SendImage]:
+        """Requests for images."""
+        images = self.images
+        self.images = []
+        return images
+
     def drop_all(self) -> None:
         """Say nothing more: a broken promise stops the node."""
         self.writes.clear()
         self.sends = []
         self.fetches = []
+        self.images = []
         self.held.clear()
         self.acks.clear()
 
     def waits(self) -> bool:
         """Whether anything is there to be taken now."""
-        if self.writes or self.sends or self.fetches:
+        if self.writes or self.sends or self.fetches or self.images:
             return True
         if self.acks and self.acks[0][0] <= self.synced_io:
             return True
@@ -202,3 +247,8 @@ class Outbox:
 def _lowered(pending: deque[tuple[int, int]], last_kept: int) -> deque[tuple[int, int]]:
     """Pending writes after a cut: each stands for its range at most up to `last_kept`."""
     return deque((io, min(last, last_kept)) for io, last in pending)
+
+
+def _moved(pending: deque[tuple[int, int]], base_index: int) -> deque[tuple[int, int]]:
+    """Pending writes after a reset: whatever they wrote, the image stands for everything up to its index."""
+    return deque((io, base_index) for io, _ in pending)

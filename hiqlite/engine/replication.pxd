@@ -6,11 +6,12 @@ from .reads cimport Reads
 from .role cimport adopt
 from .state cimport State
 
-@cython.locals(first=cython.longlong)
 cpdef open_term(State state)
+@cython.locals(index=cython.longlong)
+cpdef take_entry(State state, long long size_bytes, object kind, object membership)
 @cython.locals(first=cython.longlong)
 cpdef long long propose(State state, long long count, long long size_bytes) except? -1
-@cython.locals(peer=Progress, hint=cython.longlong)
+@cython.locals(peer=Progress)
 cpdef receive_append_reply(State state, object reply)
 @cython.locals(peer=Progress, sent_ns=cython.longlong)
 cpdef receive_probe_reply(State state, object reply)
@@ -25,7 +26,9 @@ cpdef begin_round(State state)
 cpdef prepare(State state)
 @cython.locals(peer=Progress, index=cython.longlong, needed=cython.longlong)
 cpdef advance_commit(State state)
-cdef _take(State state, long long first, long long last, long long size_bytes, object kind)
+cdef _take(State state, long long first, long long last, long long size_bytes, object kind, object membership)
+@cython.locals(base=cython.longlong, refused_base=cython.bint, hint=cython.longlong)
+cdef _seek(State state, Progress peer, object reply)
 @cython.locals(peer=Progress)
 cdef _count_rounds(State state)
 cdef bint _lacks_commit(State state, Progress peer) except *

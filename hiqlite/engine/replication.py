@@ -11,7 +11,7 @@ from __future__ import annotations
 from hiqlite.errors import ProtocolError
 
 from . import quorum
-from .model import AppendKind, AppendReply, AppendRequest, Fetch, ProbeReply, ProbeRequest
+from .model import AppendKind, AppendReply, AppendRequest, Fetch, Membership, ProbeReply, ProbeRequest, SendImage
 from .progress import Progress
 from .role import adopt
 from .state import FAR_FUTURE_NS, NOOP_BYTES, State
@@ -22,26 +22,31 @@ PROBE_BYTES_MAX = 65536  # a probe carries entries only if a refusal wastes litt
 
 def open_term(state: State) -> None:
     """The entry without content that makes everything before it committable."""
-    first = state.log.last_index + 1
-    state.opened_index = first
-    state.opening_taken = False
-    _take(state, first, first, NOOP_BYTES, AppendKind.NOOP)
+    state.opened_index = state.log.last_index + 1
+    take_entry(state, NOOP_BYTES, AppendKind.NOOP, None)
+
+
+def take_entry(state: State, size_bytes: int, kind: AppendKind, membership: Membership | None) -> None:
+    """Append one entry whose record the runtime makes; until that was told to, its bytes come before any proposal's."""
+    state.made_taken = False
+    index = state.log.last_index + 1
+    _take(state, index, index, size_bytes, kind, membership)
 
 
 def propose(state: State, count: int, size_bytes: int) -> int:
     """Append `count` entries; the first index, or 0 when refused.
 
-    Refused without leadership, when too much waits for commit, and until the entry that opens the term was handed to
-    the runtime: its bytes come before those of any proposal.
+    Refused without leadership and while it is handed over, on a full disk, when too much waits for commit, and until
+    an entry that the runtime makes was handed to it: its bytes come before those of any proposal.
     """
     assert count > 0 and size_bytes >= 0, "a proposal has entries"
     assert count == 1 or size_bytes <= state.frame_bytes_max, "a batch fits one frame"
-    if not state.leads or not state.opening_taken or state.fatal:
+    if not state.leads or not state.made_taken or state.transfer_id or state.disk_full or state.fatal:
         return 0
     if state.uncommitted_bytes and state.uncommitted_bytes + size_bytes > state.memory_window_bytes:
         return 0
     first = state.log.last_index + 1
-    _take(state, first, first + count - 1, size_bytes, AppendKind.PROPOSED)
+    _take(state, first, first + count - 1, size_bytes, AppendKind.PROPOSED, None)
     return first
 
 
@@ -56,14 +61,14 @@ def receive_append_reply(state: State, reply: AppendReply) -> None:
     if not state.leads or reply.term != state.term or reply.epoch != peer.epoch or not peer.connected:
         return
     if not reply.accepted:
-        hint = state.log.floor_of_term(reply.hint_index, reply.hint_term)
-        peer.needs_image = reply.hint_index < state.log.base_index
-        peer.rejected(reply.sequence, hint + 1)
+        _seek(state, peer, reply)
         return
     if reply.match_index > state.log.last_index:
         raise ProtocolError(f"node {peer.peer_id} acknowledged {reply.match_index} of a log that ends before")
     if peer.acknowledged(reply.sequence, reply.match_index):
         advance_commit(state)
+    if peer.learner:
+        peer.count_catch_up(state.log.last_index, state.now_ns, state.election_min_ns)
 
 
 def receive_probe_reply(state: State, reply: ProbeReply) -> None:
@@ -114,6 +119,9 @@ def tick(state: State) -> None:
                 peer.probe_from(peer.next_index)
             elif commit_due and _lacks_commit(state, peer) and peer.has_room(state.window_frames, state.window_bytes):
                 _send_frame(state, peer, peer.next_index - 1, 0)
+        elif peer.needs_image:
+            if not peer.image_runs and state.now_ns - peer.image_asked_ns >= state.election_max_ns:
+                peer.image_asked_ns = 0
         elif peer.probe_sent_ns and state.now_ns - peer.probe_sent_ns >= state.heartbeat_ns:
             peer.probe_from(peer.next_index)
     if commit_due:
@@ -121,7 +129,7 @@ def tick(state: State) -> None:
 
 
 def next_deadline_ns(state: State) -> int:
-    """When a leader wants to be ticked, check-quorum aside."""
+    """When a leader wants to be ticked, check-quorum aside. Rounds come often enough for requests for images."""
     if state.commit_due_ns:
         return min(state.commit_due_ns, state.round_due_ns)
     return state.round_due_ns
@@ -152,6 +160,10 @@ def prepare(state: State) -> None:
             _send_frames(state, peer)
             if _lacks_commit(state, peer) and peer.has_room(state.window_frames, state.window_bytes):
                 lacking = True
+        elif peer.needs_image:
+            if peer.image_asked_ns == 0:
+                peer.image_asked_ns = state.now_ns
+                state.outbox.ask_image(SendImage(peer.peer_id, peer.image_index))
         elif peer.probe_sent_ns == 0:
             _send_probe(state, peer)
     if not lacking:
@@ -178,12 +190,27 @@ def advance_commit(state: State) -> None:
     state.window.release(min(needed, index))
 
 
-def _take(state: State, first: int, last: int, size_bytes: int, kind: AppendKind) -> None:
+def _take(
+    state: State, first: int, last: int, size_bytes: int, kind: AppendKind, membership: Membership | None
+) -> None:
     state.log.extend(state.term, first, last)
     state.window.push(first, last, size_bytes)
     state.uncommitted.append((last, size_bytes))
     state.uncommitted_bytes += size_bytes
-    state.outbox.write_append(first, last, kind, state.term)
+    state.outbox.write_append(first, last, kind, state.term, membership)
+
+
+def _seek(state: State, peer: Progress, reply: AppendReply) -> None:
+    """A request did not fit: begin the next probe where logs may still be one, or find that only an image helps.
+
+    Who names an entry below the base lacks the one at the base. Who refuses the base itself may hold an entry there,
+    of another term, and would name it for ever: there is nothing below that this log could offer.
+    """
+    base = state.log.base_index
+    refused_base = not peer.replicating and peer.next_index <= base + 1 and reply.hint_index == base
+    hint = state.log.floor_of_term(reply.hint_index, reply.hint_term)
+    if peer.rejected(reply.sequence, hint + 1) and (refused_base or reply.hint_index < base):
+        peer.need_image()
 
 
 def _count_rounds(state: State) -> None:
@@ -199,6 +226,9 @@ def _lacks_commit(state: State, peer: Progress) -> bool:
 
 def _send_frames(state: State, peer: Progress) -> None:
     """Fill the peer's window; what is no longer in memory is asked for, one Fetch at a time."""
+    if peer.next_index <= state.log.base_index:
+        peer.need_image()
+        return
     while peer.next_index <= state.log.last_index and peer.has_room(state.window_frames, state.window_bytes):
         last = state.window.frame(peer.next_index, state.frame_bytes_max)
         if last == 0:
@@ -239,6 +269,7 @@ def _send_append(state: State, peer: Progress, first: int, last: int, sequence: 
         state.log.slice(first, last),
         peer.epoch,
         sequence,
+        state.memberships_of(first, last) if state.config.membership.index >= first else (),
     )
     peer.commit_sent = min(state.commit_index, last)
     state.outbox.send(state.term, peer.peer_id, request)

@@ -85,5 +85,7 @@ def leave_leadership(state: State) -> None:
     state.uncommitted.clear()
     state.uncommitted_bytes = 0
     state.commit_due_ns = 0
+    state.transfer_id = 0
+    state.transfer_sent = False
     for peer in state.peers:
         peer.lead_from(state.log.last_index + 1)

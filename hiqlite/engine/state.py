@@ -12,9 +12,10 @@ from collections import deque
 from hiqlite.config import RaftSettings
 from hiqlite.errors import StorageError
 
+from .change import members_of
 from .log import Log
 from .membership import Configuration
-from .model import Identity, Restored, Role
+from .model import Identity, Membership, Restored, Role
 from .progress import Progress
 from .reads import Reads
 from .ready import Outbox
@@ -52,14 +53,18 @@ class State:
         self.reads: Reads = Reads()
         self.window: Window = Window(settings.memory_window_bytes)
 
-        self.config: Configuration = Configuration(restored.membership, identity)
-        self.peers: list[Progress] = [Progress(peer, self.config.slot_of(peer)) for peer in self.config.peers]
-        self.peers_by_id: dict[int, Progress] = {peer.peer_id: peer for peer in self.peers}
-        self.values: list[int] = [0] * self.config.size()
-        self.granted: list[int] = [0] * self.config.size()
-        self.role: Role = self.resting_role()
         self.leads: bool = False
         self.leader_id: int = 0
+        self.role: Role = Role.FOLLOWER
+        self.links: dict[int, int] = {}
+        self.peers: list[Progress] = []
+        self.peers_by_id: dict[int, Progress] = {}
+        self.history: list[Membership] = [restored.membership]
+        for membership in restored.memberships:
+            if restored.membership.index < membership.index <= self.log.last_index:
+                self.history.append(membership)
+        self._resolve()
+        self.membership_changed: bool = False
 
         self.heard_ns: int = 0
         self.timeout_ns: int = self.draw_timeout_ns()
@@ -68,12 +73,21 @@ class State:
         self.quorum_linked: bool = False
 
         self.opened_index: int = 0
-        self.opening_taken: bool = False
+        self.made_taken: bool = False
+        self.transfer_id: int = 0
+        self.transfer_deadline_ns: int = 0
+        self.transfer_sent: bool = False
+        self.handed_over: bool = False
         self.quorum_floor_ns: int = 0
         self.round_due_ns: int = 0
         self.commit_due_ns: int = 0
         self.uncommitted: deque[tuple[int, int]] = deque()
         self.uncommitted_bytes: int = 0
+
+        self.disk_full: bool = False
+        self.disk_waits_since_ns: int = 0
+        self.installing: bool = False
+        self.repair_due_ns: int = now_ns
 
         self.role_changed: bool = False
         self.lost_from: int = 0
@@ -84,6 +98,12 @@ class State:
         last = restored.runs[len(restored.runs) - 1].last if restored.runs else restored.base_index
         # An empty log behind a database may be one that was made so at an earlier start and was never confirmed.
         beyond = restored.applied_index > last or (not restored.runs and restored.base_index > 0)
+        if not beyond and restored.applied_index > restored.base_index:
+            # An image was installed, and the old log's end was not yet durable: what it holds there is another history.
+            index = restored.applied_index
+            held = [run.term for run in restored.runs if run.first <= index <= run.last]
+            lost = [low for low, high in restored.unknown if low <= index <= high]
+            beyond = not lost and held != [restored.applied_term]
         if restored.applied_index < restored.base_index:
             raise StorageError(
                 f"the log begins after index {restored.base_index}, but the database ends at {restored.applied_index}",
@@ -94,19 +114,101 @@ class State:
         else:
             self.log = Log(restored.base_index, restored.base_term, restored.runs)
         self.unconfirmed: bool = beyond
-        self.faulty: list[tuple[int, int]] = sorted(restored.faulty)
+        damaged = [] if beyond else [*restored.faulty, *restored.unknown]
+        self.faulty: list[tuple[int, int]] = sorted(damaged)
+        self.unknown: list[tuple[int, int]] = []
+        for low, high in [] if beyond else sorted(restored.unknown):
+            if self.log.term_at(low - 1) != self.log.term_at(high):  # between two entries of one term is no other
+                self.unknown.append((low, high))
         self.commit_index: int = restored.applied_index
         self.handed_index: int = restored.applied_index
         self.applied_index: int = restored.applied_index
         self.verified_index: int = 0
+
+    # ------------------------------------------------------------------ members
+
+    def take_membership(self, membership: Membership) -> None:
+        """A membership entry was appended: it is in force from now on (thesis 4.1). Or a damaged one came back."""
+        place = len(self.history)
+        while place > 0 and self.history[place - 1].index >= membership.index:
+            place -= 1
+        if place < len(self.history) and self.history[place].index == membership.index:
+            return
+        self.history.insert(place, membership)
+        self._resolve()
+
+    def cut_memberships(self, last_kept: int) -> None:
+        """The log was cut: what stood above `last_kept` is in force no more."""
+        known = len(self.history)
+        while len(self.history) > 1 and self.history[len(self.history) - 1].index > last_kept:
+            self.history.pop()
+        if len(self.history) != known:
+            self._resolve()
+
+    def drop_memberships(self, base_index: int) -> None:
+        """Entries up to `base_index` are gone: of their configurations the last one is kept."""
+        while len(self.history) > 1 and self.history[1].index <= base_index:
+            del self.history[0]
+
+    def begin_memberships(self, membership: Membership) -> None:
+        """An image brought the configuration; nothing is known of any before it, nor behind it."""
+        self.history = [membership]
+        self._resolve()
+
+    def memberships_of(self, first: int, last: int) -> tuple[Membership, ...]:
+        """The configurations among the entries `[first, last]`."""
+        return tuple([membership for membership in self.history if first <= membership.index <= last])
+
+    def _resolve(self) -> None:
+        """Slots and peers of the newest configuration; what is known of a peer that stays, stays."""
+        count = len(self.history)
+        newest = self.history[count - 1]
+        departing: tuple[Identity, ...] = ()
+        if count > 1:
+            ids = {identity.id for identity in members_of(newest)}
+            departing = tuple([identity for identity in members_of(self.history[count - 2]) if identity.id not in ids])
+        self.config: Configuration = Configuration(newest, self.own, departing)
+        before = {peer.identity: peer for peer in self.peers}
+        self.peers = []
+        for identity in self.config.peers:
+            peer = before.get(identity)
+            if peer is None:
+                peer = Progress(identity, 0)
+                if self.leads:
+                    peer.lead_from(self.log.last_index + 1)
+                if identity.id in self.links:
+                    peer.connect(self.links[identity.id])
+            peer.place(self.config.slot_of(identity), identity in self.config.learners)
+            self.peers.append(peer)
+        self.peers_by_id = {peer.peer_id: peer for peer in self.peers}
+        self.values: list[int] = [0] * self.config.size()
+        self.granted: list[int] = [0] * self.config.size()
+        self.membership_changed = True
+        if not self.leads:
+            self.role = self.resting_role()
+            self.role_changed = True
 
     def resting_role(self) -> Role:
         """What this node is when it neither leads nor campaigns."""
         return Role.FOLLOWER if self.config.is_voter else Role.LEARNER
 
     def can_campaign(self) -> bool:
-        """A learner never does, nor a node that cannot give out what its log promises (consensus.md section 3)."""
-        return self.config.is_voter and not self.faulty and not self.fatal
+        """A learner never does, nor a node that cannot give out what its log promises (consensus.md section 3).
+
+        A voter whose newest entry says that it leaves still does until it knows that entry committed: it may be the
+        only one whose log is long enough (thesis 4.2.2).
+        """
+        if self.faulty or self.fatal or self.installing:
+            return False
+        if self.config.is_voter:
+            return True
+        count = len(self.history)
+        if count < 2 or self.history[count - 1].index <= self.commit_index:
+            return False
+        before = self.history[count - 2]
+        return self.own in before.voters or self.own in before.outgoing
+
+    # ------------------------------------------------------------------ parts
 
     def commit_to(self, index: int) -> bool:
         """Raise the commit index; whether it moved."""

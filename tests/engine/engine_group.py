@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from hiqlite.config import RaftSettings
-from hiqlite.engine.model import Identity, Membership, Message, Ready, Restored, TermRun
+from hiqlite.engine.model import (
+    AppendReply,
+    AppendRequest,
+    Identity,
+    Membership,
+    Message,
+    Ready,
+    Restored,
+    TermRun,
+    VoteReply,
+)
 from hiqlite.engine.raft import Raft
 
 MS = 1_000_000
@@ -48,7 +58,7 @@ class Alone:
 
     def note(self, ready: Ready) -> None:
         self.readies.append(ready)
-        for write in (ready.hard_state, ready.truncate, *ready.appends):
+        for write in (ready.hard_state, ready.truncate, ready.reset, *ready.appends, *ready.repairs):
             if write is not None:
                 assert write.io_sequence == self.done + 1, "io sequences ascend by one"
                 self.done = write.io_sequence
@@ -75,6 +85,50 @@ class Alone:
 
 def messages(readies: list[Ready], kind: type) -> list[Message]:
     return [send.message for ready in readies for send in ready.sends if isinstance(send.message, kind)]
+
+
+def lead(restored: Restored, settings: RaftSettings | None = None) -> Alone:
+    """Node 1, elected by every other voter; the entry that opens its term is durable nowhere but here."""
+    node = Alone(restored, 1, settings)
+    node.wait(400 * MS)
+    node.sync()
+    voters = [one for one in restored.membership.voters + restored.membership.outgoing if one.id != 1]
+    for pre in (True, False):
+        for voter in voters:
+            if not node.raft.leads:
+                node.receive(VoteReply(node.raft.term + pre, voter, pre, True))
+        node.sync()
+    assert node.raft.leads
+    return node
+
+
+def accept(node: Alone, *peers: Identity, match: int = 0) -> list[Ready]:
+    """These peers acknowledge everything that was sent to them, or up to `match`; what the leader does then."""
+    for peer in peers:
+        known = node.raft.progress(peer.id)
+        assert known is not None
+        index = match or node.raft.last_index
+        node.receive(AppendReply(node.raft.term, peer, True, index, 0, 0, known.epoch, known.sequence))
+    return node.sync()
+
+
+def refuse(node: Alone, peer: Identity, hint: tuple[int, int]) -> list[Ready]:
+    """This peer refuses the last request sent to it and names an entry that it holds."""
+    known = node.raft.progress(peer.id)
+    assert known is not None
+    node.receive(AppendReply(node.raft.term, peer, False, 0, *hint, known.epoch, known.sequence))
+    return node.sync()
+
+
+def append(
+    term: int, sender: Identity, previous: tuple[int, int], *runs: tuple[int, int, int], commit: int = 0,
+    sequence: int = 1, memberships: tuple[Membership, ...] = (),
+) -> AppendRequest:
+    """An AppendRequest in session 1; runs are (term, first, last)."""
+    last = runs[-1][2] if runs else previous[0]
+    return AppendRequest(
+        term, sender, previous[0], previous[1], commit, last, log_of(*runs), 1, sequence, memberships
+    )
 
 
 class Group:

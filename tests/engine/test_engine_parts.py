@@ -169,8 +169,8 @@ def test_writes_of_one_ready_are_in_its_order() -> None:
     outbox.write_truncate(0)
     outbox.write_append(1, 2, AppendKind.RECEIVED, 2)
     first, second = outbox.take_writes(), outbox.take_writes()
-    assert first[0] is None and [write.io_sequence for write in first[2]] == [1]
-    assert [second[0].io_sequence, second[1].io_sequence, second[2][0].io_sequence] == [2, 3, 4]
+    assert first[0] is None and [write.io_sequence for write in first[3]] == [1]
+    assert [second[0].io_sequence, second[1].io_sequence, second[3][0].io_sequence] == [2, 3, 4]
 
 
 def test_a_round_confirms_the_reads_queued_before_it() -> None:

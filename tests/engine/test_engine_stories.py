@@ -10,8 +10,10 @@ from hiqlite.engine.model import (
     AppendRequest,
     Identity,
     Membership,
+    Message,
     ProbeReply,
     ProbeRequest,
+    RepairRequest,
     Restored,
     Role,
     TermRun,
@@ -20,21 +22,10 @@ from hiqlite.engine.model import (
 )
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import ProtocolError, StorageError
-from tests.engine.engine_group import MS, SECOND, Alone, Group, fresh, identities, log_of, messages
+from tests.engine.engine_group import MS, SECOND, Alone, Group, append, fresh, identities, log_of, messages
 
 ONE, TWO, THREE = identities(3)
 MEMBERS = Membership(0, (ONE, TWO, THREE))
-
-
-Run = tuple[int, int, int]
-
-
-def append(
-    term: int, sender: Identity, previous: tuple[int, int], *runs: Run, commit: int = 0, sequence: int = 1
-) -> AppendRequest:
-    """An AppendRequest in session 1; runs are (term, first, last)."""
-    last = runs[-1][2] if runs else previous[0]
-    return AppendRequest(term, sender, previous[0], previous[1], commit, last, log_of(*runs), 1, sequence)
 
 
 def elected(restored: Restored | None = None) -> Alone:
@@ -149,12 +140,14 @@ def test_votes_of_strangers_learners_and_earlier_terms_do_not_count() -> None:
     assert node.raft.leads
 
 
-def test_a_learner_neither_votes_nor_campaigns() -> None:
+def test_a_learner_never_campaigns_and_votes_when_it_is_asked() -> None:
+    """The candidate may know of its promotion before it does itself; whether the vote counts, the candidate says."""
     members = Membership(0, (TWO, THREE), (ONE,))
     node = Alone(fresh(members))
     node.wait(5 * SECOND)
+    assert messages(node.take(), VoteRequest) == []
     node.receive(VoteRequest(4, TWO, False, 9, 3))
-    assert [reply.granted for reply in messages(node.sync(), VoteReply)] == [False]
+    assert [reply.granted for reply in messages(node.sync(), VoteReply)] == [True]
     assert node.raft.role is Role.LEARNER
 
 
@@ -445,9 +438,17 @@ def test_a_node_with_damaged_entries_does_not_campaign_and_votes_by_what_it_prom
         AppendRequest(2, THREE, 2**63, 0, 0, 2**63, (), 1, 1),
         AppendRequest(2, ONE, 0, 0, 0, 0, (), 1, 1),
         VoteRequest(-1, TWO, False, 0, 0),
+        AppendReply(0, TWO, True, 2**63, 0, 0, 1, 1),
+        AppendReply(0, TWO, False, 0, 2**63, 0, 1, 1),
+        AppendReply(0, TWO, True, 0, 0, 0, 1, 2**64 - 1),
+        ProbeReply(0, TWO, 2**63),
+        RepairRequest(0, TWO, 1, 2**63, 0),
+        RepairRequest(0, TWO, 0, 0, 0),
+        AppendRequest(2, THREE, 0, 0, 0, 1, (TermRun(2, 1, 1),), 1, 1, (Membership(2, (ONE,)),)),
+        AppendRequest(2, THREE, 0, 0, 0, 1, (TermRun(2, 1, 1),), 1, 1, (Membership(1, ()),)),
     ],
 )
-def test_a_message_that_no_correct_peer_sends_is_refused_and_changes_nothing(message: AppendRequest) -> None:
+def test_a_message_that_no_correct_peer_sends_is_refused_and_changes_nothing(message: Message) -> None:
     node = Alone(fresh(MEMBERS))
     before = (node.raft.term, node.raft.last_index, node.raft.leader_id)
     with pytest.raises(ProtocolError):
