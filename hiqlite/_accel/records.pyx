@@ -27,8 +27,8 @@ from hiqlite.errors import ProtocolError, UsageError
 __all__ = [
     "BAD_HEADER_CRC", "BAD_ORDER", "BAD_PAYLOAD", "BAD_SHAPE", "FOREIGN_KEYS_OFF", "OK", "ROWS_WANTED", "SHORT",
     "CommandView", "EntryKind", "Operation", "RecordHeader", "RecordKind", "Reference", "StatementView", "check",
-    "command_view", "crc32c", "encode_batch", "encode_command", "encode_migration", "encode_record", "header",
-    "offsets", "scan", "seal", "seal_records", "slice_records",
+    "command_view", "crc32c", "encode_batch", "encode_command", "encode_migration", "encode_record", "find_kind",
+    "header", "offsets", "scan", "seal", "seal_records", "slice_records",
 ]
 
 
@@ -189,6 +189,20 @@ def offsets(data):
     for i in range(count):
         found.data.as_uints[i] = <uint32_t>offset
         offset += hq_record_length(source.p + offset)
+    return found
+
+
+def find_kind(data, uint8_t entry_kind):
+    """Offsets of the records of that entry kind in a run; only their shapes are checked."""
+    cdef Bytes source = Bytes(data)
+    cdef Py_ssize_t offset = 0
+    cdef const uint8_t *p
+    cdef list found = []
+    while offset < source.size:
+        p = source.record(offset)
+        if p[HQ_AT_ENTRY_KIND] == entry_kind:
+            found.append(offset)
+        offset += hq_record_length(p)
     return found
 
 

@@ -18,7 +18,7 @@ from hiqlite._accel.wal_native cimport (
     HQ_READ_ABSENT, HQ_READ_DAMAGED, HQ_READ_MEMORY, HQ_READ_OK, hq_crc32c, hq_event, hq_job, hq_published,
     hq_scan_result, hq_wal, hq_wal_answer, hq_wal_begin, hq_wal_close_files, hq_wal_extent_add, hq_wal_free_jobs,
     hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_local_batch, hq_wal_look, hq_wal_new,
-    hq_wal_progress_address, hq_wal_queued_address, hq_wal_read, hq_wal_recycle, hq_wal_release,
+    hq_wal_held_bytes, hq_wal_progress_address, hq_wal_queued_address, hq_wal_read, hq_wal_recycle, hq_wal_release,
     hq_wal_repair_add, hq_wal_repair_run, hq_wal_resume, hq_wal_scan, hq_wal_segment_recorded, hq_wal_start,
     hq_wal_stop, hq_wal_submit, hq_wal_submit_local, hq_wal_synced, hq_wal_take_finished, hq_wal_take_segment,
     hq_wal_written,
@@ -337,6 +337,11 @@ cdef class NativeLog:
     @property
     def last_index(self):
         return self.log.last_index
+
+    @property
+    def held_bytes(self):
+        """What the log's segments take on the disk, but for those of giant entries."""
+        return hq_wal_held_bytes(self.log)
 
     @property
     def counters(self):

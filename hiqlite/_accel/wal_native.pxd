@@ -59,6 +59,7 @@ cdef extern from "wal_log.h" nogil:
     void hq_wal_index_base(hq_wal *log, uint64_t base_index)
     int hq_wal_extent_add(hq_wal *log, uint64_t segment, uint64_t top)
     void hq_wal_recycle(hq_wal *log, uint64_t index)
+    uint64_t hq_wal_held_bytes(hq_wal *log)
     int64_t hq_wal_repair_run(uint8_t *records, size_t size, uint64_t first)
     int hq_wal_repair_add(hq_wal *log, uint64_t index, uint64_t segment, uint64_t offset)
     int hq_wal_read(hq_wal *log, uint64_t first, uint64_t size_max, uint8_t **data, size_t *size, uint64_t *last,

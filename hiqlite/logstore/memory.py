@@ -53,13 +53,17 @@ class MemoryLog:
         self._take(io_sequence, 72)
         self.last_hard_state = (term, vote)
 
-    async def restart_at(self, index: int, term: int) -> int:
-        """Empties the log: it begins behind (index, term). Returns the io sequence used."""
+    def reset(self, io_sequence: int, index: int, term: int) -> None:
+        """Empties the log: it begins behind (index, term)."""
         del term
-        self._take(self._submitted + 1, 64)
-        self._firsts.clear()
-        self._chunks.clear()
-        self._base_index = self._last_index = index
+        if index < self._base_index:
+            raise UsageError(f"the log begins behind entry {self._base_index}, it cannot begin behind {index}")
+        self._empty(io_sequence, index)
+
+    async def restart_at(self, index: int, term: int) -> int:
+        """Empties the log: it begins behind (index, term), lower than before too. Returns the io sequence used."""
+        del term
+        self._empty(self._submitted + 1, index)
         self._complete()  # nothing else is under way before the engine starts
         return self._submitted
 
@@ -96,6 +100,10 @@ class MemoryLog:
     @property
     def queued_bytes(self) -> int:
         return self._queued_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(map(len, self._chunks))
 
     @property
     def failure(self) -> Exception | None:
@@ -149,6 +157,12 @@ class MemoryLog:
 
     async def close(self) -> None:
         self._closed = True
+
+    def _empty(self, io_sequence: int, index: int) -> None:
+        self._take(io_sequence, 64)
+        self._firsts.clear()
+        self._chunks.clear()
+        self._base_index = self._last_index = index
 
     def _take(self, io_sequence: int, size_bytes: int) -> None:
         if self._closed:

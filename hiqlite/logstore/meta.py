@@ -141,13 +141,19 @@ class Meta:
         found = self._typed(key, list)
         if found is None:
             return None
-        if len(found) != 3 or not isinstance(found[0], int):
+        if len(found) not in (3, 4) or not isinstance(found[0], int):
             raise _damaged(self._folder, f"{key} has another shape")
-        return Membership(found[0], self._identities(key, found[1]), self._identities(key, found[2]))
+        return Membership(found[0], *(self._identities(key, part) for part in found[1:]))
 
     def set_membership(self, group: int, membership: Membership) -> None:
-        value = [membership.index, _pairs(membership.voters), _pairs(membership.learners)]
-        self.put({_key(group, "membership"): value})
+        """The newest of those that were given stays: a committed one is never followed by an older one."""
+        self.put(self._newer_membership(group, membership))
+
+    def _newer_membership(self, group: int, membership: Membership) -> dict[str, Any]:
+        known = self.membership(group)
+        if known is not None and known.index > membership.index:
+            return {}
+        return {_key(group, "membership"): _membership_value(membership)}
 
     def newest_segment(self, group: int) -> int:
         """Number of the newest log segment that was in use; 0: none ever."""
@@ -174,8 +180,13 @@ class Meta:
         """Name of the folder that holds the current database image."""
         return self._typed(_key(group, "generation"), str)
 
-    def set_generation(self, group: int, name: str) -> None:
-        self.put({_key(group, "generation"): name})
+    def set_generation(self, group: int, name: str, membership: Membership | None = None) -> None:
+        """The current database image from now on, and who was in force at its index, in one step.
+
+        With a membership on the metadata's worker only, which puts memberships in their order.
+        """
+        newer = {} if membership is None else self._newer_membership(group, membership)
+        self.put({_key(group, "generation"): name, **newer})
 
     # ------------------------------------------------------------------ all of it
 
@@ -287,6 +298,11 @@ def _damaged(folder: Path, reason: str) -> StorageError:
 
 def _key(group: int, name: str) -> str:
     return f"{GROUP_NAMES[group]}/{name}"
+
+
+def _membership_value(membership: Membership) -> list[Any]:
+    value = [membership.index, _pairs(membership.voters), _pairs(membership.learners)]
+    return [*value, _pairs(membership.outgoing)] if membership.joint else value
 
 
 def _pairs(identities: tuple[Identity, ...]) -> list[list[int]]:

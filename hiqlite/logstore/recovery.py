@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from hiqlite._accel import wal as native
-from hiqlite.engine.model import Identity, TermRun
+from hiqlite.engine.model import Identity
 from hiqlite.errors import StorageError
 
+from .recovered import Recovered
 from .segments import (
     Position,
     SegmentHeader,
@@ -58,38 +59,7 @@ class Event(IntEnum):
     UNKNOWN = 8
     GAP = 9
     END = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What survived of a log.
-
-    Attributes:
-        runs: trail of terms of `[base_index + 1, last]`, without gaps.
-        io_sequence: the highest one found; new ones lie above it.
-        faulty: closed ranges whose payload is damaged though it had been synced.
-        lost: a segment that was in use is missing or short: promises of this incarnation may be gone.
-        corrupt: why the log ends before something that had been synced ("": it does not).
-    """
-
-    runs: tuple[TermRun, ...] = ()
-    base_index: int = 0
-    base_term: int = 0
-    term: int = 0
-    vote: Identity | None = None
-    io_sequence: int = 0
-    faulty: tuple[tuple[int, int], ...] = ()
-    lost: bool = False
-    corrupt: str = ""
-
-    @property
-    def whole(self) -> bool:
-        """Nothing that was promised is missing; faulty entries are known to be missing."""
-        return not self.lost and not self.corrupt
-
-    @property
-    def last_index(self) -> int:
-        return self.runs[-1].last if self.runs else self.base_index
+    MEMBERSHIP = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +258,8 @@ class _Replay:
                 self.trail.hard_state(term, Identity(first, last) if first else None)
             elif kind == Event.REPAIR:
                 self._repair(term, first, (number, offset))
+            elif kind == Event.MEMBERSHIP and not self.trail.adrift and self.trail.term_at(first) == term:
+                self.trail.mark_membership(first)
 
     def _reach(self, index: int) -> None:
         """Where nothing is known yet, a record that follows `index` begins the trail: there, or at the purge point.
@@ -355,6 +327,7 @@ class _Replay:
             faulty=trail.faulty(),
             lost=lost,
             corrupt=corrupt,
+            memberships=trail.memberships(),
         )
         goes_on = last is not None and not (self.cut or lost or ended)
         return Plan(

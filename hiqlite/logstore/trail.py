@@ -29,6 +29,7 @@ class Trail:
         self._faulty: list[tuple[int, int]] = []
         self._spans: list[tuple[int, int, int, int]] = []
         self._repairs: dict[int, tuple[int, int]] = {}
+        self._memberships: set[int] = set()
 
     @property
     def last_index(self) -> int:
@@ -52,6 +53,10 @@ class Trail:
         """(index, segment, offset), ascending: where the copy of an entry stands that was damaged."""
         return tuple((index, *at) for index, at in sorted(self._repairs.items()))
 
+    def memberships(self) -> tuple[int, ...]:
+        """Indexes of entries that are memberships, ascending."""
+        return tuple(sorted(self._memberships))
+
     def term_at(self, index: int) -> int:
         """Term of an entry that the trail holds, or 0."""
         return next((run.term for run in self._runs if run.first <= index <= run.last), 0)
@@ -62,13 +67,14 @@ class Trail:
         other.term, other.vote = self.term, self.vote
         other._runs, other._faulty, other._spans = self._runs[:], self._faulty[:], self._spans[:]
         other._repairs = dict(self._repairs)
+        other._memberships = set(self._memberships)
         return other
 
     def begin(self, index: int, term: int) -> None:
         """The log is empty behind (index, term), whatever was known of it."""
         self.adrift = False
         self.base_index, self.base_term = index, term
-        self._runs, self._spans, self._faulty, self._repairs = [], [], [], {}
+        self._runs, self._spans, self._faulty, self._repairs, self._memberships = [], [], [], {}, set()
 
     def extend(self, term: int, first: int, last: int, at: tuple[int, int]) -> None:
         """Entries `[first, last]` stand at `at`, (segment, offset)."""
@@ -95,6 +101,10 @@ class Trail:
         ]
         self._repairs[index] = at
 
+    def mark_membership(self, index: int) -> None:
+        """The entry `index`, which the trail holds, is a membership entry, and readable."""
+        self._memberships.add(index)
+
     def truncate(self, last_kept: int) -> None:
         """Cuts every entry behind `last_kept`."""
         if self.adrift or last_kept < self.base_index:
@@ -111,6 +121,7 @@ class Trail:
             self._spans[-1] = (first, last_kept, at[0], at[1])
         self._faulty = [(low, min(high, last_kept)) for low, high in self._faulty if low <= last_kept]
         self._repairs = {index: at for index, at in self._repairs.items() if index <= last_kept}
+        self._memberships = {index for index in self._memberships if index <= last_kept}
 
     def purge(self, term: int, index: int) -> None:
         """The log begins behind (index, term)."""
@@ -121,6 +132,7 @@ class Trail:
         self._spans = [span for span in self._spans if span[1] > index]
         self._faulty = [(max(low, index + 1), high) for low, high in self._faulty if high > index]
         self._repairs = {entry: at for entry, at in self._repairs.items() if entry > index}
+        self._memberships = {entry for entry in self._memberships if entry > index}
 
     def hard_state(self, term: int, vote: Identity | None) -> None:
         """The higher one rules; within a term a vote, once given, stays."""

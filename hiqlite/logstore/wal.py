@@ -24,7 +24,8 @@ from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 from .folder import make_durable_folder
 from .memory import was_purged
 from .meta import Meta
-from .recovery import Recovered, recover, settle
+from .recovered import Recovered
+from .recovery import recover, settle
 from .starting import parse_log_sync, start_native
 from .worker import Worker
 
@@ -49,6 +50,7 @@ class WalLog:
         self._cut_io = 0  # of the newest truncation: reads wait until the native index knows it
         self._cuts = 0
         self._purges: deque[tuple[int, int]] = deque()  # (index, term) whose mark is not durable yet, ascending
+        self._resets: deque[tuple[int, int, int]] = deque()  # (io sequence, index, term) not yet durable, ascending
         self._votes: deque[int] = deque()  # io sequences whose metadata is not durable yet, ascending
         self._waiters: list[asyncio.Future[None]] = []
         self._failure: Exception | None = None
@@ -157,6 +159,19 @@ class WalLog:
         self._base_index = index
         self._purges.append((index, term))
 
+    def reset(self, io_sequence: int, index: int, term: int) -> None:
+        """Empties the log: it begins behind (index, term), which is not below its base: an image stands for all of it.
+
+        A crash before that is durable leaves the old log behind the image; see `Storage` for what a start makes of it.
+        """
+        if index < self._base_index:
+            raise UsageError(f"the log begins behind entry {self._base_index}, it cannot begin behind {index}")
+        self._log.restart(io_sequence, term, index)
+        self._last_io = self._cut_io = io_sequence
+        self._cuts += 1
+        self._base_index = self._last_index = index
+        self._resets.append((io_sequence, index, term))
+
     async def restart_at(self, index: int, term: int) -> int:
         """Empties the log: it begins behind (index, term). Returns the io sequence used, durable by now.
 
@@ -195,6 +210,11 @@ class WalLog:
     @property
     def queued_bytes(self) -> int:
         return self._log.queued_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What the segments take on the disk, but for those of giant entries."""
+        return self._log.held_bytes
 
     @property
     def failure(self) -> Exception | None:
@@ -295,14 +315,17 @@ class WalLog:
     def _segment_named(self) -> None:
         self._log.segment_recorded()
         self._name_segment()
+        self._name_purged()  # a reset may count as synced from here on
 
     def _name_purged(self) -> None:
         """Purge marks that are durable: the metadata follow, and then the files."""
-        marked, point = self._log.purge_marked if self._purges else 0, None
+        marked, points = self._log.purge_marked if self._purges else 0, []
+        while self._resets and self._resets[0][0] <= self._log.synced:
+            points.append(self._resets.popleft()[1:])
         while self._purges and self._purges[0][0] <= marked:
-            point = self._purges.popleft()
-        if point is not None:
-            index, term = point
+            points.append(self._purges.popleft())
+        if points:
+            index, term = max(points)
             self._put(lambda: self._log.recycle(index), self._meta.set_purge_point, self._group, index, term)
 
     def _put(self, then: Callable[[], object], call: Callable[..., None], *arguments: Any) -> None:

@@ -200,11 +200,23 @@ def test_offsets_name_the_begin_of_each_record(codec):
     assert (found.typecode, list(found)) == ("I", [0, 72, 136])
 
 
+@given(st.lists(st.integers(0, 8), max_size=6), st.integers(0, 8))
+def test_records_of_a_kind_are_found_where_they_begin(kinds, wanted):
+    """Their offsets, ascending, in both codecs; other kinds are passed over."""
+    encode = RECORDS["compiled"].encode_record
+    pieces = [encode(1, kind or 1, bytes(kind), 1, index) for index, kind in enumerate(kinds)]
+    starts = [sum(map(len, pieces[:place])) for place in range(len(pieces))]
+    expected = [start for start, kind in zip(starts, kinds, strict=True) if (kind or 1) == wanted]
+    for codec in RECORDS.values():
+        assert codec.find_kind(b"".join(pieces), wanted) == expected
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_are_never_records(data):
     """Fuzz: every reader ends with a typed error or an empty answer, alike in both codecs."""
     for name in ("offsets", "header", "check"):
         assert len({repr(outcome(getattr(codec, name), data)) for codec in RECORDS.values()}) == 1
+    assert len({repr(outcome(codec.find_kind, data, 3)) for codec in RECORDS.values()}) == 1
     verdicts = [outcome(codec.scan, data, 1) for codec in RECORDS.values()]
     assert verdicts[0] == verdicts[1]
     assert verdicts[0] == ("value", []) if not data else verdicts[0][1] is errors.ProtocolError

@@ -169,6 +169,31 @@ async def test_repairs_are_of_entries_that_the_log_holds(log: LogStore) -> None:
             log.append_repair(9, first, last, entries(1, first, last))
 
 
+async def test_a_reset_empties_the_log_behind_an_image(log: LogStore) -> None:
+    """It counts as a write: entries follow the image's index at once, nothing that was there can be read, not below."""
+    log.append(1, 1, 6, entries(1, 1, 6))
+    log.reset(2, 20, 3)
+    log.append(3, 21, 22, entries(4, 21, 22))
+    assert log.base_index == 20
+    assert await log.read(21, 1 << 20) == (22, entries(4, 21, 22))
+    with pytest.raises(LogPurged):
+        await log.read(6, 100)
+    await until(lambda: log.synced == 3)
+    with pytest.raises(UsageError):
+        log.reset(4, 19, 3)
+
+
+async def test_what_a_log_holds_shrinks_when_it_is_purged(log: LogStore) -> None:
+    """`held_bytes` is about what the entries take."""
+    for io in range(1, 201):
+        log.append(io, io * 10 - 9, io * 10, entries(1, io * 10 - 9, io * 10))
+    await until(lambda: log.synced == 200)
+    held = log.held_bytes
+    assert held >= 2000 * 64
+    log.purge(1990, 1)
+    await until(lambda: log.held_bytes < held)
+
+
 async def test_a_log_begins_anew_where_it_is_told(log: WalLog | MemoryLog) -> None:
     """After a restart the log is empty behind the given entry, whatever it held."""
     log.append(1, 1, 6, entries(1, 1, 6))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from hiqlite.logstore.meta import Meta
-from hiqlite.logstore.recovery import Recovered
+from hiqlite.logstore.recovered import Recovered
 from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_twin import NODE
 

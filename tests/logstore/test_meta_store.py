@@ -155,3 +155,15 @@ def test_a_making_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
         meta = Meta.open(folder)
         assert meta.node_id == 4
         meta.close()
+
+
+def test_an_older_configuration_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    """Neither by itself nor with the image that it came with."""
+    meta = Meta.open(tmp_path / "meta")
+    old, new = (Membership(index, (Identity(1, 1), Identity(2, index))) for index in (50, 55))
+    meta.set_membership(0, new)
+    meta.set_membership(0, old)
+    assert meta.membership(0) == new
+    meta.set_generation(0, "0123456789abcdef", old)
+    assert (meta.membership(0), meta.generation(0)) == (new, "0123456789abcdef")
+    meta.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -297,3 +298,18 @@ async def test_a_purge_takes_damage_and_repairs_with_it(tmp_path: Path) -> None:
         await until(lambda: not log._purges)
     plan = plan_of(tmp_path / "log")
     assert plan.recovered.faulty == ((8, 8),) and plan.repairs == () and plan.recovered.base_index == 5
+
+
+async def test_of_a_purge_and_a_reset_in_one_wake_the_metadata_name_the_higher(tmp_path: Path) -> None:
+    """Whichever of their marks is looked at last."""
+    async with running(tmp_path) as (log, _):
+        log.append(1, 1, 30, entries(1, 1, 30))
+        await until(lambda: log.synced == 1)
+        log.purge(10, 1)
+        log.reset(2, 60, 3)
+        deadline = time.monotonic() + 10
+        while log._log.synced < 2:  # the loop is busy meanwhile
+            assert time.monotonic() < deadline
+        await until(lambda: not log._purges and not log._resets)
+        await until(lambda: log._meta.purge_point(0)[0] > 0)
+        assert log._meta.purge_point(0) == (60, 3)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hiqlite._accel import wal as native
+from hiqlite._accel.records import encode_record
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 from hiqlite.logstore.meta import Meta
@@ -29,6 +30,11 @@ from tests.logstore.log_twin import (
     record,
     terms_of,
 )
+
+
+def membership(term: int, index: int) -> bytes:
+    return bytes(encode_record(ENTRY, 3, b"who is in", term=term, index=index))
+
 
 MODES = ["immediate", "immediate_async", "interval_5"]
 
@@ -232,6 +238,43 @@ async def test_a_log_restarted_behind_its_database_begins_there(tmp_path: Path) 
     async with running(tmp_path) as (_, recovered):
         assert (recovered.base_index, recovered.base_term) == (50, 4)
         assert recovered.runs == (TermRun(4, 51, 52),)
+
+
+async def test_a_reset_log_begins_behind_its_image_after_a_restart(tmp_path: Path) -> None:
+    """Also when the old log reached beyond it; the metadata follow, and the old files go with the next purge."""
+    async with running(tmp_path) as (log, _):
+        log.append(1, 1, 30, entries(1, 1, 30))
+        log.reset(2, 20, 3)
+        log.append(3, 21, 25, entries(4, 21, 25))
+        await until(lambda: log.synced == 3 and log._meta.purge_point(0) == (20, 3))
+    async with running(tmp_path) as (_, recovered):
+        assert (recovered.base_index, recovered.base_term) == (20, 3)
+        assert recovered.runs == (TermRun(4, 21, 25),)
+
+
+async def test_recovery_names_the_membership_entries_that_are_left(tmp_path: Path) -> None:
+    """Not those that were cut or purged, nor a damaged one until it is repaired."""
+    async with running(tmp_path) as (log, _):
+        for index in range(1, 13):
+            log.append(index, index, index, entries(1, index, index) if index % 3 else membership(1, index))
+            await until(lambda index=index: log.synced == index)
+        log.truncate(13, 10)
+        log.append(14, 11, 12, membership(2, 11) + entries(2, 12, 12))
+        log.purge(4, 1)
+        await until(lambda: log.synced == 14)
+    async with running(tmp_path) as (_, recovered):
+        assert recovered.memberships == (6, 9, 11)
+    content = bytearray(first_segment(tmp_path))
+    at = next(batch for batch in batches_of(bytes(content)) if batch.io == 9)
+    content[at.end - 3] ^= 1
+    segment_path(tmp_path / "log", 1).write_bytes(content)
+    async with running(tmp_path) as (log, recovered):
+        assert (recovered.memberships, recovered.faulty) == ((6, 11), ((9, 9),))
+        io_sequence = recovered.io_sequence + 1
+        log.append_repair(io_sequence, 9, 9, membership(1, 9))
+        await until(lambda: log.synced == io_sequence)
+    async with running(tmp_path) as (_, recovered):
+        assert recovered.memberships == (6, 9, 11)
 
 
 async def test_a_torn_tail_is_cut_and_the_log_goes_on(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ int hq_wal_activate(hq_wal *log, uint64_t need) {
         fresh.size = log->prepared.size;
         atomic_store(&fresh.filled, atomic_load(&log->prepared.filled));
         log->prepared.fd = -1;
+        atomic_store(&log->has_prepared, 0);
         made_as = PREPARED;
     }
     pthread_mutex_unlock(&log->fill_mutex);

@@ -10,13 +10,16 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+/* Nobody is woken for a wish that stands already: with an interval, batches come by the hundred until it is taken. */
 void hq_wal_wish(hq_wal *log, int fill, int sync) {
     if (!fill && !sync)
         return;
     pthread_mutex_lock(&log->helper_mutex);
+    int news = fill > log->fill_wish || sync > log->sync_wish || atomic_load(&log->stop);
     log->fill_wish |= fill;
     log->sync_wish |= sync;
-    pthread_cond_broadcast(&log->helper);
+    if (news)
+        pthread_cond_broadcast(&log->helper);
     pthread_mutex_unlock(&log->helper_mutex);
 }
 
@@ -71,6 +74,7 @@ static int fill_step(hq_wal *log) {
     log->prepared.reserved = fresh.reserved;
     log->prepared.size = fresh.size;
     atomic_store(&log->prepared.filled, atomic_load(&fresh.filled));
+    atomic_store(&log->has_prepared, 1);
     pthread_mutex_unlock(&log->fill_mutex);
     return 1;
 }

@@ -110,6 +110,7 @@ typedef struct hq_wal {
 
     pthread_mutex_t fill_mutex, sync_mutex;
     hq_segment prepared; /* fill_mutex */
+    _Atomic int has_prepared;
 
     /* filler and syncer wait here */
     pthread_mutex_t helper_mutex;
@@ -209,6 +210,7 @@ int hq_wal_take_spare(hq_wal *log, hq_segment *fresh);
 int hq_wal_recycle_step(hq_wal *log);
 int hq_wal_extent_add(hq_wal *log, uint64_t segment, uint64_t top);
 void hq_wal_recycle(hq_wal *log, uint64_t index);
+uint64_t hq_wal_held_bytes(hq_wal *log);
 
 /* wal_repair.c */
 int64_t hq_wal_repair_run(uint8_t *records, size_t size, uint64_t first);
@@ -237,6 +239,7 @@ enum hq_event_kind {
     HQ_EVENT_UNKNOWN,     /* io, offset: what the batch holds from there on cannot be read */
     HQ_EVENT_GAP,         /* offset; first: io before it, last: header CRC before it: no header there, but one later */
     HQ_EVENT_END,         /* the segment's end record */
+    HQ_EVENT_MEMBERSHIP,  /* term, first: index: what stood just before is a membership entry, and readable */
 };
 typedef struct hq_event {
     uint64_t kind, io, term, first, last, offset;

@@ -56,6 +56,14 @@ static uint64_t lowest_purged(hq_wal *log) {
     return number;
 }
 
+/* How many bytes the log's segments take on the disk, but for giant ones. */
+uint64_t hq_wal_held_bytes(hq_wal *log) {
+    pthread_mutex_lock(&log->index_mutex);
+    uint64_t held = log->extent_count * log->segment_bytes;
+    pthread_mutex_unlock(&log->index_mutex);
+    return held;
+}
+
 static void forget_lowest(hq_wal *log) {
     pthread_mutex_lock(&log->index_mutex);
     log->extent_count--;

@@ -40,11 +40,18 @@ static void emit_entry(hq_scan_result *result, uint64_t io, uint64_t term, uint6
                             .offset = offset});
 }
 
+static void emit_membership(hq_scan_result *result, hq_event event, const uint8_t *record) {
+    event.kind = HQ_EVENT_MEMBERSHIP;
+    if (hq_record_entry_kind(record) == HQ_ENTRY_MEMBERSHIP)
+        emit(result, event);
+}
+
 static void emit_record(hq_scan_result *result, uint64_t io, const uint8_t *record, uint64_t offset) {
     hq_event event = {.io = io, .term = hq_record_term(record), .first = hq_record_index(record), .offset = offset};
     switch (hq_record_kind_of(record)) {
     case HQ_KIND_ENTRY:
         emit_entry(result, io, event.term, event.first, offset);
+        emit_membership(result, event, record);
         return;
     case HQ_KIND_HARD_STATE:
         if (hq_record_payload_length(record) == 8)
@@ -60,7 +67,9 @@ static void emit_record(hq_scan_result *result, uint64_t io, const uint8_t *reco
         break;
     case HQ_KIND_REPAIR:
         event.kind = HQ_EVENT_REPAIR;
-        break;
+        emit(result, event);
+        emit_membership(result, event, record);
+        return;
     case HQ_KIND_SEGMENT_END:
         event.kind = HQ_EVENT_END;
         result->ended = 1;

@@ -101,7 +101,8 @@ static int flush_some(hq_wal *log, hq_job **jobs, int *where) {
 static int wants_fill(hq_wal *log) {
     uint64_t offset = atomic_load(&log->offset), filled = atomic_load(&log->current.filled);
     uint64_t ahead = offset + HQ_FILL_AHEAD_BYTES / 2;
-    return (filled < ahead && filled < log->current.size) || offset >= log->current.size / 2;
+    int prepare = offset >= log->current.size / 2 && !atomic_load(&log->has_prepared);
+    return (filled < ahead && filled < log->current.size) || prepare;
 }
 
 static void work(hq_wal *log, hq_job *jobs) {

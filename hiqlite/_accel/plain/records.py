@@ -285,6 +285,12 @@ def offsets(data: Any) -> array[int]:
     return array("I", _starts(view))
 
 
+def find_kind(data: Any, entry_kind: int) -> list[int]:
+    """Offsets of the records of that entry kind in a run; only their shapes are checked."""
+    view = memoryview(data).cast("B")
+    return [offset for offset in _starts(view) if header(view, offset).entry_kind == entry_kind]
+
+
 def slice_records(data: Any, first_index_of_data: int, low: int, high: int) -> bytes:
     """The bytes of entries `[low, high]`, both included, of a run that begins with `first_index_of_data`.
 
