@@ -14,11 +14,12 @@ from posix.unistd cimport usleep
 
 
 from hiqlite._accel.apply_native cimport (
-    HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW,
-    SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded, hq_apply_open, hq_checkpoint,
-    hq_checkpointer_use, hq_failure, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline,
-    hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start,
-    hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
+    HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT,
+    HQ_STOP_DRAINED, HQ_STOP_NOW, SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded,
+    hq_apply_open, hq_checkpoint, hq_checkpoint_ask, hq_checkpointer_use, hq_failure, hq_guard_api, hq_job, hq_job_new,
+    hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline, hq_queue_join, hq_queue_open,
+    hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start, hq_queue_stop, hq_queue_stopped,
+    hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
 )
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
@@ -272,6 +273,10 @@ cdef class Applier:
         """This node's own log is durable up to `index`: checkpoints may reach it."""
         hq_queue_set_synced(self.open_queue(), index)
 
+    def ask_checkpoint(self):
+        """What is applied shall be durable soon: once it is synced in the own log. `durable_index` tells when."""
+        hq_checkpoint_ask(self.open_queue())
+
     # -- out
 
     @property
@@ -329,6 +334,13 @@ cdef class Applier:
         """Index of the last entry that is committed in the database."""
         self.open_queue()
         return hq_look(&self.worker.applied_index)
+
+    @property
+    def durable_index(self):
+        """Everything up to this entry is on the disk, whatever becomes of SQLite's log; never above `applied_index`.
+        What stood there when it was opened counts: its owner has synced it before."""
+        self.open_queue()
+        return hq_look(&self.worker.durable_index)
 
     @property
     def applied_term(self):

@@ -23,7 +23,7 @@ cdef extern from "apply_queue.h" nogil:
         uint64_t index
         char message[1024]
     ctypedef struct hq_apply:
-        uint64_t applied_index, applied_term, equality_hash
+        uint64_t applied_index, applied_term, equality_hash, durable_index
         uint64_t hash_index[64]
         uint64_t hash_value[64]
         uint64_t wal_pages
@@ -56,6 +56,7 @@ cdef extern from "apply_queue.h" nogil:
     hq_queue *hq_queue_open(hq_apply *)
     int hq_queue_start(hq_queue *, const int *, int)
     void hq_checkpointer_use(hq_queue *, sqlite3 *)
+    void hq_checkpoint_ask(hq_queue *)
     hq_job *hq_job_new(uint32_t)
     void hq_queue_submit(hq_queue *, hq_job *)
     int hq_queue_inline(hq_queue *, hq_job *, int)

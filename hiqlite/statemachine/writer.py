@@ -104,6 +104,16 @@ class Writer:
         return self._final_term if self._closed else self._applier.applied_term
 
     @property
+    def durable_index(self) -> int:
+        """Everything up to here is in the database file, and that is synced; at most `applied_index`."""
+        return 0 if self._closed else self._applier.durable_index
+
+    def make_durable(self) -> None:
+        """Move what is applied into the database file soon, however little it is; `durable_index` tells when."""
+        if not self._closed:
+            self._applier.ask_checkpoint()
+
+    @property
     def queued_bytes(self) -> int:
         return 0 if self._closed else self._applier.queued_bytes
 

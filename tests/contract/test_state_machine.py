@@ -146,3 +146,33 @@ async def test_resuming_a_healthy_machine_changes_nothing(owner: Owner) -> None:
     owner.submit(6, 12)
     await owner.until(12)
     assert owner.machine.failure is None and owner.machine.applied_index == 12
+
+
+async def test_what_is_durable_follows_on_demand_and_not_beyond_the_log(owner: Owner) -> None:
+    """`make_durable` moves it to what is applied, once the own log is synced that far."""
+    machine = owner.machine
+    assert machine.durable_index == 0
+    owner.submit(1, 40)
+    await owner.until(40)
+    machine.make_durable()
+    machine.set_synced_index(39)
+    owner.submit(41, 42)
+    await owner.until(42)
+    assert machine.durable_index == 0
+    machine.set_synced_index(42)
+    await reached(lambda: machine.durable_index == 42)
+    machine.make_durable()  # nothing is left to do
+    owner.submit(43, 50)
+    await owner.until(50)
+    machine.set_synced_index(50)
+    assert machine.durable_index == 42
+    machine.make_durable()
+    await reached(lambda: machine.durable_index == 50)
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    async def wait() -> None:
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(wait(), DEADLINE_S)

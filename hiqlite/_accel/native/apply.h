@@ -155,6 +155,7 @@ typedef struct hq_apply {
 
     /* where the database stands, committed */
     uint64_t applied_index, applied_term, equality_hash;
+    uint64_t durable_index; /* everything up to it is on the disk, whatever becomes of SQLite's log */
     uint64_t hash_index[HQ_HASH_KEPT], hash_value[HQ_HASH_KEPT];
     uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and up to where the last checkpoint came */
     uint32_t runs_since_trim;
@@ -249,6 +250,7 @@ int hq_own_row_exists(hq_apply *w, const char *sql);          /* 1, 0, or -1 on 
 int hq_savepoint_open(hq_apply *w);
 int hq_savepoint_close(hq_apply *w);
 int hq_savepoint_undo(hq_apply *w);               /* and close */
+void hq_durable_up_to(hq_apply *w, uint64_t index);
 int hq_checkpoint(hq_apply *w, int mode);         /* SQLITE_OK, SQLITE_BUSY, or a code with worker->failure set */
 uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since then */
 

@@ -33,7 +33,7 @@ static int synced_past_applied(hq_queue *q) {
 int hq_checkpoint_wanted(hq_queue *q) {
     const hq_checkpointer *c = &q->checkpointer;
     return c->state == HQ_COPY_IDLE &&
-           (c->closing_in || hq_checkpoint_due_pages(q->worker) >= HQ_CHECKPOINT_PAGES);
+           (c->asked || c->closing_in || hq_checkpoint_due_pages(q->worker) >= HQ_CHECKPOINT_PAGES);
 }
 
 static int too_long(hq_queue *q) { return q->worker->wal_pages >= HQ_CHECKPOINT_OVERDUE; }
@@ -62,6 +62,8 @@ static void adopt(hq_queue *q) {
         return;
     }
     hq_count(&w->checkpoint_count, 1);
+    if (c->copied >= c->from_pages)
+        hq_durable_up_to(w, c->from_index);
     if (c->copied > w->wal_pages)
         c->copied = c->from_pages = 0; /* SQLite has begun its log anew since: none of what is in it was moved */
     int blocked = c->copied < c->from_pages; /* an older reader: the next attempt after as many pages again */
@@ -78,9 +80,11 @@ int hq_checkpoint_step(hq_queue *q) {
         adopt(q);
         return 1;
     }
+    c->asked = 0;
     int few = hq_checkpoint_due_pages(q->worker) <= HQ_CHECKPOINT_REST;
     if (c->started && !(c->closing_in && (few || too_long(q)))) {
         c->from_pages = q->worker->wal_pages;
+        c->from_index = q->worker->applied_index;
         c->state = HQ_COPY_RUNNING;
         pthread_cond_signal(&c->wake);
         return 1;
@@ -92,6 +96,14 @@ int hq_checkpoint_step(hq_queue *q) {
     q->busy = 0;
     c->closing_in = 0;
     return 1;
+}
+
+/* Make what is applied durable soon: when it is synced in this node's own log. */
+void hq_checkpoint_ask(hq_queue *q) {
+    pthread_mutex_lock(&q->mutex);
+    q->checkpointer.asked = q->worker->applied_index > q->worker->durable_index;
+    pthread_mutex_unlock(&q->mutex);
+    pthread_cond_signal(&q->wake);
 }
 
 /* ------------------------------------------------------------------ the copying thread */

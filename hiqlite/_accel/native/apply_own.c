@@ -100,11 +100,20 @@ static int on_commit(void *worker, sqlite3 *db, const char *database, int pages)
 
 uint64_t hq_checkpoint_due_pages(hq_apply *w) { return w->wal_pages - w->checkpoint_seen_pages; }
 
+/* Everything up to `index` is in the database file, and that is synced. */
+void hq_durable_up_to(hq_apply *w, uint64_t index) {
+    if (index > w->durable_index)
+        __atomic_store_n(&w->durable_index, index, __ATOMIC_RELAXED);
+}
+
 int hq_checkpoint(hq_apply *w, int mode) {
     int pages = 0, done = 0;
+    uint64_t index = w->applied_index;
     int rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
     hq_count(&w->checkpoint_count, 1);
     w->checkpoint_seen_pages = w->wal_pages;
+    if (rc == SQLITE_OK && done >= pages)
+        hq_durable_up_to(w, index);
     if (rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY)
         return rc & 0xff;
     hq_stop_sqlite(w, "the checkpoint failed");
@@ -125,6 +134,7 @@ static int read_position(hq_apply *w) {
         &stmt, NULL);
     if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW) {
         w->applied_index = (uint64_t)sqlite3_column_int64(stmt, 0);
+        w->durable_index = w->applied_index; /* the owner has synced both files before they were opened */
         w->applied_term = (uint64_t)sqlite3_column_int64(stmt, 1);
         w->equality_hash = (uint64_t)sqlite3_column_int64(stmt, 2);
     }

@@ -41,7 +41,9 @@ typedef struct hq_checkpointer {
     int started, stop;
     int closing_in;  /* few pages are left since the last copy: go on until none is */
     int code;        /* of the last copy */
+    int asked;       /* somebody wants more of the database to be durable, however few pages that is */
     uint64_t from_pages, copied; /* pages in SQLite's log when it began, and how many of them it moved */
+    uint64_t from_index;         /* applied when it began */
 } hq_checkpointer;
 
 typedef struct hq_queue {
@@ -73,6 +75,7 @@ typedef struct hq_queue {
 hq_queue *hq_queue_open(hq_apply *worker);
 int hq_queue_start(hq_queue *q, const int *cpus, int cpu_count); /* 0, or an errno */
 void hq_checkpointer_use(hq_queue *q, sqlite3 *copier);
+void hq_checkpoint_ask(hq_queue *q);
 hq_job *hq_job_new(uint32_t piece_count);
 void hq_queue_submit(hq_queue *q, hq_job *job);
 /* 1: applied (or failed) here; 0: queued. only_cheap: here only if every text is known to be quick. */
