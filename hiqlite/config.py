@@ -41,6 +41,7 @@ class RaftSettings:
     stall_ms: int = 3000
     link_loss_grace_ms: int = 50
     commit_delay_ms: int = 2
+    logs_until_snapshot: int = 10_000
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -358,6 +359,7 @@ class NodeConfig:
             stall_ms=self.raft_stall_ms,
             link_loss_grace_ms=self.link_loss_grace_ms,
             commit_delay_ms=self.raft_commit_delay_ms,
+            logs_until_snapshot=self.logs_until_snapshot,
         )
 
     def not_built_yet(self) -> list[str]:

@@ -46,7 +46,6 @@ NOT_BUILT_YET = (
     "split_brain_interval",
     "danger_raft_state_reset",
     "learner_only",
-    "logs_until_snapshot",
     "raft_install_timeout",
     "raft_snapshot_pin_bytes",
     "request_id_ttl",

@@ -22,6 +22,7 @@ from hiqlite.engine.forming import Forming
 from hiqlite.engine.model import Membership, Message, Role
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import ShuttingDown, StorageError
+from hiqlite.node_exchange import ImageExchange
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forming import Former
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
@@ -68,6 +69,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._exchange: ImageExchange | None = None
         self._at_end: list[Callable[[], object]] = []
         self._loop = asyncio.get_running_loop()
         self.storage: Storage
@@ -133,7 +135,12 @@ class Node:
             incarnations={DB: self.storage.identity.incarnation},
             cluster_id=self.storage.meta.cluster_id or b"",
         )
+        self._stack.push_async_callback(self._close_exchange)
         self._stack.push_async_callback(self.network.close)
+
+    async def _close_exchange(self) -> None:
+        if self._exchange is not None:
+            await self._exchange.close()
 
     async def _listen_api(self) -> None:
         config = self.config
@@ -166,6 +173,7 @@ class Node:
             clock=self.clock,
             loop=self._loop,
             group_time=GroupTime(storage.newest_group_time_ns),
+            record=storage.record_membership,
             on_change=self._role_changed,
             on_failure=self._failed,
         )
@@ -214,6 +222,7 @@ class Node:
         )
         self.group.start(engine)
         if network is not None:
+            self._exchange = ImageExchange(DB, self.group, storage, network, self.clock, self._loop)
             self._beat.start()
         self._changed.set()
 
@@ -266,6 +275,8 @@ class Node:
     def _role_changed(self) -> None:
         engine = self.group.engine
         self._pulse.role_changed()
+        if self._exchange is not None:
+            self._exchange.role_changed()
         log.info("node %d: %s in term %d, leader %d", self.config.node_id, Role(engine.role).name.lower(), engine.term,
                  engine.leader_id)  # fmt: skip
         self._changed.set()
@@ -332,6 +343,8 @@ class Node:
             if self._leaving is not None:
                 await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
             await self.group.proposals.drain(DRAIN_S)
+            if self._leaving is not None:
+                await self._leaving.hand_over()
         elif self.network is not None:
             await self.network.close()  # first: a killed node tells nobody anything
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hiqlite import observe
+from hiqlite.engine.model import Membership
 from hiqlite.errors import StorageError
 from hiqlite.logstore.folder import make_durable_folder, sync_folder
 from hiqlite.logstore.meta import Meta
@@ -68,10 +69,10 @@ class Generations:
             raise StorageError(f"{self.folder}: the image cannot be put in place: {error.strerror}") from error
         return name
 
-    def switch(self, name: str) -> Path:
-        """From now on `name` is the current generation, also after a crash. Blocks."""
+    def switch(self, name: str, membership: Membership | None = None) -> Path:
+        """From now on `name` is the current generation, also after a crash, and `membership` in force. Blocks."""
         assert self.path(name).exists()
-        self._meta.set_generation(self._group, name)
+        self._meta.set_generation(self._group, name, membership)
         return self.path(name)
 
     def remove_others(self, current: str) -> None:

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from hiqlite.errors import ShuttingDown
 from hiqlite.node_storage import Storage
+from hiqlite.runtime.receiving import IncomingFile
+from hiqlite.runtime.snapshots import ImageFile
 from hiqlite.statemachine.image import GivenUp
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
 
@@ -44,15 +46,17 @@ class NodeImages:
             self._stops.discard(stop)
         return image.with_membership(membership_at(image.applied_index))
 
-    async def remove(self, image: OutgoingImage) -> None:
+    async def remove(self, image: ImageFile) -> None:
+        assert isinstance(image, OutgoingImage), "one of those that were made here"
         await self._on_thread(self._making, threading.Event(), image.remove)
 
     async def begin(self, manifest: bytes, stop: threading.Event) -> IncomingImage:
         """The image of this manifest, from where it was left."""
         return await self._on_thread(self._receiving, stop, lambda: self._storage.images.begin(manifest, stop))
 
-    async def finish(self, image: IncomingImage, stop: threading.Event) -> None:
+    async def finish(self, image: IncomingFile, stop: threading.Event) -> None:
         """Whole and durable when this returns; see `IncomingImage.finish`."""
+        assert isinstance(image, IncomingImage), "one of those that were begun here"
         await self._on_thread(self._receiving, stop, lambda: image.finish(stop))
 
     def close(self) -> None:

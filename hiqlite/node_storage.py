@@ -21,12 +21,13 @@ from hiqlite import observe
 from hiqlite._accel.records import header
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Identity, Membership, Restored
-from hiqlite.errors import ConfigError, LogCorruption
+from hiqlite.errors import ConfigError, LogCorruption, StorageError
 from hiqlite.logstore.folder import DataFolder, make_durable_folder
 from hiqlite.logstore.meta import Meta
-from hiqlite.logstore.recovery import Recovered
+from hiqlite.logstore.recovered import Recovered
 from hiqlite.logstore.wal import WalLog
 from hiqlite.node_generations import Generations
+from hiqlite.runtime.membership_record import memberships_in
 from hiqlite.statemachine.audit import PROTECTED
 from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
 from hiqlite.statemachine.equality import content_hash
@@ -59,6 +60,7 @@ class Storage:
     def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
         self.newest_group_time_ns = 0
+        self.memberships: tuple[Membership, ...] = ()  # that the log holds, ascending
         self._loop = loop
         self._stack = AsyncExitStack()
 
@@ -102,9 +104,13 @@ class Storage:
         self._open_database(folder)
         if self._log_lacks_what_is_applied():
             await self._begin_behind_the_database()
-        if self.recovered.last_index > self.recovered.base_index:
-            _, record = await self.log.read(self.recovered.last_index, 1)
+        newest = self.recovered.newest_readable
+        if newest > self.recovered.base_index:
+            _, record = await self.log.read(newest, 1)
             self.newest_group_time_ns = header(record, 0).group_time_ns
+        for index in self.recovered.memberships:
+            _, record = await self.log.read(index, 1)
+            self.memberships += memberships_in(record)
 
     def _log_lacks_what_is_applied(self) -> bool:
         """The log ends before what is applied, or holds another entry there: one that never was committed, from
@@ -129,7 +135,8 @@ class Storage:
         )
         io_sequence = await self.log.restart_at(index, term)
         self.recovered = replace(
-            self.recovered, runs=(), base_index=index, base_term=term, io_sequence=io_sequence, faulty=()
+            self.recovered, runs=(), base_index=index, base_term=term, io_sequence=io_sequence, faulty=(),
+            memberships=(),
         )
 
     def _identify(self) -> None:
@@ -183,9 +190,10 @@ class Storage:
         self.images = ImageFiles(folder.images, connection)
         self.images.clean()
 
-    async def place(self, image: IncomingImage) -> Path:
+    async def place(self, image: IncomingImage, membership: Membership | None = None) -> Path:
         """The database is `image` from the next start on: complete, checked and synced by `finish`.
 
+        `membership` was in force at its end, and is recorded in the same step.
         A crash at any moment leaves the old one or this one, complete. What is open stays open on the old one.
 
         Returns:
@@ -198,8 +206,16 @@ class Storage:
         image.close()
         with ThreadPoolExecutor(1, "hiqlite-install") as executor:
             name = await self._loop.run_in_executor(executor, self.generations.place, image.path)
-            path = await self._loop.run_in_executor(executor, self.generations.switch, name)
-            await self._loop.run_in_executor(executor, image.discard)
+            path = self.generations.path(name)
+            try:
+                await asyncio.wrap_future(self.meta.worker.submit(self.generations.switch, name, membership))
+            except StorageError:
+                if self.meta.generation(DB) != name:  # else it is done, whatever the disk said
+                    raise
+            try:
+                await self._loop.run_in_executor(executor, image.discard)
+            except StorageError as error:  # it is in place all the same
+                log.warning("what is left of an image goes at the next start: %s", error)
         return path
 
     async def open_placed(self, path: Path) -> None:
@@ -243,6 +259,10 @@ class Storage:
         """The recorded set acts from now on; durable when this returns."""
         await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, DB, Membership(0, voters)))
 
+    async def record_membership(self, membership: Membership) -> None:
+        """A committed configuration; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, DB, membership))
+
     def restored(self, membership: Membership) -> Restored:
         """What the engine starts from."""
         found = self.recovered
@@ -257,6 +277,7 @@ class Storage:
             applied_term=self.writer.applied_term,
             io_sequence=found.io_sequence,
             faulty=found.faulty,
+            memberships=self.memberships,
         )
 
     async def content_hash(self) -> str:

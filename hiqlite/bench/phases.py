@@ -36,6 +36,7 @@ class Measured:
     p50_us: float
     p99_us: float
     p999_us: float
+    max_us: float
 
     def wire(self) -> dict[str, Any]:
         return {**asdict(self), "ops_per_s": round(self.n / self.seconds, 1)}
@@ -47,7 +48,7 @@ def measured(n: int, seconds: float, latencies_ns: list[int]) -> Measured:
     def at(share: float) -> float:
         return round(latencies_ns[min(len(latencies_ns) - 1, int(len(latencies_ns) * share))] / 1e3, 1)
 
-    return Measured(n, seconds, at(0.5), at(0.99), at(0.999))
+    return Measured(n, seconds, at(0.5), at(0.99), at(0.999), at(1.0))
 
 
 def row(key: int) -> tuple[int, int, str]:

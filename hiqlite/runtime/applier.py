@@ -57,6 +57,7 @@ class Applier:
         self._later: asyncio.TimerHandle | None = None
         self._fed_at = 0.0  # loop time of the last submission
         self._target = machine.applied_index
+        self._held_from = 0  # nothing is handed over from here on; 0: no bound
         self._answers = False
         self._term_at: Callable[[int], int] = lambda index: 0
         self._replay: asyncio.Task[None] | None = None
@@ -75,9 +76,14 @@ class Applier:
             self._target = index
         self._answers = answers
 
+    def hold(self, index: int) -> None:
+        """Hand over nothing from `index` on until it is called again; 0: all that is committed."""
+        self._held_from = index
+        self._feed()
+
     def feed(self, *, urgent: bool) -> None:
         """Hand over what is committed: now, or, when nobody waits for it here, once a little more has gathered."""
-        waiting = self._target - self.submitted
+        waiting = self._limit - self.submitted
         if urgent or waiting > UNHURRIED_ENTRIES:
             self._feed()
         elif waiting > 0 and self._later is None and not self._closed:
@@ -108,6 +114,7 @@ class Applier:
         if self._replay is not None:
             self._replay.cancel()
             await asyncio.gather(self._replay, return_exceptions=True)
+            self._replay = None  # a task that never began does not say so itself
 
     def go_on(self) -> None:
         """Feed on behind where the state machine stands now: an image took the place of what came before."""
@@ -141,18 +148,22 @@ class Applier:
         failure = self._machine.failure
         self._stopped(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
 
+    @property
+    def _limit(self) -> int:
+        return min(self._target, self._held_from - 1) if self._held_from else self._target
+
     def _feed(self) -> None:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        while self._replay is None and self.submitted < self._target and not (self._closed or self._paused):
+        while self._replay is None and self.submitted < self._limit and not (self._closed or self._paused):
             if self._machine.queued_bytes > self._queue_bytes_max:
                 return  # the next `take` feeds on
             first = self.submitted + 1
             if not self._window.covers(first):
                 self._replay = self._loop.create_task(self._read_log())
                 return
-            last = min(self._window.last_within(first, SUBMIT_BYTES), self._target)
+            last = min(self._window.last_within(first, SUBMIT_BYTES), self._limit)
             self._submit(first, last, self._window.pieces(first, last))
 
     def _submit(self, first: int, last: int, pieces: list[bytes]) -> None:
@@ -165,9 +176,9 @@ class Applier:
         try:
             first = self.submitted + 1
             last, records = await self._log_store.read(first, SUBMIT_BYTES)
-            if last > self._target:
-                records = slice_records(records, first, first, self._target)
-                last = self._target
+            if last > self._limit:
+                last = self._limit  # it only grows: a bound is set before anything from it on is committed
+                records = slice_records(records, first, first, last)
             self._submit(first, last, [records])
         except Exception as error:
             self._fail(error if isinstance(error, StorageError) else StorageError(f"committed entries: {error!r}"))

@@ -9,26 +9,31 @@ written here; a write of this node is resolved once.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from hiqlite import observe
 from hiqlite._accel.batch import Op
-from hiqlite._accel.records import header, slice_records
+from hiqlite._accel.records import header
 from hiqlite.clock import Clock
 from hiqlite.config import RaftSettings
-from hiqlite.engine.model import Append, AppendKind, AppendRequest, Identity, Message, Ready, Role
+from hiqlite.engine.model import AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
 from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, ProtocolError, StorageError
 
 from .alarm import Alarm
 from .applier import Applier
+from .changing import change_members
+from .configurations import Configurations, Record
 from .fetches import Fetches
 from .group_time import GroupTime
 from .links import Links
-from .opening import opening_record
+from .membership_record import memberships_in
+from .orders import Orders
 from .proposals import Proposals, told
+from .purging import Purger
+from .repairs import Repairs
 from .troubles import Troubles
 from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
@@ -40,6 +45,7 @@ class Group:
     """The engine of one group with everything it drives.
 
     Args:
+        record: puts a committed configuration into the metadata.
         on_change: called after the role, term or leader changed.
         on_failure: called once when this node can no longer take part (log or state machine failed).
     """
@@ -57,6 +63,7 @@ class Group:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         group_time: GroupTime,
+        record: Record,
         on_change: Callable[[], None],
         on_failure: Callable[[StorageError], None],
     ) -> None:
@@ -79,18 +86,24 @@ class Group:
             fail=self.fail, stopped=self.troubles.machine_stopped,
         )  # fmt: skip
         self.failure: HiqliteError | None = None
+        self.changed = asyncio.Event()  # set whenever role, term, leader or members changed, or the group failed
+        self._changing = asyncio.Lock()
         self._loop = loop
         self._on_change = on_change
         self._on_failure = on_failure
-        self._random = random.SystemRandom()
-        self._received: tuple[int, bytes] | None = None  # first index and bytes of the append being stepped
         self.fetches = Fetches(self.window, log_store, self._fetched, self.pump, loop)
+        self.repairs = Repairs(log_store, links, loop)
+        self.configurations = Configurations(record, self.applier, loop, fail=self.fail)
+        self.purger = Purger(log_store, machine, settings.logs_until_snapshot)
+        self.orders = Orders(
+            log_store=log_store, links=links, window=self.window, fetches=self.fetches, repairs=self.repairs,
+            group_time=group_time, clock=clock, truncated=self.proposals.truncated,
+        )  # fmt: skip
         self._scheduled = False
         self._pumping = False
         self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
-        self._incarnations: dict[int, int] = {}
         self._connected: dict[int, int] = {}  # peer -> epoch of its links
 
     # -- life
@@ -99,8 +112,7 @@ class Group:
         """Begin to turn `engine`, now that this node's membership is known. Nothing of the log is in memory yet."""
         self.engine = engine
         self.applier.begin(engine.term_at)
-        membership = engine.membership
-        self._incarnations = {one.id: one.incarnation for one in (*membership.voters, *membership.learners)}
+        self.configurations.recorded_index = engine.membership_at(0).index  # the oldest known: that of the metadata
         now_ns = self.clock.monotonic_ns()
         for peer_id, epoch in self._connected.items():
             engine.peer_connected(peer_id, epoch, now_ns)
@@ -113,9 +125,12 @@ class Group:
     async def close(self, error: HiqliteError) -> None:
         """Stop turning; every waiting caller gets `error` with what is known of its write."""
         self.failure = self.failure or error
+        self.changed.set()
         self._alarm.cancel()
         self._fail_waiting(error)
         await self.fetches.close()
+        await self.repairs.close()
+        await self.configurations.close()
         await self.applier.close()
 
     def fail(self, error: StorageError) -> None:
@@ -126,9 +141,13 @@ class Group:
         log.error("group stops: %s", error)
         if self.started:
             self.engine.step_down(self.clock.monotonic_ns(), str(error))
-            self._on_change()  # the heartbeat thread above all: beats of a dead leader would keep the others waiting
+            self._tell_change()  # the heartbeat thread above all: beats of a dead leader would keep the others waiting
         self._fail_waiting(error)
         self._on_failure(error)
+
+    def _tell_change(self) -> None:
+        self.changed.set()
+        self._on_change()
 
     def _broken(self, error: Exception) -> None:
         """A fault of our own: a turn was carried out by half, so nothing goes on from here."""
@@ -184,6 +203,11 @@ class Group:
             self._schedule()
             await self.waiters.future(index, self._loop)
 
+    async def change_members(self, change: Change, timeout: float) -> Membership:
+        """Through the log, one after the other; see `changing.change_members`."""
+        async with self._changing:
+            return await change_members(self, change, self.clock, timeout)
+
     # -- reads
 
     def read_index(self) -> asyncio.Future[int]:
@@ -196,13 +220,16 @@ class Group:
     # -- events of the world
 
     def receive(self, message: Message, body: bytes | None) -> None:
-        """One message of a peer. An append is absorbed at once, while its bytes are at hand."""
+        """One message of a peer. Entries are absorbed at once, while their bytes are at hand."""
         if self.failure is not None or not self.started:
             return
         now_ns = self.clock.monotonic_ns()
         try:
-            if isinstance(message, AppendRequest) and body:
-                self._received = (message.previous_index + 1, body)
+            if body and isinstance(message, AppendRequest | RepairReply):
+                first = message.runs[0].first
+                if memberships := memberships_in(body):
+                    message = replace(message, memberships=memberships)
+                self.orders.received = (first, body)
                 self.engine.receive(message, now_ns)
                 self._turn(now_ns)
             else:
@@ -212,7 +239,7 @@ class Group:
         except Exception as error:
             self._broken(error)
         finally:
-            self._received = None
+            self.orders.received = None
 
     def connected(self, peer_id: int, epoch: int) -> None:
         self._connected[peer_id] = epoch
@@ -236,7 +263,7 @@ class Group:
             if answered and self.started and peer_id == self.engine.leader_id:
                 # What the leader has answered it has committed: a bound like that of a heartbeat, capped the same way,
                 # so that this node need not wait for the next append to apply its own write.
-                incarnation = self._incarnations.get(peer_id, 0)
+                incarnation = self.engine.incarnation_of(peer_id)
                 self.engine.heard_beat(self.engine.term, peer_id, incarnation, answered, now_ns, now_ns)
         finally:
             self._schedule()
@@ -285,8 +312,8 @@ class Group:
             if first == 0:
                 return
             self.proposals.proposed(batch, first)
-            seed = self._random.getrandbits(64)
-            records = batch.seal(self.engine.term, first, self.group_time.read(now_ns), self.clock.wall_ns(), seed)
+            times = self.group_time.read(now_ns), self.clock.wall_ns(), self.orders.seed()
+            records = batch.seal(self.engine.term, first, *times)
             self.window.add(first, first + batch.count - 1, records)
 
     def _turn(self, now_ns: int) -> None:
@@ -304,52 +331,14 @@ class Group:
             return
         if ready.role_changed:
             self._role_changed(now_ns)
-        if ready.hard_state is not None:
-            state = ready.hard_state
-            self.log_store.hard_state(state.io_sequence, state.term, state.vote)
-        if ready.truncate is not None:
-            self._truncate(ready.truncate.io_sequence, ready.truncate.last_kept)
-        appends = [(append, self._records(append, now_ns)) for append in ready.appends]
-        for item in ready.sends:
-            message = item.message
-            body = None
-            if isinstance(message, AppendRequest) and message.last_index > message.previous_index:
-                body = self._body(item.peer_id, message)
-            self.links.send(item.peer_id, message, body)
-        # After the sends: a leader's entries are on their way to the peers' disks while they go to its own (rule 3).
-        for append, records in appends:
-            self.log_store.append(append.io_sequence, append.first, append.last, records)
-        for fetch in ready.fetches:
-            self.fetches.start(fetch)
+        if ready.membership is not None:
+            self._tell_change()
+        self.orders.carry_out(ready, now_ns)
         if ready.apply is not None:
-            self.applier.commit(ready.apply[1], answers=len(self.proposals.pending) > 0)
+            first, last = ready.apply
+            self.configurations.committed(self.engine.memberships_of(first, last))
+            self.applier.commit(last, answers=len(self.proposals.pending) > 0)
         self.reads.settle(ready)
-
-    def _records(self, append: Append, now_ns: int) -> bytes:
-        """The bytes of an append, in the window from here on."""
-        first, last = append.first, append.last
-        if append.kind == AppendKind.NOOP:
-            group_time_ns, wall_ns = self.group_time.read(now_ns), self.clock.wall_ns()
-            records = opening_record(append.term, first, group_time_ns, wall_ns, self._random.getrandbits(64))
-            self.window.add(first, last, records)
-        elif append.kind == AppendKind.RECEIVED:
-            assert self._received is not None, "an append without its message"
-            body_first, body = self._received
-            records = body if first == body_first else slice_records(body, body_first, first, last)
-            self.window.add(first, last, records)
-        else:
-            records = self.window.records(first, last)
-        return records
-
-    def _truncate(self, io_sequence: int, last_kept: int) -> None:
-        self.window.truncate(last_kept)
-        self.log_store.truncate(io_sequence, last_kept)
-        self.proposals.truncated(last_kept)
-
-    def _body(self, peer_id: int, message: AppendRequest) -> bytes:
-        first, last = message.previous_index + 1, message.last_index
-        fetched = self.fetches.take(peer_id, first, last)
-        return fetched if fetched is not None else self.window.records(first, last)
 
     def _fetched(self, peer_id: int, first: int, last: int, size_bytes: int) -> None:
         if self.failure is None:
@@ -357,11 +346,11 @@ class Group:
 
     def _role_changed(self, now_ns: int) -> None:
         """Role, term or leader changed; runs before anything that follows from it is sent (consensus.md rule 17)."""
-        self._on_change()
         if self.leads:
             self.newest_group_time()
-            self.group_time.elected(now_ns)
+            self.group_time.elected(now_ns)  # before anybody is told: the beats carry this time
             self._schedule()
+        self._tell_change()
 
     # -- progress of the state machine, and time
 

@@ -26,6 +26,8 @@ class InstallingEngine(Protocol):
 
     @property
     def term(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
     def begin_install(self, index: int, now_ns: int) -> bool:
         """Whether an image at `index` may take the database's place; then nothing is given to apply until its end."""
         ...
@@ -51,8 +53,9 @@ class Applying(Protocol):
 class Databases(Protocol):
     """Puts an image into a database's place, in two steps."""
 
-    async def place(self, image: IncomingFile) -> Any:
-        """The image is durably the current database, for the next start too. When it raises, nothing has changed."""
+    async def place(self, image: IncomingFile, membership: Membership) -> Any:
+        """The image is durably the current database, for the next start too, and so is who was in force at its index.
+        When it raises, nothing has changed."""
         ...
 
     async def open_placed(self, placed: Any) -> None:
@@ -103,9 +106,11 @@ class GroupInstaller:
         self._clock = clock
 
     def check_sender(self, peer_id: int, term: int) -> None:
-        """An old leader may send nothing."""
+        """Only the leader of this term may send anything, as soon as this node knows it."""
         if term < self._engine.term:
             raise NotLeader(f"node {peer_id} led in term {term}, it is {self._engine.term} by now")
+        if term > self._engine.term or self._engine.leader_id != peer_id:
+            raise Overloaded(f"node {peer_id} is not known here as the leader of term {term} yet")
 
     def standing(self, image: IncomingFile) -> tuple[int, int] | None:
         """Where the image would lead, when this node holds all of it already."""
@@ -122,16 +127,16 @@ class GroupInstaller:
         if not self._engine.begin_install(index, self._now()):
             raise Overloaded(f"an image at {index} cannot be installed now")
         try:
-            placed = await self._databases.place(image)
+            placed = await self._databases.place(image, membership)
         except BaseException:
             self._engine.install_failed(self._now())
             raise
         try:
             await switch(self._group, lambda: self._databases.open_placed(placed))
+            self._engine.installed(index, term, membership, self._now())
         except Exception as error:
             self._group.fail(error if isinstance(error, StorageError) else StorageError(f"internal error: {error!r}"))
             raise
-        self._engine.installed(index, term, membership, self._now())
         self._group.pump()
         return index, term
 

@@ -1,4 +1,5 @@
-"""A leader's farewell: followers hold back what they would send, so that no write is lost in a socket that closes.
+"""A leader's farewell: followers hold back what they would send, so that no write is lost in a socket that closes, and
+one of them takes over.
 
 The leader says that it leaves; each follower holds its writes for the next leader and answers over the link on which
 they travel, so the leader knows that it has read all of them when the answer is there. Must not know what a write is.
@@ -17,7 +18,7 @@ from hiqlite.errors import HiqliteError
 from .group import Group
 
 LEAVING, HELD = "leaving", "held"
-FAREWELL_S = 0.5
+FAREWELL_S = 1.5  # milliseconds, unless a peer hangs or the machine is very busy
 log = observe.logger("runtime")
 
 
@@ -42,6 +43,21 @@ class Leaving:
         """Of a leader that takes no writes any more; returns when every peer holds its own, or in time."""
         if self._group.leads:
             await asyncio.gather(*(self._say(peer_id) for peer_id in peer_ids if self._peers.connected(peer_id)))
+
+    async def hand_over(self) -> None:
+        """Of a leader whose own writes are done: somebody else leads when this returns, or in time."""
+        group = self._group
+        now_ns = group.clock.monotonic_ns()
+        if not group.leads or not group.engine.transfer_leadership(0, now_ns):
+            return
+        group.pump()
+        try:
+            async with asyncio.timeout(group.settings.election_timeout_max_ms / 1000):
+                while group.leads:
+                    group.changed.clear()
+                    await group.changed.wait()
+        except TimeoutError:
+            log.warning("nobody took over the leadership in time")
 
     async def _say(self, peer_id: int) -> None:
         try:

@@ -38,7 +38,7 @@ class GroupMetrics:
     applied_index: int
     members: tuple[int, ...]
     learners: tuple[int, ...]
-    snapshot_index: int = 0
+    snapshot_index: int = 0  # what the database holds durably, without the log
     millis_since_quorum: float | None = None  # leader only
     queued_bytes: int = 0  # writes that wait to be proposed
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -75,12 +75,13 @@ def metrics_of(group: Group, node_id: int, counters: Mapping[str, float]) -> Gro
         role=Role(engine.role).name.lower(),
         term=engine.term,
         leader_id=engine.leader_id,
-        first_index=1,
+        first_index=engine.base_index + 1,
         last_log_index=engine.last_index,
         commit_index=engine.commit_index,
         applied_index=applied_index,
         members=tuple(one.id for one in membership.voters),
         learners=tuple(one.id for one in membership.learners),
+        snapshot_index=group.machine.durable_index,
         queued_bytes=group.proposals.buffer.queued_bytes,
         counters=dict(counters),
     )

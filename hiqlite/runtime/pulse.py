@@ -101,11 +101,9 @@ class Pulse:
         self.listen()
         self._last_ns = now_ns
         self._set_bounds(now_ns)
-        stalled = waiting_since_ns and now_ns - waiting_since_ns > self._settings.election_timeout_min_ms * 1_000_000
-        if stalled and group.leads:
-            group.engine.step_down(now_ns, "the disk is stalled")
-        elif group.proposals.refusal is not None and group.leads and len(group.engine.membership.voters) > 1:
-            group.engine.step_down(now_ns, "this node takes no writes")
+        group.engine.disk_waits(waiting_since_ns)
+        group.engine.disk_full(group.proposals.refusal is not None, now_ns)
+        group.purger.turn(group.engine)
         group.pump()
 
     def _set_bounds(self, now_ns: int) -> None:

@@ -80,7 +80,7 @@ class ImageReceiver:
             what `Installer.check_sender` and the store raise.
         """
         self._installer.check_sender(peer_id, term)
-        before = self._now
+        before = self._now if self._now is not None and not self._now.closed.is_set() else None
         if before is not None and before.peer_id != peer_id and before.term >= term:
             raise Overloaded(f"an image of node {before.peer_id} is being received")
         if before is not None:

@@ -60,6 +60,9 @@ class ImageLinks(Protocol):
 class SendReports(Protocol):
     """What the engine wants to hear, in the words of its own methods."""
 
+    @property
+    def applied_index(self) -> int: ...
+
     def image_started(self, peer_id: int, index: int, now_ns: int) -> bool:
         """False: nobody needs it; do not send it."""
         ...
@@ -99,6 +102,7 @@ class ImageSender:
         self._kept_s = kept_s
         self._images: list[Shared] = []  # newest last
         self._making: asyncio.Task[Shared] | None = None
+        self._making_from = 0  # applied when the one that is being made was begun
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._removing: set[asyncio.Task[None]] = set()
@@ -123,6 +127,14 @@ class ImageSender:
                 self._sending.pop(known).cancel()
 
     @property
+    def pinned_index(self) -> int:
+        """The log is needed behind this index: else an image is of no use by the time it is there. -1: no image is."""
+        indexes = [image.file.applied_index for image in self._images if not image.spoilt]
+        if self._making is not None:
+            indexes.append(self._making_from)
+        return min(indexes, default=-1)
+
+    @property
     def images(self) -> int:
         """How many image files exist."""
         return len(self._images)
@@ -145,8 +157,8 @@ class ImageSender:
             image = await self._start(peer_id, resume_index)
             if image is None:
                 return
-        except HiqliteError as error:
-            log.warning("no image for node %d: %s", peer_id, error)
+        except Exception as error:  # whatever it is, the engine is told
+            log.warning("no image for node %d: %s", peer_id, error, exc_info=not isinstance(error, HiqliteError))
             self._failed(peer_id, resumable=False)
             return
         resumable = False
@@ -156,9 +168,9 @@ class ImageSender:
             index, _ = await self._links.offer_image(peer_id, term, image.file, heard)
             if index < image.file.applied_index:
                 raise StorageError(f"node {peer_id} stands at {index} after an image at {image.file.applied_index}")
-        except HiqliteError as error:
+        except Exception as error:
             # A cut line, a busy or full peer: the same image serves the next try. Else that one is another image.
-            resumable = error.retryable
+            resumable = isinstance(error, HiqliteError) and error.retryable
             image.spoilt = image.spoilt or not resumable
             log.warning("the image to node %d failed: %s", peer_id, error)
             self._failed(peer_id, resumable=resumable)
@@ -221,6 +233,7 @@ class ImageSender:
                 self._remove(image)
             if len(self._images) >= IMAGES_MAX:
                 raise Overloaded(f"{IMAGES_MAX} images are on their way already")
+            self._making_from = self._reports.applied_index
             self._making = self._loop.create_task(self._make_one(), name="hiqlite-image")
             self._making.add_done_callback(self._made)
         return await asyncio.shield(self._making)

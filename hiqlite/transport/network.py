@@ -16,7 +16,7 @@ from typing import Any
 
 from hiqlite import observe
 from hiqlite._accel.frames import Frame
-from hiqlite.engine.model import AppendReply, AppendRequest, Message, ProbeReply, VoteReply
+from hiqlite.engine.model import AppendReply, AppendRequest, Message, ProbeReply, RepairReply, VoteReply
 from hiqlite.errors import PeerUnreachable, ProtocolError
 
 from . import wire
@@ -39,6 +39,7 @@ PORT = "raft"
 
 _APPEND = int(FrameType.APPEND)
 _APPEND_REPLY = int(FrameType.APPEND_REPLY)
+ANSWERS = (VoteReply, ProbeReply, RepairReply)  # they go back on the link that the question came on
 
 
 class Network(Hooks):
@@ -164,7 +165,7 @@ class Network(Hooks):
         elif kind is AppendReply:
             link = peer.incoming.get(LinkKind.LOG)
         else:
-            link = peer.route(answer=kind is VoteReply or kind is ProbeReply)
+            link = peer.route(answer=kind in ANSWERS)
         if link is None:
             return False
         return link.send(*wire.encode_message(message, group, self._cluster, body))
@@ -330,6 +331,8 @@ class Network(Hooks):
         match frame.type:
             case FrameType.MESSAGE:
                 self.on_message(frame.group, wire.decode_message(frame), None, link.peer_id)
+            case FrameType.REPAIR_REPLY:
+                self.on_message(frame.group, wire.decode_message(frame), frame.body, link.peer_id)
             case FrameType.FORWARD:
                 self.on_forward(link.peer_id, frame.body)
             case FrameType.FORWARD_REPLY:

@@ -7,6 +7,8 @@ the link proved it; whatever else a peer sends is a ProtocolError, never another
 A control message's body is a msgpack array; term, sender and incarnation stand in the header:
     [1, pre, last_index, last_term]  VoteRequest        [2, pre, granted]  VoteReply
     [3, token]                       ProbeRequest       [4, token]         ProbeReply
+    [5]                              TimeoutNow         [6, first, last, entry_term]  RepairRequest
+A VoteRequest that the leader asked for has `true` as a fifth field.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from hiqlite.engine.model import (
     Message,
     ProbeReply,
     ProbeRequest,
+    RepairReply,
+    RepairRequest,
     TermRun,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -36,12 +41,14 @@ from .settings import TIMEOUT_MS_MAX
 U64_MAX = (1 << 64) - 1
 INDEX_MAX = (1 << 62) - 1  # so that an index plus a count never overflows
 ACCEPTED = 1  # flag of an append_reply
+COMMITTED = 1  # flag of a repair reply
 FAILED = 1  # flag of a response
 
 
 class FrameType(IntEnum):
     APPEND = 1
     APPEND_REPLY = 2
+    REPAIR_REPLY = 3
     MESSAGE = 10
     REQUEST = 11
     RESPONSE = 12
@@ -54,10 +61,11 @@ class FrameType(IntEnum):
     IMAGE_DONE = 24
 
 
-VOTE_REQUEST, VOTE_REPLY, PROBE_REQUEST, PROBE_REPLY = 1, 2, 3, 4
+VOTE_REQUEST, VOTE_REPLY, PROBE_REQUEST, PROBE_REPLY, TIMEOUT_NOW, REPAIR_REQUEST = 1, 2, 3, 4, 5, 6
 
 _APPEND = int(FrameType.APPEND)
 _APPEND_REPLY = int(FrameType.APPEND_REPLY)
+_REPAIR_REPLY = int(FrameType.REPAIR_REPLY)
 _MESSAGE = int(FrameType.MESSAGE)
 
 
@@ -65,7 +73,7 @@ _MESSAGE = int(FrameType.MESSAGE)
 
 
 def encode_message(message: Message, group: int, cluster: int, body: bytes | None) -> tuple[bytes, bytes]:
-    """(header, body) of one message; `body` is the records of an append and None for everything else."""
+    """(header, body) of one message; `body` is the records of an append or a repair, None for everything else."""
     sender = message.sender
     if isinstance(message, AppendRequest):
         records_bytes = body or b""
@@ -76,7 +84,15 @@ def encode_message(message: Message, group: int, cluster: int, body: bytes | Non
             message.previous_index, message.previous_term, message.commit_index, count, records_bytes,
         )  # fmt: skip
         return header, records_bytes
-    assert body is None, "only an append has a body"
+    if isinstance(message, RepairReply):
+        assert body, "a repair's body is exactly its entries"
+        count = message.last - message.first + 1
+        header = encode_header(
+            _REPAIR_REPLY, group, COMMITTED if message.committed else 0, cluster, message.term, sender.id,
+            sender.incarnation, 0, 0, message.first - 1, 0, 0, count, body,
+        )  # fmt: skip
+        return header, body
+    assert body is None, "only entries have a body"
     if isinstance(message, AppendReply):
         header = encode_header(
             _APPEND_REPLY, group, ACCEPTED if message.accepted else 0, cluster, message.term, sender.id,
@@ -104,6 +120,8 @@ def decode_message(frame: Frame) -> Message:
             frame.term, sender, bool(frame.flags & ACCEPTED), frame.previous_index, frame.commit_index,
             frame.previous_term, frame.epoch, frame.sequence,
         )  # fmt: skip
+    if kind == _REPAIR_REPLY:
+        return _repair_reply(frame, sender)
     if kind == _MESSAGE:
         return _control(frame.term, sender, unpack(frame.body))
     raise ProtocolError(f"a frame of type {kind} is no consensus message")
@@ -111,17 +129,8 @@ def decode_message(frame: Frame) -> Message:
 
 def _append(frame: Frame) -> AppendRequest:
     previous = frame.previous_index
-    count = frame.count
-    body = frame.body
-    if previous > INDEX_MAX:
-        raise ProtocolError(f"index {previous} is out of range")
-    runs: tuple[TermRun, ...] = ()
-    if body:
-        found = records.scan(body, previous + 1)
-        runs = tuple([TermRun(term, first, last) for term, first, last in found])
+    runs = _runs(frame)
     last = runs[-1].last if runs else previous
-    if last - previous != count:
-        raise ProtocolError(f"an append says {count} records and carries {last - previous}")
     floor = frame.previous_term
     for run in runs:
         if not floor <= run.term <= frame.term:
@@ -133,16 +142,42 @@ def _append(frame: Frame) -> AppendRequest:
     )  # fmt: skip
 
 
+def _repair_reply(frame: Frame, sender: Identity) -> RepairReply:
+    runs = _runs(frame)
+    if not runs:
+        raise ProtocolError("a repair without entries")
+    return RepairReply(
+        frame.term, sender, frame.previous_index + 1, runs[-1].last, runs, bool(frame.flags & COMMITTED)
+    )
+
+
+def _runs(frame: Frame) -> tuple[TermRun, ...]:
+    """The terms of the entries in the body, all of which were checked; empty for an empty body."""
+    previous, body = frame.previous_index, frame.body
+    if previous > INDEX_MAX:
+        raise ProtocolError(f"index {previous} is out of range")
+    runs = tuple([TermRun(*run) for run in records.scan(body, previous + 1)]) if body else ()
+    held = runs[-1].last - previous if runs else 0
+    if held != frame.count:
+        raise ProtocolError(f"a frame says {frame.count} records and carries {held}")
+    return runs
+
+
 def _control_fields(message: Message) -> list[Any]:
     match message:
         case VoteRequest():
-            return [VOTE_REQUEST, message.pre, message.last_index, message.last_term]
+            fields = [VOTE_REQUEST, message.pre, message.last_index, message.last_term]
+            return [*fields, True] if message.transfer else fields
         case VoteReply():
             return [VOTE_REPLY, message.pre, message.granted]
         case ProbeRequest():
             return [PROBE_REQUEST, message.token]
         case ProbeReply():
             return [PROBE_REPLY, message.token]
+        case TimeoutNow():
+            return [TIMEOUT_NOW]
+        case RepairRequest():
+            return [REPAIR_REQUEST, message.first, message.last, message.entry_term]
         case _:
             raise AssertionError(f"{type(message).__name__} does not travel on the control link")
 
@@ -151,12 +186,18 @@ def _control(term: int, sender: Identity, fields: Any) -> Message:
     match fields:
         case [1, bool() as pre, last_index, last_term]:
             return VoteRequest(term, sender, pre, whole(last_index), whole(last_term))
+        case [1, False, last_index, last_term, True]:
+            return VoteRequest(term, sender, False, whole(last_index), whole(last_term), True)
         case [2, bool() as pre, bool() as granted]:
             return VoteReply(term, sender, pre, granted)
         case [3, token]:
             return ProbeRequest(term, sender, whole(token))
         case [4, token]:
             return ProbeReply(term, sender, whole(token))
+        case [5]:
+            return TimeoutNow(term, sender)
+        case [6, first, last, entry_term]:
+            return RepairRequest(term, sender, whole(first), whole(last), whole(entry_term))
         case _:
             raise ProtocolError("a control message of unknown shape")
 

@@ -182,9 +182,10 @@ def test_raft_settings_follow_the_keys() -> None:
         heartbeat_interval_ms=20, election_timeout_ms="100-200", raft_stall_ms=900, link_loss_grace_ms=10,
         raft_commit_delay_ms=1, raft_frame_bytes_max="64 KiB", raft_window_frames=2, raft_window_bytes="128 KiB",
         raft_memory_window_bytes="1 MiB", raft_proposal_queue_bytes="65 MiB", raft_apply_queue_bytes="3 MiB",
+            logs_until_snapshot=123,
     ).raft_settings()  # fmt: skip
     sizes = (65536, 64 << 20, 2, 131072, 1 << 20, 65 << 20, 3 << 20)
-    assert dataclasses.astuple(found) == (20, 100, 200, *sizes, 900, 10, 1)
+    assert dataclasses.astuple(found) == (20, 100, 200, *sizes, 900, 10, 1, 123)
     with pytest.raises(ConfigError, match="window_frames"):
         RaftSettings(window_frames=-1)
     with pytest.raises(ConfigError, match="stall_ms"):

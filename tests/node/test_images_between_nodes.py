@@ -94,6 +94,8 @@ class Behind:
 class Reports:
     """What the sender tells the engine."""
 
+    applied_index = 0
+
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 

@@ -247,3 +247,14 @@ async def test_an_install_that_fails_is_told() -> None:
         await reception.finish()
     reception.close()
     await bench.receiver.close()
+
+
+async def test_what_has_ended_keeps_nobody_out() -> None:
+    """Whatever term it was offered in."""
+    bench = Bench()
+    one = await bench.offered(20, peer_id=3, term=1 << 62)
+    one.close()
+    two = await bench.offered(21, peer_id=2, term=9)
+    fill(two)
+    assert await two.finish() == (21, 4)
+    two.close()

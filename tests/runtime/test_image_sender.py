@@ -91,6 +91,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.base_index = 0
+        self.applied_index = 90
         self.told: list[tuple[Any, ...]] = []
 
     def image_started(self, peer_id: int, index: int, now_ns: int) -> bool:
@@ -300,3 +301,30 @@ async def test_who_leads_no_longer_sends_no_longer() -> None:
     await until(lambda: len(bench.store.made) == 2)
     assert len(bench.links.offers) == 1
     await bench.close()
+
+
+async def test_the_log_is_pinned_from_the_beginning_of_an_image_on() -> None:
+    """While it is made, and as long as it is kept: else no image would be of use under steady load."""
+    bench = Bench()
+    assert bench.sender.pinned_index == -1
+    bench.store.gate.clear()
+    bench.sender.send(2, 0, 5)
+    await until(lambda: bench.sender.pinned_index == 90)
+    bench.engine.applied_index = 95
+    assert bench.sender.pinned_index == 90
+    bench.store.gate.set()
+    await until(lambda: bench.links.offers)
+    assert bench.sender.pinned_index == 100
+    bench.links.done(0)
+    await until(lambda: bench.sender.pinned_index == -1)
+    await bench.sender.close()
+
+
+async def test_whatever_goes_wrong_the_engine_is_told() -> None:
+    """Else it would wait for an image that is not on its way."""
+    bench = Bench()
+    bench.store.failure = RuntimeError("a fault of our own")  # type: ignore[assignment]  # what nobody thought of
+    bench.sender.send(2, 0, 5)
+    await until(lambda: bench.engine.told)
+    assert bench.engine.told == [("failed", 2, False)]
+    await bench.sender.close()

@@ -212,9 +212,11 @@ class Bench:
     """An installer whose engine and disk do as they are told, and write down what they hear."""
 
     term = 5
+    leader_id = 1
 
     def __init__(self) -> None:
         self.group = Group()
+        self.refuses = False
         self.heard: list[object] = []
         self.agrees = True
         self.place_failure: StorageError | None = None
@@ -229,12 +231,13 @@ class Bench:
 
     def installed(self, index: int, term: int, membership: Membership, now_ns: int) -> None:
         assert self.group.applier.applied_index == index, "the engine hears of it once it is so"
+        assert not self.refuses
         self.heard.append(("installed", index, term, membership))
 
     def install_failed(self, now_ns: int) -> None:
         self.heard.append("failed")
 
-    async def place(self, image: object) -> str:
+    async def place(self, image: object, membership: Membership) -> str:
         assert self.group.pumped == 0
         self.heard.append("place")
         if self.place_failure is not None:
@@ -308,3 +311,34 @@ async def test_who_is_further_on_needs_no_image_and_an_old_leader_sends_none() -
     bench.installer.check_sender(1, 5)
     with pytest.raises(NotLeader):
         bench.installer.check_sender(1, 4)
+
+
+async def test_a_read_of_the_log_that_never_began_does_not_stop_the_feed_for_ever() -> None:
+    """It was planned in the very turn in which the install paused the feed."""
+    group = Group()
+    group.window.clear()
+    group.feed(5)  # not in memory: the log is to be read
+    await switch(group, group.switch_to(20))
+    group.window.add(21, 21, encode_record(1, 1, bytes(8), term=1, index=21))
+    group.feed(21)
+    assert group.machine.submitted == [(21, 21)]
+
+
+async def test_only_the_leader_of_this_term_may_send() -> None:
+    """An older one is refused for good, one that is not known yet for now."""
+    bench = Bench()
+    bench.installer.check_sender(1, 5)
+    with pytest.raises(NotLeader):
+        bench.installer.check_sender(1, 4)
+    for peer_id, term in ((3, 5), (1, 6), (1, 1 << 62)):
+        with pytest.raises(Overloaded):
+            bench.installer.check_sender(peer_id, term)
+
+
+async def test_an_engine_that_cannot_take_what_it_agreed_to_fails_the_group() -> None:
+    """It would hand out nothing for ever."""
+    bench = Bench()
+    bench.refuses = True
+    with pytest.raises(AssertionError):
+        await bench.installer.install(File())
+    assert len(bench.group.failures) == 1

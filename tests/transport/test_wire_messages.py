@@ -18,7 +18,10 @@ from hiqlite.engine.model import (
     Message,
     ProbeReply,
     ProbeRequest,
+    RepairReply,
+    RepairRequest,
     TermRun,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -66,6 +69,9 @@ identities = st.builds(Identity, u64, u64)
 messages = st.one_of(
     st.builds(AppendReply, u64, identities, st.booleans(), u64, u64, u64, u64, u64),
     st.builds(VoteRequest, u64, identities, st.booleans(), u64, u64),
+    st.builds(VoteRequest, u64, identities, st.just(False), u64, u64, st.just(True)),
+    st.builds(TimeoutNow, u64, identities),
+    st.builds(RepairRequest, u64, identities, u64, u64, u64),
     st.builds(VoteReply, u64, identities, st.booleans(), st.booleans()),
     st.builds(ProbeRequest, u64, identities, u64),
     st.builds(ProbeReply, u64, identities, u64),
@@ -117,7 +123,8 @@ def test_an_append_at_the_end_of_all_indexes_is_refused() -> None:
 @pytest.mark.parametrize(
     "fields",
     [None, 1, [], [9], [1], [1, True, 1], [1, 1, 1, 1], [1, True, -1, 0], [1, True, 1.0, 0], [1, True, True, 0],
-     [2, True, 1], [3, "x"], [3, None], [4, -1], [4, 1, 2], {"a": 1}, [[1], True, 1, 1], "text"],
+     [2, True, 1], [3, "x"], [3, None], [4, -1], [4, 1, 2], {"a": 1}, [[1], True, 1, 1], "text",
+     [1, True, 1, 1, True], [1, False, 1, 1, False], [5, 1], [6, 1, 1], [6, 1, 1, -1]],
 )  # fmt: skip
 def test_a_control_message_of_another_shape_is_refused(fields: Any) -> None:
     """Kind, number of fields and the type of each one are checked."""
@@ -181,3 +188,22 @@ def test_an_error_crosses_the_wire_as_it_was() -> None:
     for shape in ([], {"code": 1}, {"code": "x", "details": 1}, {"code": "x", "outcome": "perhaps"}):
         with pytest.raises(ProtocolError):
             wire.unpack_failure(wire.pack(shape))
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_repair_carries_exactly_its_entries(committed: bool) -> None:
+    """Their terms are read off the records."""
+    runs = (TermRun(3, 5, 6), TermRun(4, 7, 7))
+    reply = RepairReply(9, SENDER, 5, 7, runs, committed)
+    assert back(reply, entries(*runs)) == reply
+
+
+def test_a_repair_without_entries_or_with_others_is_refused() -> None:
+    """Whatever its header says."""
+    run = TermRun(3, 5, 6)
+    reply = RepairReply(9, SENDER, 5, 6, (run,), True)
+    for body in (entries(TermRun(3, 6, 7)), entries(TermRun(3, 5, 7)), entries(run)[:-8], b"\0" * 64):
+        with pytest.raises(ProtocolError):
+            back(reply, body)
+    with pytest.raises(ProtocolError):
+        wire.decode_message(frame_of(encode_header(3, 1, 0, 0xABCD, 9, 3, 77, 0, 0, 4, 0, 0, 0, b""), b""))

@@ -1,0 +1,72 @@
+"""When a log lets go of its old entries: behind a durable database, but for a tail that others may still need.
+
+Knows indexes and bytes. Must not know files or SQL. Invariants: nothing is purged that the database does not hold
+durably, nor what the engine keeps for an image under way; what a connected peer lacks stays, until the log has grown to
+`PINNED_BYTES_MAX`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from hiqlite import observe
+from hiqlite.engine.ports import LogStore, StateMachine
+
+log = observe.logger("runtime")
+
+# How large a log may become because a connected peer lags behind, or an image is under way; then they have to begin
+# anew, from a newer image.
+PINNED_BYTES_MAX: Final = 1 << 30
+
+
+class PurgingEngine(Protocol):
+    """What the engine has to say about the log's beginning."""
+
+    @property
+    def base_index(self) -> int: ...
+    @property
+    def purge_limit(self) -> int:
+        """Applied, and behind every image that is under way."""
+        ...
+
+    @property
+    def needed_from(self) -> int:
+        """The lowest entry that a connected peer of this leader lacks."""
+        ...
+
+    @property
+    def applied_index(self) -> int: ...
+    def term_at(self, index: int) -> int: ...
+    def purged(self, index: int) -> None: ...
+
+
+class Purger:
+    """Of one group's log.
+
+    Args:
+        every: purge when so many entries can go; so many stay as a tail for peers that are away for a moment.
+    """
+
+    def __init__(self, log_store: LogStore, machine: StateMachine, every: int) -> None:
+        self._log_store = log_store
+        self._machine = machine
+        self._every = every
+        self._asked_index = 0
+        self.pinned_index: Callable[[], int] = lambda: -1  # of images that are made or kept for peers; -1: none
+
+    def turn(self, engine: PurgingEngine) -> None:
+        """Look whether there is something to do. Called now and then, not for every entry."""
+        durable_index = self._machine.durable_index
+        if engine.applied_index - max(durable_index, self._asked_index) >= self._every:
+            self._asked_index = engine.applied_index  # once: a long reader may keep the checkpoint from getting there
+            self._machine.make_durable()
+        index = min(durable_index, engine.applied_index) - self._every
+        if self._log_store.held_bytes <= PINNED_BYTES_MAX:
+            pinned_index = self.pinned_index()
+            index = min(index, engine.purge_limit, engine.needed_from - 1)
+            index = min(index, pinned_index) if pinned_index >= 0 else index
+        if index - engine.base_index >= self._every:
+            log.debug("the log is purged up to entry %d", index)
+            self._log_store.purge(index, engine.term_at(index))
+            engine.purged(index)
