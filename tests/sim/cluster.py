@@ -6,11 +6,13 @@ from hiqlite.engine.model import Identity, Membership
 
 from .checks import Checks
 from .coverage import Coverage
+from .database import Database
 from .disk import Disk
 from .forming import form
 from .network import Network
 from .node import Node
 from .profile import Profile
+from .voters import voter_sets
 from .world import World
 
 MS = 1_000_000
@@ -35,20 +37,28 @@ class Cluster:
         self.coverage = Coverage(self)
         self.truth = Truth()
         count = profile.nodes
-        identities = [Identity(number, 100 + number) for number in range(1, count + profile.learners + 1)]
+        everybody = count + profile.learners + profile.spares
+        identities = [Identity(number, 100 + number) for number in range(1, everybody + 1)]
         voters = tuple(identities[:count])
         if profile.forming:
             voters, identities[:count] = form(self.world, count, profile.loss)
-        self.membership = Membership(0, voters, tuple(identities[count:]))
-        self.voter_ids = [identity.id for identity in self.membership.voters]
+        learners = tuple(identities[count : count + profile.learners])
+        self.membership = Membership(0, voters, learners)  # the first one
+        self.memberships: dict[int, Membership] = {}  # by the value of their entries
         self.value = 0
-        self.wiped = sum(identity not in voters for identity in identities[:count])
-        self.damaged = 0  # nodes that hold damaged entries
-        self.lost_disks: list[Disk] = []
+        self.lost: dict[Identity, int] = {}  # voters or not, whose disks are gone, and since when
+        for one in voters:
+            if one not in identities:
+                self.lost[one] = 0
         self.clients_end = False
         self.checks = Checks(self)
         self.network = Network(self)
-        self.nodes = {identity.id: Node(self, identity) for identity in identities}
+        nobody = Membership(0, ())
+        members = voters + learners
+        self.nodes = {one.id: Node(self, one, self.membership if one in members else nobody) for one in identities}
+        self.disks: dict[Identity, Disk] = {node.identity: node.disk for node in self.nodes.values()}
+        for one in self.lost:
+            self.disks[one] = Disk(world, profile, one.id)
         self.checks.prepare()
 
     # ------------------------------------------------------------------ life
@@ -73,12 +83,14 @@ class Cluster:
     def wipe(self, node: Node) -> None:
         """The disk is lost with everything on it: the node comes back as somebody else (rule 8)."""
         self.world.note(f"node {node.id} loses its disk")
+        self.lost[node.identity] = self.world.now_ns
         node.identity = Identity(node.id, node.identity.incarnation + 1)
-        self.lost_disks.append(node.disk)
-        node.disk = Disk(self.world, self.profile)
-        node.disk.owner = node.id
-        node.applied = 0
-        self.wiped += 1
+        # Who lost its log alone knows the first members still, but is none of them any more.
+        node.first_membership = self.membership if self.world.chance() < 0.5 else Membership(0, ())
+        node.disk = Disk(self.world, self.profile, node.id)
+        node.database = Database(node.first_membership)
+        node.receiver.image = None
+        self.disks[node.identity] = node.disk
         self.checks.wiped(node)
         self.reach_changed()
 
@@ -90,16 +102,52 @@ class Cluster:
         blocked = self.network.blocked
         return self.nodes[a].up and self.nodes[b].up and (a, b) not in blocked and (b, a) not in blocked
 
-    def membership_ids(self) -> list[int]:
-        return [identity.id for identity in self.membership.voters + self.membership.learners]
+    # ------------------------------------------------------------------ members
 
-    def voters(self) -> list[Node]:
-        """Nodes whose present incarnation is a voter; who lost its disk is none."""
-        return [node for node in self.nodes.values() if node.identity in self.membership.voters]
+    def membership_in(self, values: list[int], first: Membership) -> Membership:
+        """The last one that a log names, `first` if it names none."""
+        known = self.memberships
+        if known:
+            for value in reversed(values):
+                found = known.get(value)
+                if found is not None:
+                    return found
+        return first
 
-    def voter_disks(self) -> list[Disk]:
-        """The disks of the voters, also lost ones: who acknowledged and lost its disk will never vote again."""
-        return [node.disk for node in self.voters()] + self.lost_disks
+    def voters_since(self, node: Node, commit: int) -> set[Identity]:
+        """Who votes by the configuration in force at an index of a node's log, or by a later one."""
+        found: set[Identity] = set()
+        for position in range(len(node.values) - 1, -1, -1):
+            one = self.memberships.get(node.values[position])
+            if one is not None:
+                found |= set(one.voters + one.outgoing)
+                if position <= commit:
+                    return found
+        recorded = node.database.recorded
+        return found | set(recorded.voters + recorded.outgoing)
+
+    def acting(self) -> list[Membership]:
+        """Every configuration by which somebody acts, or may act again once its newest one is cut."""
+        found = [self.membership] if not self.memberships else []
+        for node in self.nodes.values():
+            values = node.values if node.up else node.disk.values
+            commit = node.raft.commit_index if node.up else node.applied
+            found.append(node.database.recorded)
+            for value in reversed(values):
+                one = self.memberships.get(value)
+                if one is not None:
+                    found.append(one)
+                    if one.index <= commit:
+                        break
+        return [one for one in found if one.voters]
+
+    def bears(self, hit: Identity | None, *also: Membership) -> bool:
+        """Whether a majority of every set of voters keeps its promises though one more member breaks them."""
+        broken = {node.identity for node in self.nodes.values() if node.disk.faulty} | set(self.lost)
+        if hit is not None:
+            broken.add(hit)
+        sets = {frozenset(one) for membership in (*self.acting(), *also) for one in voter_sets(membership)}
+        return all(2 * len(one & broken) < len(one) for one in sets)
 
     def leaders(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.up and node.raft.leads]

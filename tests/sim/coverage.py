@@ -32,33 +32,47 @@ class Coverage:
             frames = self.cluster.profile.settings.window_frames
             for peer in leader.state.peers:
                 node = self.cluster.nodes[peer.peer_id]
-                self.pairs[(_what(node), _seen(peer, leader, frames))] += 1
+                self.pairs[(_what(node, leader), _seen(peer, leader, frames))] += 1
         self.cluster.world.after(EVERY_NS, self.look)
 
 
-def _what(node: Node) -> str:
+def _what(node: Node, leader: Node) -> str:
     if not node.up:
         return "down"
     if node.stopped:
         return "stopped"
     if node.stalled:
         return "stalled"
+    if node.receiver.installing:
+        return "installing"
     if node.state.faulty:
         return "damaged"
     if node.state.unconfirmed:
         return "unconfirmed"
-    return node.raft.role.name.lower().replace("_", "-")
+    role = node.raft.role.name.lower().replace("_", "-")
+    membership = leader.raft.membership
+    if node.identity in membership.outgoing and node.identity not in membership.voters:
+        return f"outgoing {role}"
+    if node.identity in membership.learners:
+        return f"learning {role}"
+    return role if node.identity in membership.voters else f"departed {role}"
 
 
 def _seen(peer: Progress, leader: Node, frames: int) -> str:
     if not peer.connected:
         return "unlinked"
+    if leader.state.transfer_id == peer.peer_id:
+        return "told to campaign" if leader.state.transfer_sent else "to be handed over to"
     if peer.needs_image:
-        return "needs an image"
+        if peer.image_runs:
+            return "image on its way"
+        return "image to be resumed" if peer.image_index else "image asked for"
     if peer.fetch_outstanding:
         return "fetching"
     if not peer.replicating:
         return "probe sent" if peer.probe_sent_ns else "probing"
+    if peer.learner and peer.catch_up_goal and not peer.caught_up:
+        return "catching up"
     if len(peer.inflight) >= frames:
         return "window full"
     if peer.inflight:
@@ -71,5 +85,5 @@ def table(pairs: Pairs) -> str:
     lines = []
     for what in sorted({what for what, _ in pairs}):
         seen = sorted(((count, state) for (other, state), count in pairs.items() if other == what), reverse=True)
-        lines.append(f"{what:14} " + ", ".join(f"{state} {count}" for count, state in seen))
+        lines.append(f"{what:20} " + ", ".join(f"{state} {count}" for count, state in seen))
     return "\n".join(lines)

@@ -6,13 +6,13 @@ Each seed's profile weighs them; a fault that does not fit the moment does nothi
 from __future__ import annotations
 
 from .cluster import Cluster
-from .nemeses import Nemeses
+from .operators import Operators
 from .profile import Strike
 
 MS = 1_000_000
 
 
-class Faults(Nemeses):
+class Faults(Operators):
     """Strikes at the moments given until told to end."""
 
     def __init__(self, cluster: Cluster, strikes: tuple[Strike, ...]) -> None:
@@ -39,11 +39,13 @@ class Faults(Nemeses):
         self.network.calm = True
         self.network.heal()
         for node in self.cluster.nodes.values():
-            node.disk.stalled_until_ns = node.disk.slow_sync_until_ns = node.full_until_ns = 0
+            node.disk.stalled_until_ns = node.disk.slow_sync_until_ns = 0
             node.disk.trap = None
+            node.disk.calm = True
             if node.up and not node.runs():
                 node.wake(node.life)
             self.cluster.start(node)
+            node.disk_full(False)
         ids = list(self.cluster.nodes)
         for a in ids:
             for b in ids:
@@ -70,23 +72,29 @@ class Faults(Nemeses):
             self.cluster.start(node)
 
     def wipe(self) -> None:
-        cluster = self.cluster
         node = self.some(False)
-        if node is not None and cluster.wiped + cluster.damaged < (cluster.profile.nodes - 1) // 2:
-            cluster.wipe(node)
+        if node is not None and not node.disk.faulty and self.cluster.bears(node.identity):
+            self.cluster.wipe(node)
 
     def rot(self) -> None:
         """Recovery will find that some payloads are damaged: (term, index) of those entries stay known."""
-        cluster = self.cluster
+        self._rot(deep=False)
+
+    def rot_deep(self) -> None:
+        """Of some entries even the term is lost."""
+        self._rot(deep=True)
+
+    def _rot(self, deep: bool) -> None:
         node = self.some(False)
-        if node is None or cluster.damaged + cluster.wiped >= (cluster.profile.nodes - 1) // 2:
+        if node is None or not self.cluster.bears(node.identity):
             return
-        first, last = node.disk.base + 1, len(node.disk.terms) - 1
+        disk = node.disk
+        first, last = disk.base + 1, len(disk.terms) - 1
         if first <= last:
             low = first + self.world.below(last - first + 1)
-            node.disk.faulty.update(range(low, min(low + 1 + self.world.below(3), last + 1)))
-            cluster.damaged += 1
-            self.world.note(f"entries {sorted(node.disk.faulty)} of node {node.id} are damaged")
+            if self.world.chance() < 0.4:
+                low = max(first, last - self.world.below(5))
+            disk.damage(range(low, min(low + 1 + self.world.below(3), last + 1)), deep)
 
     def pause(self) -> None:
         self._halt(stopped=True)
@@ -159,9 +167,12 @@ class Faults(Nemeses):
             if self.world.chance() < 0.4:
                 ours.add(1 + self.world.below(len(self.cluster.nodes)))
             self.network.cut(ours, both_ways=True, beats=self.world.chance() < 0.7)
+            if self.world.chance() < 0.15:
+                self.cut_until_ns = self.world.now_ns + 1300 * MS  # long enough that it has to notice
 
     def heal(self) -> None:
-        self.network.heal()
+        if self.world.now_ns >= self.cut_until_ns:
+            self.network.heal()
 
     def reset(self) -> None:
         ids = list(self.cluster.nodes)

@@ -6,7 +6,15 @@ newest one (`network.trap`). Invariant: after `ended` nobody strikes any more.
 
 from __future__ import annotations
 
-from hiqlite.engine.model import AppendReply, AppendRequest, Message, ProbeRequest, VoteReply, VoteRequest
+from hiqlite.engine.model import (
+    AppendReply,
+    AppendRequest,
+    Message,
+    ProbeReply,
+    ProbeRequest,
+    VoteReply,
+    VoteRequest,
+)
 
 from .cluster import Cluster
 from .node import Node
@@ -22,6 +30,8 @@ class Nemeses:
         self.world = cluster.world
         self.network = cluster.network
         self.ended = False
+        self.cut_until_ns = 0  # no link heals by itself before
+        self.rotting = 0  # whose tail is to be damaged
 
     def some(self, up: bool) -> Node | None:
         nodes = [node for node in self.cluster.nodes.values() if node.up is up]
@@ -189,10 +199,11 @@ class Nemeses:
         if node.applied < len(node.disk.terms) or self.world.chance() < 0.3:
             self.world.after(5 * MS, self._beyond_waits, node, life, turns - 1)
             return
-        applied = node.applied
+        database = node.database.copy()
         node.crash(power_loss=True)
         if self.world.chance() < 0.7:
-            node.applied = applied
+            node.database = database
+            database.durable = database.applied  # it was written to the disk, though nobody asked for that
         node.disk.slow_sync_until_ns = 0
         self.world.after((1 + self.world.below(40)) * MS, self.cluster.start, node)
         self.world.after(200 * MS, self._echo_ends)
@@ -226,6 +237,49 @@ class Nemeses:
 
     # ------------------------------------------------------------------ disks
 
+    def rotten_tail(self) -> None:
+        """A leader alone makes a tail that another one contradicts; as soon as it knows of that, its tail is damaged.
+
+        What it can say of a lost term then is the newest term that it knows: that of the other leader.
+        """
+        leader = self.cluster.leader()
+        if leader is None or not leader.runs() or len(self.cluster.nodes) < 3:
+            return
+        self.network.cut({leader.id}, both_ways=True, beats=True)
+        leader.propose(3 + self.world.below(6), 600)
+        self.world.after(400 * MS, self._rotten_tail_waits, leader, leader.life, leader.raft.term, 30)
+
+    def _rotten_tail_waits(self, old: Node, life: int, term: int, turns: int) -> None:
+        if self.ended or turns == 0 or old.life != life:
+            return
+        leader = self.cluster.leader()
+        if leader is None or leader is old or leader.raft.term <= term or not leader.raft.opened:
+            self.world.after(60 * MS, self._rotten_tail_waits, old, life, term, turns - 1)
+            return
+        leader.propose(4 + self.world.below(6), 600)
+        self.rotting = old.id
+        self.network.trap = self._rotten_tail
+        self.network.heal()
+
+    def _rotten_tail(self, node: Node, peer_id: int, message: Message) -> None:
+        if node.id == self.rotting and isinstance(message, AppendReply | ProbeReply):
+            self.network.trap = None
+            self.world.after(0, self._rot_tail, node, node.life)
+
+    def _rot_tail(self, node: Node, life: int) -> None:
+        if self.ended or node.life != life or not self.cluster.bears(node.identity):
+            return
+        node.crash(power_loss=False)
+        disk, truth = node.disk, self.cluster.truth
+        tail = [
+            index for index in range(disk.base + 1, len(disk.terms))
+            if index > truth.last or disk.terms[index] != truth.terms[index]
+        ]  # fmt: skip
+        if tail:
+            skipped = self.world.below(len(tail)) if self.world.chance() < 0.5 else 0
+            disk.damage(tail[skipped:], deep=self.world.chance() < 0.6)
+        self.world.after((1 + self.world.below(100)) * MS, self.cluster.start, node)
+
     def io_crash(self) -> None:
         """A process ends between a write and what it does with the news of it."""
         node = self.some(True)
@@ -244,7 +298,23 @@ class Nemeses:
         """No space: what was taken waits, new work is refused, leadership is handed over (rule 11)."""
         node = self.some(True)
         if node is not None and node.runs():
-            until_ns = self.world.now_ns + (50 + self.world.below(1500)) * MS
-            node.disk.stalled_until_ns = node.full_until_ns = until_ns
-            node.raft.step_down(node.now(), "its disk is full")
-            node.turn_soon()
+            span_ns = (50 + self.world.below(1500)) * MS
+            if self.world.chance() < 0.5:
+                node.disk.stalled_until_ns = self.world.now_ns + span_ns
+            node.disk_full(True)
+            self.world.after(span_ns, self._disk_has_room, node, node.life)
+
+    def _disk_has_room(self, node: Node, life: int) -> None:
+        if node.life == life:
+            node.disk_full(False)
+
+    def flush_error(self) -> None:
+        """A flush fails: the process ends, and nobody knows what of it is on disk (rule 11)."""
+        node = self.some(True)
+        if node is not None and not self.ended:
+            node.crash(power_loss=True)
+            self.world.after((50 + self.world.below(600)) * MS, self._return, node, node.life)
+
+    def _return(self, node: Node, life: int) -> None:
+        if node.life == life:
+            self.cluster.start(node)

@@ -6,9 +6,20 @@ A session exists per pair; what was sent in an ended one is dropped, or, if the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hiqlite.engine.model import AppendReply, AppendRequest, Message, VoteReply, VoteRequest
+from hiqlite.engine.model import (
+    AppendReply,
+    AppendRequest,
+    Message,
+    ProbeReply,
+    ProbeRequest,
+    RepairReply,
+    RepairRequest,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
 
 from .codec import Codec
 
@@ -35,6 +46,7 @@ class Network:
         self.echo = 0  # what this node is told comes once more, late and in any session
         self.vote_delay_ns = 0  # requests for votes take up to this much longer
         self.calm = False
+        self.handed_over_ns = 0  # when somebody was told to campaign last
         self.codec = Codec() if self.profile.codec else None
         self.trap: Callable[[Node, int, Message], None] | None = None  # a nemesis that waits for a message
 
@@ -92,6 +104,8 @@ class Network:
 
     def send(self, node: Node, peer_id: int, message: Message, body: Body | None) -> None:
         """One message on its way, once, twice or never."""
+        if type(message) is TimeoutNow:
+            self.handed_over_ns = self.world.now_ns
         if self.trap is not None:
             self.trap(node, peer_id, message)
         if self.world.keep_log:
@@ -123,6 +137,30 @@ class Network:
 
         if peer_id == self.echo:
             world.after((5 + world.below(500)) * MS, self._arrive_again, peer_id, message, body)
+
+    def send_bulk(self, node: Node, peer_id: int, call: Callable[..., None], *arguments: Any) -> None:
+        """Something about an image, on a connection of its own; what is lost counts as a line that was cut."""
+        epoch = self.sessions.get(_pair(node.id, peer_id), 0)
+        profile, world = self.profile, self.world
+        if not epoch or (node.id, peer_id) in self.blocked:
+            return
+        if not self.calm and profile.bulk_loss and world.chance() < profile.bulk_loss:
+            return
+        delay = 1 + world.below(MS if self.calm else profile.delay_ns)
+        peer = self.cluster.nodes[peer_id]
+        world.after(delay, self._bulk_arrives, node.id, peer, peer.life, epoch, call, arguments)
+
+    def _bulk_arrives(
+        self, sender_id: int, peer: Node, life: int, epoch: int, call: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        if peer.life != life or (sender_id, peer.id) in self.blocked:
+            return
+        if self.sessions.get(_pair(sender_id, peer.id)) != epoch:
+            return
+        if peer.runs():
+            call(*arguments)
+        else:
+            self.world.after(20 * MS, self._bulk_arrives, sender_id, peer, life, epoch, call, arguments)
 
     def _arrive_again(self, peer_id: int, message: Message, body: Body | None) -> None:
         node = self.cluster.nodes[peer_id]
@@ -184,10 +222,18 @@ def told(message: Message) -> str:
         return f"{kind} term {term}: {what}"
     if isinstance(message, VoteRequest):
         pre = "pre-vote, " if message.pre else ""
+        pre = "handed over, " if message.transfer else pre
         return f"{kind} term {term}: {pre}log ends at {message.last_index} of {message.last_term}"
     if isinstance(message, VoteReply):
         return f"{kind} term {term}: {'pre-vote ' if message.pre else ''}{'granted' if message.granted else 'refused'}"
-    return f"{kind} term {term}: round {message.token}"
+    if isinstance(message, ProbeRequest | ProbeReply):
+        return f"{kind} term {term}: round {message.token}"
+    if isinstance(message, RepairRequest):
+        return f"{kind} term {term}: [{message.first}, {message.last}] of term {message.entry_term}"
+    if isinstance(message, RepairReply):
+        return f"{kind} term {term}: [{message.first}, {message.last}], committed {message.committed}"
+    assert isinstance(message, TimeoutNow)
+    return f"{kind} term {term}"
 
 
 def _pair(a: int, b: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """A simulated process: the real engine, turned as the runtime turns it, over a simulated disk, network and database.
 
-Its `terms` and `values` are what the runtime holds of the log (bytes become one number per entry). Invariant: it does
-with a Ready exactly what the runtime does, in the order of its fields, and asks the checks before each step.
+Invariant: it does with a Ready exactly what the runtime does, in the order of its fields, and asks the checks before
+each step.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hiqlite.engine.model import (
+    Append,
     AppendKind,
-    AppendRequest,
+    Change,
     Identity,
+    Membership,
     Message,
     Ready,
     Role,
@@ -20,29 +22,32 @@ from hiqlite.engine.raft import Raft
 from hiqlite.engine.state import State
 
 from .beat import BeatThread
+from .database import Database
 from .disk import Disk
+from .holding import Body
+from .images import ImageReceiver, ImageSender
+from .storing import Storing
 
 if TYPE_CHECKING:
     from .cluster import Cluster
 
-Body = tuple[int, list[int], list[int]]  # first index, terms, values
 MS = 1_000_000
 
 
-class Node:
+class Node(Storing):
     """One node through all its lives; `life` counts them."""
 
-    def __init__(self, cluster: Cluster, identity: Identity) -> None:
+    def __init__(self, cluster: Cluster, identity: Identity, membership: Membership) -> None:
         self.cluster = cluster
         self.world = cluster.world
         self.checks = cluster.checks
         self.identity = identity
         self.id = identity.id
-        self.disk = Disk(cluster.world, cluster.profile)
-        self.disk.owner = identity.id
-        self.full_until_ns = 0  # new work is refused until then
-        self.applied = 0  # of the database, survives the process
+        self.first_membership = membership  # what it was told when it began
+        self.disk = Disk(cluster.world, cluster.profile, identity.id)
+        self.database = Database(membership)
         self.life = 0
+        self.sender, self.receiver = ImageSender(self), ImageReceiver(self)
         self.up = False
         self.stopped = False  # SIGSTOP: nothing runs, not even heartbeats
         self.stalled = False  # the loop stands still, heartbeats go on
@@ -53,19 +58,19 @@ class Node:
         self.state: State
         self.terms: list[int] = []
         self.values: list[int] = []
-        self.began_ns = 0
+        self.began_ns = self.woke_ns = 0
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         cluster, disk = self.cluster, self.disk
-        last = len(disk.terms) - 1
-        self.began_beyond = self.applied > last or (0 < last == disk.base)  # the database is ahead of the log
-        restored = disk.restore(cluster.membership, self.applied, cluster.truth.terms, cluster.truth.values)
+        restored = disk.restore(self.database, cluster.memberships)
+        self.began_base = disk.base
+        self.began_beyond = 0 < disk.base == len(disk.terms) - 1  # nothing but the database says what is committed
         self.life += 1
         self.up = True
         self.stopped = self.stalled = False
-        self.began_ns = self.world.now_ns
+        self.began_ns = self.woke_ns = self.world.now_ns
         self.terms = list(disk.terms)
         self.values = list(disk.values)
         self.bodies: list[Body] = []
@@ -87,6 +92,12 @@ class Node:
         seed = self.world.below(1 << 40)
         self.raft = Raft(self.identity, cluster.profile.settings, restored, self.now(), seed)
         self.state = self.raft.state
+        self.told_waiting_ns = 0
+        self.config = self.raft.membership  # in force before the Ready that is done
+        if self.raft.base_index != disk.base:
+            self.checks.fail("restart", f"node {self.id} begins behind {self.raft.base_index}, its log at {disk.base}")
+        self.sender = ImageSender(self)
+        self.receiver = self.receiver_of_next_life()
         self.checks.restarted(self)
         self.plan_tick()
         self.beats = BeatThread(self)
@@ -95,9 +106,8 @@ class Node:
 
     def crash(self, power_loss: bool) -> None:
         self.world.note(f"node {self.id} {'loses power' if power_loss else 'is killed'}")
-        if power_loss and self.applied > self.disk.base:
-            low = max(self.disk.base, self.applied - self.world.below(6))
-            self.applied = low + self.world.below(self.applied - low + 1)
+        if power_loss:
+            self.database.lose_power(self.world)
         self.up = False
         self.life += 1
         self.disk.crash(power_loss)
@@ -117,11 +127,18 @@ class Node:
             self.inbox.append((message, body))  # stays in the socket
             return
         self.checks.receiving(self, message)
+        damaged = bool(self.state.faulty)
+        if damaged and body is not None:
+            self.turn()  # whatever it repairs is written right after this message
         if body is not None:
             self.bodies.append(body)
+            message = self.with_memberships(message, body)
         self.raft.receive(message, self.now())
         self.checks.received(self, message)
-        self.turn_soon()
+        if damaged:
+            self.turn()
+        else:
+            self.turn_soon()
 
     def on_disk(self) -> None:
         if self.runs():
@@ -138,7 +155,7 @@ class Node:
     def feed_stamps(self) -> None:
         for term, sender, incarnation, bound, at_ns in self.stamps:
             self.raft.heard_beat(term, sender, incarnation, bound, self.now(), at_ns)
-            self.checks.beat_heard(self, term, sender, at_ns)
+            self.checks.beat_heard(self, term, Identity(sender, incarnation), at_ns)
         self.stamps.clear()
 
     def wake(self, life: int) -> None:
@@ -147,6 +164,7 @@ class Node:
             return
         self.world.note(f"node {self.id} goes on")
         self.stopped = self.stalled = False
+        self.woke_ns = self.world.now_ns
         if self.world.chance() < 0.5:
             self.queue_read()  # a caller that was in line already
         self.feed_stamps()
@@ -163,6 +181,7 @@ class Node:
         self.tick_at = 0
         if not self.runs():
             return
+        self.tell_disk()
         if self.raft.next_deadline() <= self.now():
             self.raft.tick(self.now())
             self.turn()
@@ -173,15 +192,39 @@ class Node:
 
     def plan_tick(self) -> None:
         """One event for the earliest deadline; one that moved away is looked at when it comes."""
-        deadline = max(self.raft.next_deadline() * 1000 // self.rate + 1, self.world.now_ns + 1)
-        if (self.tick_at == 0 or deadline < self.tick_at) and deadline < self.world.now_ns + 60_000 * MS:
+        self.tell_disk()
+        now_ns = self.world.now_ns
+        deadline = self.raft.next_deadline() * 1000 // self.rate + 1
+        if deadline <= now_ns:
+            deadline = now_ns + 1
+        if (self.tick_at == 0 or deadline < self.tick_at) and deadline < now_ns + 60_000 * MS:
             self.tick_at = deadline
-            self.world.after(deadline - self.world.now_ns, self.tick, self.life, deadline)
+            self.world.after(deadline - now_ns, self.tick, self.life, deadline)
+
+    def tell_disk(self) -> None:
+        """Since when work waits for the disk (rule 11), by this node's clock."""
+        since_ns = self.disk.waiting_since_ns
+        if since_ns != self.told_waiting_ns:
+            self.told_waiting_ns = since_ns
+            self.raft.disk_waits(since_ns * self.rate // 1000)
+
+    def disk_full(self, full: bool) -> None:
+        if self.up:
+            self.raft.disk_full(full, self.now())
+            if self.runs():
+                self.turn_soon()
+
+    def change_members(self, change: Change) -> int:
+        """Ask for a change; its index or 0. What is committed by now is looked at before."""
+        self.turn()
+        index = self.raft.propose_membership(change, self.now()) if self.up else 0
+        if index:
+            self.world.note(f"node {self.id} proposes {change.kind.name} {change.members} at {index}")
+            self.turn_soon()
+        return index
 
     def propose(self, count: int, size_bytes: int) -> int:
         raft = self.raft
-        if self.world.now_ns < self.full_until_ns:
-            return 0
         first = raft.propose(count, size_bytes, self.now())
         if first:
             values = self.cluster.new_values(count)
@@ -226,8 +269,13 @@ class Node:
         raft = self.raft
         self.word = raft.beat_word()
         while self.up and raft.has_ready():
-            self.do(raft.ready())
+            ready = raft.ready()
+            self.do(ready)
+            if ready.membership is not None:
+                self.config = ready.membership
         self.checks.stepped(self)
+        if self.state.leads:
+            self.checks.led(self)
         self.bodies.clear()
         if self.up:
             self.plan_tick()
@@ -237,6 +285,7 @@ class Node:
         if ready.fatal:
             self.checks.fatal(self, ready.fatal)
         if ready.role_changed:
+            self.word = raft.beat_word()  # before anything that follows is sent
             self.changed_role()
         if ready.hard_state is not None:
             state = ready.hard_state
@@ -246,16 +295,13 @@ class Node:
             disk.push((ready.truncate.io_sequence, "cut", ready.truncate.last_kept, None, None))
             del self.terms[ready.truncate.last_kept + 1 :]
             del self.values[ready.truncate.last_kept + 1 :]
+        if ready.reset is not None:
+            self.begin_behind(ready.reset.io_sequence, ready.reset.base_index, ready.reset.base_term)
         for append in ready.appends:
-            first, last = append.first, append.last
-            if append.kind is AppendKind.NOOP:
-                self.terms.append(append.term)
-                self.values.append(0)
-                self.checks.created(self, first, 1)
-            elif append.kind is AppendKind.RECEIVED:
-                self.take_body(first, last, append.term)
-            terms, values = self.terms[first : last + 1], self.values[first : last + 1]
-            disk.push((append.io_sequence, "append", first, terms, values))
+            self.append(append)
+        for repair in ready.repairs:
+            terms, values = self.take_repair(repair)
+            disk.push((repair.io_sequence, "repair", repair.first, terms, values))
         if self.state.commit_index != self.seen_commit and not self.state.outbox.writes:
             self.checks.committed(self, self.seen_commit, raft.commit_index)
             self.seen_commit = raft.commit_index
@@ -264,11 +310,13 @@ class Node:
             message = send.message
             if between:
                 self.beats.step()
-            body = self.body_of(send.peer_id, message) if isinstance(message, AppendRequest) else None
+            body = self.body_of(send.peer_id, message)
             self.checks.sending(self, message, send.peer_id)
             self.cluster.network.send(self, send.peer_id, message, body)
         for fetch in ready.fetches:
             self.fetch(fetch.peer_id, fetch.first, fetch.size_max)
+        for image in ready.images:
+            self.sender.send(image.peer_id, image.resume_index)
         if ready.apply is not None:
             self.checks.applying(self, *ready.apply)
             self.to_apply.append(ready.apply[1])
@@ -282,6 +330,22 @@ class Node:
             for index in [index for index in self.proposals if index >= ready.lost_from]:
                 del self.proposals[index]
 
+    def append(self, append: Append) -> None:
+        first, last = append.first, append.last
+        if append.kind is AppendKind.RECEIVED:
+            self.take_body(first, last, append.term)
+        elif append.kind is not AppendKind.PROPOSED:
+            value = 0
+            if append.membership is not None:
+                value = self.cluster.new_values(1)[0]
+                self.cluster.memberships[value] = append.membership
+                self.checks.changing(self, append.membership)
+            self.terms.append(append.term)
+            self.values.append(value)
+            self.checks.created(self, first, 1)
+        terms, values = self.terms[first : last + 1], self.values[first : last + 1]
+        self.disk.push((append.io_sequence, "append", first, terms, values))
+
     def changed_role(self) -> None:
         raft = self.raft
         leads = raft.role is Role.LEADER
@@ -291,70 +355,8 @@ class Node:
             self.checks.became_leader(self)
             if self.world.chance() < 0.3:
                 self.queue_read()  # a caller who was sent here and is early
+        if not leads:
+            self.sender.stop()
         self.was_leader = leads
         if leads:
             self.led_term = raft.term
-
-    def take_body(self, first: int, last: int, term: int) -> None:
-        """The bytes of entries that came with a request; the newest that fits, as the runtime keeps them."""
-        for body_first, terms, values in reversed(self.bodies):
-            if body_first <= first and last < body_first + len(terms) and terms[last - body_first] == term:
-                low, high = first - body_first, last + 1 - body_first
-                self.terms.extend(terms[low:high])
-                self.values.extend(values[low:high])
-                self.checks.took(self, first, last)
-                return
-        raise AssertionError(f"no bytes for [{first}, {last}]")
-
-    def body_of(self, peer_id: int, request: AppendRequest) -> Body | None:
-        first, last = request.previous_index + 1, request.last_index
-        if last < first:
-            return None
-        fetched = self.fetched.get(peer_id)
-        if fetched is not None and fetched[0] == first and last == first + len(fetched[1]) - 1:
-            return fetched
-        if first < self.window_start:
-            self.checks.fail("window", f"node {self.id} sends [{first}, {last}], memory begins at {self.window_start}")
-        return (first, self.terms[first : last + 1], self.values[first : last + 1])
-
-    def fetch(self, peer_id: int, first: int, size_max: int) -> None:
-        count = 1 + self.world.below(8)
-        last = min(first + count, len(self.terms) - 1)
-        body = (first, self.terms[first : last + 1], self.values[first : last + 1])
-        self.world.after(1 + self.world.below(3 * MS), self.answer_fetch, self.life, peer_id, first, last, body)
-
-    def answer_fetch(self, life: int, peer_id: int, first: int, last: int, body: Body) -> None:
-        if life != self.life:
-            return
-        if not self.runs():
-            self.world.after(20 * MS, self.answer_fetch, life, peer_id, first, last, body)
-            return
-        self.turn()
-        self.fetched[peer_id] = body
-        self.raft.entries_fetched(peer_id, first, last, 100 * (last - first + 1), self.now())
-        self.turn()
-        self.fetched.clear()
-
-    # ------------------------------------------------------------------ the database
-
-    def apply_later(self) -> None:
-        if not self.applying and self.to_apply:
-            self.applying = True
-            self.world.after(1 + self.world.below(self.cluster.profile.apply_ns), self.apply, self.life)
-
-    def apply(self, life: int) -> None:
-        if life != self.life:
-            return
-        if not self.runs():
-            self.world.after(20 * MS, self.apply, life)
-            return
-        self.applying = False
-        first, self.applied = self.applied + 1, self.to_apply.pop(0)
-        self.raft.applied(self.applied)
-        self.checks.applied(self, first, self.applied)
-        if self.proposals:
-            for index in range(first, self.applied + 1):
-                value = self.proposals.pop(index, 0)
-                if value:
-                    self.checks.acknowledged(self, index, value)
-        self.apply_later()

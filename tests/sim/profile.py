@@ -21,6 +21,8 @@ class Profile:
     codec: bool  # messages and entries travel as the product's bytes
     forming: bool  # the schedule begins with nodes that have to agree on their members
     learners: int
+    spares: int  # nodes that run and are no members yet
+    weak_sync: bool  # written counts as durable; nobody loses power
     settings: RaftSettings
     loss: float
     duplicate: float
@@ -31,6 +33,11 @@ class Profile:
     disk_ns: int
     disk_stall: float
     apply_ns: int
+    purge_every_ns: int  # 0: logs are never purged
+    tail: int  # entries kept behind a checkpoint, at most
+    image_chunks: int  # of an image, at most
+    install_ns: int  # how long it takes to put one in the database's place, at most
+    bulk_loss: float  # share of what is sent about images that is lost
     batch: float  # share of inputs after which the runtime does not turn at once
     proposals_per_s: int
     reads_per_s: int
@@ -44,8 +51,15 @@ FAULTS = (
     "kill", "power", "partition", "one_way", "control_only", "reset", "pause", "stall", "disk", "resign", "forget",
     "leader_kill", "leader_cut", "vote_crash", "ack_crash", "one_copy", "wipe", "log_only",
     "slow_answers", "sleepy_leader", "twins", "campaign_cut", "long_tail", "one_peer", "beyond", "echo", "io_crash",
-    "disk_full", "rot",
+    "disk_full", "rot", "flush_error", "rotten_tail",
 )  # fmt: skip
+STORAGE = ("lag", "image_cut", "image_crash", "rot_deep", "checkpoint", "wipe")  # of logs that are purged
+MEMBERS = (
+    "change", "change", "grow", "shrink", "shrink_leader", "replace", "demote", "set_voters", "mend", "change_crash",
+    "change_cut", "change_alone", "change_company", "leave_crash", "wipe",
+)  # fmt: skip
+TRANSFERS = ("transfer", "transfer_cut", "transfer_crash")
+POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +94,20 @@ def draw(random: Random) -> Profile:
     )
     calm = random.random() < 0.06
     # A few kinds of faults at a time reach further than all of them at once (swarm testing).
-    chosen = random.sample(FAULTS, random.choice((2, 4, 8, 14))) if not calm else []
-    weights = {fault: (random.choice((1, 3)) if fault in chosen else 0) for fault in FAULTS}
-    heal = max(2, sum(weights.values()) // 3)
-    weights |= {"heal": heal, "restart": heal + 2 * (weights["kill"] + weights["power"])}
+    plain = random.random() < 0.45  # the same members, one log, no orders
+    purging, changing = not plain and random.random() < 0.65, not plain and random.random() < 0.6
+    weights = {} if calm else _weights(random, purging, changing, plain)
+    weak = random.random() < 0.06
+    if weak:
+        weights = {name: 0 if name in POWER else weight for name, weight in weights.items()}
     noisy = not calm and random.random() < 0.5
     return Profile(
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
-        codec=random.random() < 0.15,
+        codec=random.random() < 0.1,
         forming=random.random() < 0.25,
         learners=random.choice((0, 0, 0, 1)),
+        spares=random.choice((1, 1, 2, 4)) if changing else 0,
+        weak_sync=weak,
         settings=settings,
         loss=random.choice((0.0, 0.02, 0.2)) if noisy else 0.0,
         duplicate=random.choice((0.0, 0.05, 0.2)) if noisy else 0.0,
@@ -100,11 +118,33 @@ def draw(random: Random) -> Profile:
         disk_ns=random.choice((MS // 5, 2 * MS, 12 * MS)),
         disk_stall=0.0 if calm else random.choice((0.0, 0.0, 0.02)),
         apply_ns=random.choice((MS // 10, 3 * MS)),
+        purge_every_ns=random.choice((30, 80, 250)) * MS if purging else 0,
+        tail=random.choice((0, 2, 10)),
+        image_chunks=random.choice((1, 4, 12)),
+        install_ns=random.choice((10, 10, 1500)) * MS,
+        bulk_loss=random.choice((0.0, 0.02, 0.1)) if noisy else 0.0,
         batch=random.choice((0.0, 0.3)),
         proposals_per_s=random.choice((5, 20, 60)),
         reads_per_s=random.choice((0, 5, 20)),
         fault_every_ns=0 if calm else random.choice((40, 80, 160)) * MS,
         weights=weights,
         rates=random.choice(((1000,), (1000,), (1000,), (950, 1050, 1000, 990))),
-        duration_ns=random.choice((600, 900, 1200, 2400)) * MS,
+        duration_ns=random.choice((600, 900, 1200, 1600 if changing and purging else 2400)) * MS,
     )
+
+
+def _weights(random: Random, purging: bool, changing: bool, plain: bool) -> dict[str, int]:
+    """How often each kind of fault strikes."""
+    chosen = random.sample(FAULTS, random.choice((2, 4, 8, 14)))
+    if purging:
+        chosen += random.sample(STORAGE, random.choice((1, 2, 4)))
+    if changing:
+        chosen += random.sample(MEMBERS, random.choice((2, 4, 8)))
+    if not plain and random.random() < 0.5:
+        chosen += random.sample(TRANSFERS, random.choice((1, 2, 3)))
+    weights = dict.fromkeys(FAULTS, 0)
+    for name in chosen:
+        weights[name] = random.choice((1, 3))
+    heal = max(2, sum(weights.values()) // 3)
+    weights |= {"heal": heal, "restart": heal + 2 * (weights["kill"] + weights["power"])}
+    return weights

@@ -17,6 +17,7 @@ from .world import Violation, World
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
 QUIET_NS = 300 * MS
+HANDED_OVER_NS = 1_200 * MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def _run(cluster: Cluster, script: Script) -> None:
     world, profile = cluster.world, cluster.profile
     for node in cluster.nodes.values():
         world.after(world.below(20 * MS), cluster.start, node)
+        if profile.purge_every_ns:
+            world.after(100 * MS + world.below(profile.purge_every_ns), node.tidy)
     faults = Faults(cluster, script.strikes)
     faults.plan()
     world.after(100 * MS, cluster.client, 1_000 * MS // profile.proposals_per_s, False)
@@ -115,36 +118,42 @@ def _converge(cluster: Cluster) -> None:
         leader = cluster.leader()
         if leader is None:
             continue
-        if reign != _reign(cluster):
+        if reign != _reign(cluster) or not written:
             reign = _reign(cluster)
             written = leader.propose(1, 100)
             leader.read()
         elif _agree(cluster, leader, written):
             return
+        elif any(node.raft.faulty for node in cluster.nodes.values()):
+            # A tail of lost terms may be longer than any log: only what is written in its place ends the doubt.
+            leader.propose(1, 100)
     state = [
         (node.id, node.raft.role.name, node.raft.term, node.raft.last_index, node.raft.commit_index, node.applied,
-         len(node.proposals), len(node.reads))
+         len(node.proposals), len(node.reads), node.raft.faulty, node.raft.membership)
         for node in cluster.nodes.values()
     ]
     cluster.checks.fail("bounded convergence", f"{CONVERGE_NS // MS} ms after the last fault: {state}")
 
 
 def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
-    last = cluster.truth.last
-    if last < written or leader.raft.last_index != last:
+    last, membership = cluster.truth.last, leader.raft.membership
+    if last < written or leader.raft.last_index != last or membership.joint or leader.raft.transfer_id:
         return False
+    members = membership.voters + membership.learners
+    if leader.identity not in membership.voters:
+        return False  # it leaves
+    if cluster.world.now_ns - cluster.network.handed_over_ns < HANDED_OVER_NS:
+        return False  # somebody may be told to campaign only now
     for node in cluster.nodes.values():
-        if node.identity not in cluster.membership.voters + cluster.membership.learners:
+        if node.identity not in members:
             continue
-        if node.state.faulty:
-            continue  # until a peer gives it the damaged entries it neither leads nor applies beyond them
-        if node is not leader and node.raft.last_index < leader.raft.state.log.base_index:
-            continue  # it needs an image of the database, which the engine cannot give
         if node.applied != last or node.raft.last_index != last or node.raft.leader_id != leader.id:
             return False
-        if node.proposals or node.reads:
+        if node.disk.waiting_since_ns:
+            return False
+        if node.proposals or node.reads or node.raft.membership != membership or node.raft.faulty:
             return False  # every proposal and every read is answered
-        if node.values != cluster.truth.values:
+        if node.values != cluster.truth.values or node.database.values != cluster.truth.values:
             cluster.checks.fail("convergence", f"node {node.id} holds another log")
     return True
 

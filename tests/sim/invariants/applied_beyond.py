@@ -29,12 +29,17 @@ class AppliedBeyond(Invariant):
 
     def receiving(self, node: Any, message: Any) -> None:
         if node.id in self.open and type(message) is AppendRequest and message.term >= node.raft.term:
-            base, term = node.disk.base, node.disk.terms[node.disk.base]
+            base = node.began_base
+            term = node.terms[base]
             exact = message.previous_index == base and message.previous_term == term
             if exact or any(run.first <= base <= run.last and run.term == term for run in message.runs):
                 self.open.discard(node.id)
 
+    def install_ended(self, node: Any, image: Any) -> None:
+        self.open.discard(node.id)
+
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
         if node.id in self.open and type(message) is AppendReply and message.accepted:
-            base = node.disk.base
-            self.fail(f"node {node.id} acknowledges {message.match_index}, its database at {base} is unconfirmed")
+            self.fail(
+                f"node {node.id} acknowledges {message.match_index}, its database at {node.began_base} is unconfirmed"
+            )

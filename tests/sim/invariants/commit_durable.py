@@ -1,4 +1,4 @@
-"""A leader commits what is durable on a majority of disks and ends in its own term; nobody commits anything else.
+"""A leader commits what is durable on a majority of every voter set, and ends in its own term; else nobody commits.
 
 The first leader to commit an index writes it into the truth; every other commit index is measured against that.
 """
@@ -6,6 +6,8 @@ The first leader to commit an index writes it into the truth; every other commit
 from __future__ import annotations
 
 from typing import Any
+
+from tests.sim.voters import voter_sets
 
 from .base import Invariant
 
@@ -24,9 +26,10 @@ class CommitDurable(Invariant):
                     f"node {node.id}, last leader of term {node.led_term}, commits {index} of term {term}; "
                     f"nobody committed more than {truth.last}"
                 )
-            copies = sum(disk.holds(index, term) for disk in self.cluster.voter_disks())
-            if 2 * copies <= len(self.cluster.voter_ids):
-                self.fail(f"node {node.id} commits {index} of term {term}, which {copies} disks hold")
+            for voters in voter_sets(node.config):
+                holders = [one for one in voters if self.cluster.disks[one].holds(index, term)]
+                if 2 * len(holders) <= len(voters):
+                    self.fail(f"node {node.id} commits {index} of term {term}, of {voters} hold it {holders}")
             truth.terms.extend(node.terms[truth.last + 1 : index + 1])
             truth.values.extend(node.values[truth.last + 1 : index + 1])
             truth.last = index

@@ -19,6 +19,29 @@ class Damaged(Invariant):
     def restarted(self, node: Any) -> None:
         self.damaged[node.id] = set(node.disk.faulty)
 
+    def repairing(self, node: Any, first: int, terms: list[int], values: list[int]) -> None:
+        """What comes back is the very entry that was promised, unless it never was committed."""
+        damaged = self.damaged[node.id]
+        for index, (term, value) in enumerate(zip(terms, values, strict=True), start=first):
+            if index not in damaged:
+                self.fail(f"node {node.id} repairs entry {index}, which is not damaged")
+            known = index in node.disk.faulty and index not in node.disk.unknown
+            if known and (term, value) != (node.terms[index], node.values[index]):
+                self.fail(f"node {node.id} repairs entry {index} of term {node.terms[index]} by another one")
+            if index <= self.truth.last and (term, value) != (self.truth.terms[index], self.truth.values[index]):
+                self.fail(f"node {node.id} repairs entry {index} by one that is not committed there")
+        self.damaged[node.id] = damaged - set(range(first, first + len(terms)))
+
+    def purging(self, node: Any, index: int) -> None:
+        if self.damaged[node.id]:
+            self.damaged[node.id] = {one for one in self.damaged[node.id] if one > index}
+
+    def resetting(self, node: Any, index: int, term: int) -> None:
+        self.damaged[node.id] = set()
+
+    def install_ended(self, node: Any, image: Any) -> None:
+        self.purging(node, image.index)
+
     def truncating(self, node: Any, last_kept: int) -> None:
         if self.damaged[node.id]:
             self.damaged[node.id] = {index for index in self.damaged[node.id] if index <= last_kept}

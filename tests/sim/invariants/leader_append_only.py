@@ -20,6 +20,15 @@ class LeaderAppendOnly(Invariant):
         if type(message) is AppendRequest and message.term >= node.raft.term:
             self.term[node.id] = message.term
 
+    def resetting(self, node: Any, index: int, term: int) -> None:
+        """A log that holds the image's entry is kept: what stands behind it may be promised (thesis 5.1)."""
+        held = index < len(node.terms) and node.terms[index] == term
+        damaged = index in node.disk.unknown
+        if held and not damaged and not node.began_beyond_open():
+            self.fail(f"node {node.id} drops a log that holds the image's entry {index} of term {term}")
+        if node.raft.leads:
+            self.fail(f"node {node.id} drops its log while it leads")
+
     def truncating(self, node: Any, last_kept: int) -> None:
         if node.raft.leads and last_kept < node.window_start:
             self.fail(f"node {node.id} cuts at {last_kept} while it leads")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.sim.voters import voter_sets
+
 from .base import Invariant
 
 MS = 1_000_000
@@ -15,41 +17,58 @@ class QuorumLoss(Invariant):
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
-        self.alone_since: dict[int, int] = {}
         self.cut_off: dict[tuple[int, int], int] = {}
         self.led_since: dict[int, int] = {}
+        self.config_since: dict[int, tuple[Any, int]] = {}
+        self.known: dict[int, tuple[int, Any, int]] = {}  # node -> (version, configuration, alone since)
+        self.version = 0
         self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS * 1000 // min(cluster.profile.rates)
 
     def reach_changed(self) -> None:
-        """Since when each node lacks a majority: a peer counts until the moment at which it was cut off last."""
+        """Until when each pair could talk: a peer counts until the moment at which it was cut off last."""
         cluster, now_ns = self.cluster, self.world.now_ns
-        voters = cluster.voter_ids
-        present = {node.id for node in cluster.voters()}  # a lost disk is a voter that is gone for good
-        need = len(cluster.voter_ids) // 2 + 1
-        self.alone_since.clear()
-        for node in voters:
-            until = [FAR]
-            for peer in voters:
-                if peer == node:
-                    continue
-                if peer in present and cluster.reaches(node, peer):
-                    self.cut_off.pop((node, peer), None)
-                    until.append(FAR)
-                else:
-                    until.append(self.cut_off.setdefault((node, peer), now_ns))
-            until.sort(reverse=True)
-            since = until[need - 1] if need <= len(until) else 0
-            if since != FAR:
-                self.alone_since[node] = since
+        self.version += 1
+        ids = list(cluster.nodes)
+        for a in ids:
+            for b in ids:
+                if a < b:
+                    if cluster.reaches(a, b):
+                        self.cut_off.pop((a, b), None)
+                    else:
+                        self.cut_off.setdefault((a, b), now_ns)
+
+    def alone_since(self, node: Any, membership: Any) -> int:
+        """Since when the node lacks a majority of some set of voters; FAR when it has all."""
+        since = FAR
+        for voters in voter_sets(membership):
+            until = sorted((self.reached_until(node, one) for one in voters), reverse=True)
+            since = min(since, until[len(voters) // 2])
+        return since
+
+    def reached_until(self, node: Any, identity: Any) -> int:
+        """A lost disk is a voter that is gone for good."""
+        if identity == node.identity:
+            return FAR
+        lost = self.cluster.lost.get(identity)
+        if lost is not None:
+            return int(lost)
+        return self.cut_off.get((min(node.id, identity.id), max(node.id, identity.id)), FAR)
 
     def became_leader(self, node: Any) -> None:
         self.led_since[node.id] = self.world.now_ns
 
-    def stepped(self, node: Any) -> None:
-        since = self.alone_since.get(node.id)
-        if since is None or not node.raft.leads:
+    def led(self, node: Any) -> None:
+        membership = node.raft.membership
+        version, known, since = self.known.get(node.id, (-1, None, FAR))
+        if known is not membership:
+            self.config_since[node.id] = (membership, self.world.now_ns)
+        if known is not membership or version != self.version:
+            since = self.alone_since(node, membership)
+            self.known[node.id] = (self.version, membership, since)
+        if since == FAR:
             return
         floor_ns = node.state.quorum_floor_ns * 1000 // node.rate
         since = max(since, self.led_since.get(node.id, 0), floor_ns - self.limit_ns + 5 * MS)
+        since = max(since, self.config_since[node.id][1])
         if self.world.now_ns > since + self.limit_ns:
             self.fail(f"node {node.id} leads {(self.world.now_ns - since) / 1e6:.0f} ms without a quorum")

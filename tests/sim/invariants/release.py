@@ -33,8 +33,8 @@ class Release(Invariant):
             if disk.terms[index] != node.terms[index]:
                 self.fail(f"node {node.id} acknowledges {index}, durable is another entry")
             self.verified(node, message)
-        if kind is AppendRequest and not node.raft.leads:
-            self.fail(f"node {node.id} sends entries and does not lead")
+        if kind is AppendRequest and not node.raft.leads and message.term != node.led_term:
+            self.fail(f"node {node.id} sends entries of term {message.term}, which it never led")
 
     def verified(self, node: Any, message: Any) -> None:
         """What is acknowledged is an entry of the leader's log."""

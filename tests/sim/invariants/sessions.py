@@ -25,10 +25,14 @@ class Sessions(Invariant):
         self.before = None
         if isinstance(message, AppendReply) and node.raft.leads and message.term <= node.raft.term:
             peer = node.raft.progress(message.sender.id)
+            if peer is None:
+                return
             if message.epoch != peer.epoch or message.sender != peer.identity or message.term != node.raft.term:
                 self.before = self.view(node, message.sender.id)
         if isinstance(message, ProbeReply) and node.raft.leads and message.term <= node.raft.term:
             peer = node.raft.progress(message.sender.id)
+            if peer is None:
+                return
             if message.sender != peer.identity or message.term != node.raft.term:
                 self.before = self.view(node, message.sender.id)
 

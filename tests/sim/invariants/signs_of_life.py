@@ -32,7 +32,7 @@ class SignsOfLife(Invariant):
             raft = node.raft
             term, at_ns = self.heard[node.id]
             hears = raft.leader_id and term == raft.term and node.now() - at_ns < self.lower_ns
-            if raft.leads or hears:
+            if (raft.leads or hears) and not message.transfer:
                 self.asked = (raft.term, raft.vote, len(raft.state.outbox.sends))
 
     def received(self, node: Any, message: Any) -> None:
@@ -45,7 +45,10 @@ class SignsOfLife(Invariant):
             if isinstance(send.message, VoteReply) and send.message.granted:
                 self.fail(f"node {node.id} hears its leader and grants node {message.sender.id} a pre-vote")
 
-    def beat_heard(self, node: Any, term: int, sender: int, at_ns: int) -> None:
+    def beat_heard(self, node: Any, term: int, sender: Any, at_ns: int) -> None:
+        peer = node.raft.progress(sender.id)  # a stranger, or another incarnation, is nobody's leader
+        if peer is None or peer.identity != sender:
+            return
         if term == node.raft.term and at_ns > self.heard[node.id][1]:
             self.heard[node.id] = (term, at_ns)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from hiqlite.engine.model import VoteReply, VoteRequest
+from tests.sim.voters import voter_sets
 
 from .base import Invariant
 
@@ -18,6 +19,7 @@ class Votes(Invariant):
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
         self.spoken: dict[tuple[int, int], int] = {}  # (voter, term) -> candidate
+        self.given: set[tuple[Any, int, int]] = set()  # (identity of the voter, term, candidate), for ever
         self.before: tuple[int, Any, int] = (0, None, 0)
         self.asked: Any = None
 
@@ -43,19 +45,27 @@ class Votes(Invariant):
         if raft.vote is not None and raft.vote == asked.sender and (raft.term, raft.vote) != self.before[:2]:
             if (asked.last_term, asked.last_index) < self.last:
                 self.fail(f"node {node.id} votes for node {asked.sender.id}, whose log is behind")
-            if self.was_leading:
+            if self.was_leading and not asked.transfer:
                 self.fail(f"node {node.id} leads and votes for node {asked.sender.id}")
 
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
         if isinstance(message, VoteReply) and message.granted:
-            if node.identity not in self.cluster.membership.voters:
-                self.fail(f"node {node.id} is no voter and votes")
             if not message.pre:
-                self.note_vote(node.id, message.term, peer_id)
+                self.note_vote(node, message.term, peer_id)
         elif isinstance(message, VoteRequest) and not message.pre:
-            self.note_vote(node.id, message.term, node.id)
+            self.note_vote(node, message.term, node.id)
 
-    def note_vote(self, voter: int, term: int, candidate: int) -> None:
+    def became_leader(self, node: Any) -> None:
+        """Who is no voter may be asked and may answer; a leader needs a majority of each set of those who are."""
+        term = node.raft.term
+        for voters in voter_sets(node.config):
+            granted = [one for one in voters if one == node.identity or (one, term, node.id) in self.given]
+            if len(granted) <= len(voters) // 2:
+                self.fail(f"node {node.id} leads in term {term} by the votes of {granted}")
+
+    def note_vote(self, node: Any, term: int, candidate: int) -> None:
+        voter = node.id
+        self.given.add((node.identity, term, candidate))
         first = self.spoken.setdefault((voter, term), candidate)
         if first != candidate:
             self.fail(f"node {voter} votes for node {first} and for node {candidate} in term {term}")
