@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from tests.chaos.subjects import Cluster, Subject
+from tests.chaos.subjects import Cluster, Hang, Subject
 
 FDATASYNC, FALLOCATE, HOLD, FSYNC = 0, 2, 4, 5  # orders of faulty_disk.c
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
@@ -30,6 +30,10 @@ MIXES: dict[str, tuple[int, dict[str, int]]] = {
     "disks": (1, {"disk error": 3, "full disk": 3, "disk stall": 3, "kill one": 1}),
     "clocks": (2, {"clock": 4, "kill leader": 1, "pause leader": 1, "leader alone": 1}),
     "power": (1, {"power": 4, "kill leader": 1, "kill one": 1}),
+    "members": (2, {
+        "members": 6, "hand over": 3, "kill leader": 1, "kill one": 1, "leader alone": 1, "one way": 1,
+        "pause leader": 1,
+    }),
     "kills and partitions": (2, {"kill leader": 3, "kill one": 2, "leader alone": 2, "one way": 2, "halves": 2}),
     "pauses and partitions": (2, {
         "pause leader": 2, "pause one": 2, "sleeping leader": 4, "one way": 2, "flap": 2, "leader alone": 2,
@@ -37,7 +41,7 @@ MIXES: dict[str, tuple[int, dict[str, int]]] = {
     "everything": (3, {
         "kill leader": 2, "kill one": 1, "kill two": 1, "pause leader": 2, "pause one": 1, "sleeping leader": 2,
         "leader alone": 1, "leader from one": 1, "one way": 2, "halves": 1, "bridge": 1, "flap": 1, "delay": 1,
-        "resets": 1, "disk error": 1, "full disk": 1, "disk stall": 1, "clock": 2,
+        "resets": 1, "disk error": 1, "full disk": 1, "disk stall": 1, "clock": 2, "members": 2, "hand over": 1,
     }),
     "power and partitions": (2, {"power": 3, "one way": 1, "leader alone": 2, "pause leader": 2, "clock": 1}),
 }  # fmt: skip
@@ -79,6 +83,8 @@ class Storm:
             "full disk": self._full_disk,
             "disk stall": self._disk_stall,
             "clock": self._clock,
+            "members": self._change_members,
+            "hand over": self._hand_over,
         }
 
     async def rage(self, seconds: float) -> None:
@@ -173,6 +179,21 @@ class Storm:
             for one in victims:
                 one.disk.byte(HOLD, 0)
         await self._start_again(victims)
+
+    # -- members
+
+    async def _change_members(self) -> None:
+        """A voter becomes a learner, or a learner a voter, if the leader finds that possible."""
+        (one,) = self._some(1)
+        await self._order(self._leader()[0], do="change", node=one.number, at_least=self._cluster.size // 2 + 1)
+
+    async def _hand_over(self) -> None:
+        await self._order(self._leader()[0], do="hand over")
+
+    async def _order(self, one: Subject, **command: object) -> None:
+        if one.obeys and one.has_clients:
+            with suppress(Hang):  # it was killed meanwhile
+                await one.ask(**command)
 
     # -- wires
 

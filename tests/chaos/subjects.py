@@ -26,7 +26,8 @@ from tests.crash.harness import Member, build_library
 HERE = Path(__file__).parent
 ANSWER_S = 40.0
 START_S = 60.0
-SETTINGS = {"cache": False, "wal_size": "256 KiB"}  # small segments: a full disk is felt at the next one
+# Small segments: a full disk is felt at the next one. Short logs: who was away for a moment needs an image.
+SETTINGS = {"cache": False, "wal_size": "256 KiB", "logs_until_snapshot": 100}
 CLIENTS = {3: 5, 5: 3}  # of one node, by the number of nodes
 
 

@@ -5,6 +5,8 @@ Obeys the lines of `tests/crash/member.py` and these:
     {"do": "prepare", "slots": N}                   makes the tables, and the banks of N slots; may come again
     {"do": "begin", "record": FILE, "life": L, "seed": S, "clients": C, "epoch": NS}
                                                     (what the node believes goes to FILE-beliefs)
+    {"do": "change", "node": N, "at_least": V}      a voter becomes a learner while V voters stay, a learner a voter
+    {"do": "hand over"}                             the leader makes another one leader
     {"do": "end"}                                   ends the clients; each gives up its last call at its deadline
     {"do": "inspect", "slots": N}                   then reads all objects of the first N slots, in both consistencies
 
@@ -15,6 +17,7 @@ Invariant: a call is written down before it is made, its answer after it was giv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -22,13 +25,14 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import uvloop
 
 import hiqlite
 from hiqlite.client.local import LocalClient
+from hiqlite.engine.model import Change, ChangeKind
 from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
 from tests.crash import member
 
@@ -38,6 +42,7 @@ READERS = 2
 WATCH_S = 0.1
 TIMEOUTS_S = (0.3, 1.0, 3.0, 5.0)
 INSPECT_S = 30.0
+CHANGE_S = 5.0  # to become possible
 VALUES = 10**6  # of one life
 
 CREATE = """
@@ -220,6 +225,26 @@ async def prepare(db: LocalClient, slots: int) -> None:
     await db.execute_many("INSERT OR IGNORE INTO accounts VALUES (?, ?, ?)", rows, timeout=INSPECT_S)
 
 
+async def change(db: LocalClient, node: int, at_least: int) -> None:
+    """A voter becomes a learner while so many stay, a learner a voter. Whatever comes of it is right."""
+    group = db._services.group
+    membership = group.engine.membership
+    voters = [one for one in membership.voters if one.id == node]
+    learners = [one for one in membership.learners if one.id == node]
+    kind = ChangeKind.DEMOTE if voters else ChangeKind.PROMOTE
+    if learners or (voters and len(membership.voters) > at_least):
+        with contextlib.suppress(hiqlite.HiqliteError):
+            await group.change_members(Change(kind, tuple(voters or learners)), CHANGE_S)
+
+
+def begin(state: dict[str, Any], work: Coroutine[Any, Any, None]) -> None:
+    """In the background, for as long as the process lives."""
+    tasks = state.setdefault("tasks", set())
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
 async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "prepare":
@@ -230,6 +255,12 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             return {"missing": await state["clients"].inspect(command["slots"])}
         case "end":
             await state["clients"].end()
+        case "change":
+            begin(state, change(db, command["node"], command["at_least"]))
+        case "hand over":
+            group = db._services.group
+            group.engine.transfer_leadership(0, group.clock.monotonic_ns())
+            group.pump()
         case _:
             return await member.obey(db, command, state)
     return {}

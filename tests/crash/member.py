@@ -81,6 +81,13 @@ async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statem
     return done
 
 
+def keep_the_loop(seconds: float, until: str | None) -> None:
+    """User code that gives nobody else a turn, for that long or until that file is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (until and os.path.exists(until)):
+        time.sleep(0.01)
+
+
 async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "status":
@@ -106,6 +113,10 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             # ctypes.PyDLL keeps the GIL while the C call sleeps: what a badly written extension does.
             ctypes.PyDLL(None).usleep(int(command["seconds"] * 1e6))
             return {}
+        case "block":
+            keep_the_loop(command["seconds"], command.get("until"))
+            rows = await db.query(command["sql"], consistency="linearizable", timeout=command.get("timeout", 30))
+            return {"rows": [list(row) for row in rows]}
         case "rss":
             with open("/proc/self/status", encoding="ascii") as status:
                 line = next(line for line in status if line.startswith("VmHWM"))

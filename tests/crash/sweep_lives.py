@@ -18,7 +18,8 @@ import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.meta import Meta
-from hiqlite.logstore.recovery import Recovered, recover
+from hiqlite.logstore.recovered import Recovered
+from hiqlite.logstore.recovery import recover
 from hiqlite.logstore.wal import WalLog
 
 WAL_BYTES = 16 << 10
@@ -28,6 +29,7 @@ INSERT = "INSERT INTO load VALUES (?, ?)"
 GIANT_BYTES = 40_000  # longer than a segment
 LIVES = ((1, 14), (15, 28), (29, 40))  # ids of each, both included
 TOGETHER = 4
+PURGE_EVERY = 4  # entries, and as many stay
 
 
 class Place:
@@ -49,7 +51,8 @@ class Place:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"data_dir": str(self.data), "wal_size": WAL_BYTES, "cache": False}
+        settings = {"wal_size": WAL_BYTES, "logs_until_snapshot": PURGE_EVERY, "heartbeat_interval_ms": 20}
+        return {"data_dir": str(self.data), "cache": False, **settings}
 
     @property
     def generations(self) -> list[str]:
@@ -85,25 +88,21 @@ async def insert_all(db: LocalClient, place: Place, first: int, last: int) -> No
 
 
 async def live(place: Place) -> None:
-    """Forms a node, writes, stops, comes back, purges what the stop made durable, writes, and so on."""
-    made_durable = 0
+    """Forms a node, writes, lets it purge its log, stops, comes back, and so on."""
     for life, (first, last) in enumerate(LIVES):
         async with hiqlite.open(place.config) as db:
             place.note_generation()
-            group = db._services.group
             if life == 0:
                 await db.execute(CREATE)
-            else:
-                purge(group, made_durable)
             await insert_all(db, place, first, last)
-            made_durable = group.applier.applied_index
+            await purged(db._services.group)
         assert not (place.data / "db" / place.generations[0] / "hiqlite.db-wal").stat().st_size
 
 
-def purge(group: Any, index: int) -> None:
-    """A clean stop made the database durable up to `index`."""
-    assert group.engine.applied_index >= index
-    group.log_store.purge(index, group.engine.term_at(index))
+async def purged(group: Any) -> None:
+    """The log holds no more than it has to: the rest is in the database, durably."""
+    while group.applier.applied_index - group.log_store.base_index >= 2 * PURGE_EVERY:
+        await asyncio.sleep(0.001)
 
 
 async def come_back(place: Place) -> None:
@@ -140,12 +139,12 @@ async def check(place: Place) -> list[str]:
             wrong.append(f"the database was rebuilt: {place.generations}")
         if wrong or not await has_table(db):
             return wrong
-        group = db._services.group
-        before = group.applier.applied_index
         await insert_all(db, place, 1001, 1010)
+        await purged(db._services.group)
     async with hiqlite.open(place.config) as db:
-        purge(db._services.group, before)
+        before = db._services.group.log_store.base_index
         await insert_all(db, place, 1011, 1020)
+        await purged(db._services.group)
     async with hiqlite.open(place.config) as db:
         wrong = await check_content(db, place)
         storage = db._services.group.log_store

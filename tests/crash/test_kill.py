@@ -106,6 +106,42 @@ async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
         await leader.do(do="execute", sql="INSERT INTO load VALUES (1, 1, 'after')")
 
 
+async def test_user_code_that_blocks_the_loop_causes_no_election(tmp_path: Path):
+    """Two seconds: beats go on, the term stays."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql=CREATE)
+        before = await leader.do(do="status")
+        assert (await leader.do(do="block", seconds=2, sql="SELECT count(*) FROM load"))["rows"] == [[0]]
+        for member in members.up:
+            after = await member.do(do="status")
+            assert (after["term"], after["leader"]) == (before["term"], before["leader"])
+
+
+async def test_a_leader_stuck_beyond_the_gate_is_replaced_and_confirms_no_read(tmp_path: Path):
+    """Its beats stop, another one is elected; what it is asked when it goes on sees what was written meanwhile."""
+    async with Members(tmp_path, raft_stall_ms=1200) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql="CREATE TABLE register (value INTEGER)")
+        await leader.do(do="execute", sql="INSERT INTO register VALUES (1)")
+        term = (await leader.do(do="status"))["term"]
+        written = tmp_path / "written"
+        leader.tell(do="block", seconds=60, until=str(written), sql="SELECT value FROM register")
+        others = [member for member in members.up if member is not leader]
+
+        async def replaced() -> bool:
+            states = [await other.do(do="status") for other in others]
+            return all(state["term"] > term and state["leader"] for state in states)
+
+        await eventually(replaced)
+        await others[0].do(do="execute", sql="UPDATE register SET value = 2")
+        written.touch()
+        assert (await leader.answer())["rows"] == [[2]]
+        await members.check_equal()
+
+
 async def test_giant_transactions_cause_no_election_and_bounded_memory(tmp_path: Path):
     """25 000 statements in a transaction, sixteen at a time: the leader stays, memory stays bounded."""
     seconds = float(os.environ.get("HQ_GIANT_SECONDS", "6"))

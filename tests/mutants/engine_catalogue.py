@@ -27,7 +27,7 @@ ENGINE = (
         "    if request.pre:\n        if request.term > state.term:\n            adopt(state, request.term, None)\n"
         "        _reply(state, request, request.term if grant",
     ),
-    Mutant("M7", "stickiness ignored", "engine/election.py", "if request.term > state.term and _hears_leader(state):", "if False:"),
+    Mutant("M7", "stickiness ignored", "engine/election.py", "not request.transfer and _hears_leader(state):", "False:"),
     Mutant(
         "M8", "votes of an earlier campaign are kept", "engine/election.py",
         "    state.granted = [0] * state.config.size()\n    state.granted[0] = 1 if pre else 0\n",
@@ -39,7 +39,8 @@ ENGINE = (
     ),
     Mutant(
         "M11", "a learner votes and counts", "engine/membership.py",
-        "for identity in membership.voters]]", "for identity in membership.voters + membership.learners]]",
+        "        self.voter_sets:", "        counted[0] = membership.voters + membership.learners\n        self.voter_sets:",
+        Killer.SCHEDULES,
     ),
     Mutant(
         "M12", "a joint quorum needs only one of its two majorities", "engine/quorum.py",
@@ -47,7 +48,7 @@ ENGINE = (
     ),
     Mutant(
         "M13", "a node with damaged entries campaigns", "engine/state.py",
-        "return self.config.is_voter and not self.faulty and", "return self.config.is_voter and",
+        "if self.faulty or self.fatal", "if self.fatal",
     ),
     Mutant(
         "M14", "a wiped disk votes as its earlier incarnation", "engine/membership.py",
@@ -100,12 +101,28 @@ ENGINE = (
     ),
     Mutant(
         "M31", "a hint is taken for a match", "engine/progress.py",
-        "        self.unacked_since_ns = 0\n\n    def oldest", "        self.match_index = max(self.match_index, next_index - 1)\n"
-        "        self.next_index = max(self.next_index, self.match_index + 1)\n\n    def oldest",
+        "        self.unacked_since_ns = 0\n        return True\n\n    def oldest", "        self.match_index = max(self.match_index, next_index - 1)\n"
+        "        self.next_index = max(self.next_index, self.match_index + 1)\n        return True\n\n    def oldest",
     ),
     Mutant(
         "M32", "the window is not freed after a rejection", "engine/progress.py",
         "        self.inflight.clear()\n        self.inflight_bytes = 0\n        self.probe_sent_ns = 0", "        self.probe_sent_ns = 0",
+    ),
+    Mutant(
+        "M33", "a configuration counts only when it is committed", "engine/state.py",
+        "        newest = self.history[count - 1]\n",
+        "        while count > 1 and self.history[count - 1].index > self.commit_index:\n            count -= 1\n"
+        "        newest = self.history[count - 1]\n",
+        Killer.SCHEDULES,
+    ),
+    Mutant(
+        "M34", "a configuration stays though its entry was cut", "engine/state.py",
+        "        known = len(self.history)\n", "        return\n        known = len(self.history)\n", Killer.SCHEDULES,
+    ),
+    Mutant(
+        "M35", "a joint configuration is left before it is committed", "engine/reconfiguration.py",
+        "    if newest.index > state.commit_index or state.commit_index < state.opened_index or state.transfer_id:\n",
+        "    if state.commit_index < state.opened_index or state.transfer_id:\n", Killer.SCHEDULES,
     ),
     Mutant("M38", "an applied index beyond the log is acknowledged", "engine/follower.py", "if state.unconfirmed and not", "if False and not"),
     Mutant(
@@ -122,4 +139,46 @@ ENGINE = (
     ),
     Mutant("M43", "two reads share a token", "engine/reads.py", "        self.token += 1\n", "        self.token += len(self.queued) == 0\n"),
     Mutant("M59", "applied beyond the own written log", "engine/raft.py", "min(state.commit_index, state.outbox.written_index)", "state.commit_index"),
+    Mutant(
+        "M9", "check-quorum counts who was removed", "engine/election.py",
+        "    return quorum.reached(state.config.voter_sets, state.values)\n\n\ndef check_disk",
+        "    alive = sorted([FAR_FUTURE_NS, *[state.values[peer.slot] for peer in state.peers]], reverse=True)\n"
+        "    return alive[len(alive) // 2]\n\n\ndef check_disk",
+    ),
+    Mutant(
+        "M36", "a removed leader stops before that is committed", "engine/reconfiguration.py",
+        "    if newest.index > state.commit_index or state.commit_index < state.opened_index or state.transfer_id:\n        return\n",
+        "    if not state.config.is_voter and not newest.joint:\n        resign(state)\n        return\n"
+        "    if newest.index > state.commit_index or state.commit_index < state.opened_index or state.transfer_id:\n        return\n",
+    ),
+    Mutant("M36b", "a removed leader leads on", "engine/reconfiguration.py", "        resign(state)\n", ""),
+    Mutant(
+        "M36c", "a voter that leaves does not campaign before it has left", "engine/state.py",
+        "        return self.own in before.voters or self.own in before.outgoing", "        return False",
+    ),
+    Mutant("M51b", "what is not applied may be purged", "engine/snapshot.py", "    limit = min(state.applied_index, state.handed_index)\n", "    limit = state.commit_index\n"),
+    Mutant("M51c", "the log behind an image under way may be purged", "engine/snapshot.py", "        if peer.image_index:\n", "        if False:\n"),
+    Mutant(
+        "M53", "an install keeps a log of another term", "engine/snapshot.py",
+        "    keeps_log = not state.unconfirmed and log.term_at(index) == term and", "    keeps_log = not state.unconfirmed and index <= log.last_index and",
+    ),
+    Mutant(
+        "M53b", "an install drops a log that fits", "engine/snapshot.py",
+        "    keeps_log = not state.unconfirmed and log.term_at(index) == term and", "    keeps_log = False and",
+    ),
+    Mutant("M53c", "an install forgets the members", "engine/snapshot.py", "        state.begin_memberships(membership)\n", ""),
+    Mutant("M53d", "entries are given to apply while a database is replaced", "engine/raft.py", "        if state.installing:\n            return None\n", ""),
+    Mutant("M53e", "a node campaigns while its database is replaced", "engine/state.py", " or self.fatal or self.installing", " or self.fatal"),
+    Mutant(
+        "M70", "leadership is handed to a log that is not whole", "engine/transfer.py",
+        "    elif not state.transfer_sent and peer.match_index == state.log.last_index:\n", "    elif not state.transfer_sent:\n",
+    ),
+    Mutant("M71", "proposals are taken while leadership is handed over", "engine/replication.py", "or state.transfer_id or state.disk_full", "or state.disk_full"),
+    Mutant("M72", "handing over never ends", "engine/transfer.py", "    if state.transfer_id and state.now_ns >= state.transfer_deadline_ns:\n", "    if False:\n"),
+    Mutant("M73", "whoever campaigns says that it was told to", "engine/election.py", "    transfer = state.handed_over and not pre\n", "    transfer = not pre\n"),
+    Mutant("M74", "a leader's disk may stand still", "engine/election.py", "    if state.now_ns >= disk_deadline_ns(state):\n", "    if False:\n"),
+    Mutant(
+        "M75", "damaged entries do not count when votes are given", "engine/state.py",
+        "            last = max(last, faulty_last)\n", "            last = min(last, faulty_last - 1)\n",
+    ),
 )  # fmt: skip

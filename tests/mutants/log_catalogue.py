@@ -41,6 +41,22 @@ LOG = (
     ),
     Mutant("M50", "a truncation is ignored at recovery", RECOVERY, "self.trail.truncate(first)", "self.trail.copy()", Killer.LOG),
     Mutant(
+        "M51", "purged beyond what the database holds durably", "runtime/purging.py",
+        "durable_index = self._machine.durable_index", "durable_index = self._machine.applied_index", Killer.SWEEP,
+    ),
+    Mutant(
+        "M52", "an image is acknowledged before its place is durable", "node_generations.py",
+        "            sync_folder(self.folder / name)\n", "", Killer.IMAGES,
+    ),
+    Mutant(
+        "M55", "an image is of a later index than it says", "statemachine/image.py",
+        "size_bytes, page_bytes, position.applied_index,", "size_bytes, page_bytes, position.applied_index - 1,", Killer.IMAGES,
+    ),
+    Mutant(
+        "M56", "the generation is switched before its file is synced", "statemachine/image_files.py",
+        "            os.fsync(self._descriptor)\n        try:", "            pass\n        try:", Killer.IMAGES,
+    ),
+    Mutant(
         "M57", "the applied index moves outside of the data's transaction", "_accel/native/apply_run.c",
         "    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)\n",
         "    if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE || hq_own_step(w, HQ_OWN_BEGIN) != SQLITE_DONE)\n"
@@ -55,7 +71,5 @@ LOG = (
 # Numbers of the fixed list that cannot be applied yet, and what brings the place to change. Those of other parts of
 # the product (SQL, the cache group, the life of a cluster) are not named here: they are due with those.
 NOT_DUE = {
-    "M9": "removal of members", "M33": "changes of membership", "M34": "changes of membership",
-    "M35": "changes of membership", "M36": "removal of members", "M37": "the cache group", "M42": "reads on followers",
-    "M51": "purge", "M52": "snapshots", "M53": "snapshots", "M55": "snapshots", "M56": "snapshots",
+    "M37": "the cache group", "M42": "reads on followers",
 }  # fmt: skip

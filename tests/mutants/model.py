@@ -15,6 +15,9 @@ class Killer(Enum):
     SIMULATOR = "simulator"  # invariants, convergence and histories of random schedules
     LOG = "log properties"  # damage, tears, kills and residue at random places
     APPLY = "kills while applying"
+    SWEEP = "crash sweep"
+    IMAGES = "images, and power loss while one is installed"
+    SCHEDULES = "engine schedules"  # members that change, images, damage: whole groups of engines without a wire
     PARTS = "engine properties"  # of the parts that no schedule reaches yet
 
 

@@ -34,6 +34,9 @@ PROPERTIES = {
         "tests/logstore/test_wal_kill.py",
     ],
     Killer.APPLY: ["tests/statemachine/test_apply_crash.py"],
+    Killer.SWEEP: ["tests/crash/test_sweep_slice.py"],
+    Killer.IMAGES: ["tests/crash/test_install_power_loss.py", "tests/statemachine/test_image.py"],
+    Killer.SCHEDULES: ["tests/engine/test_engine_fuzz.py"],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
 CODECS = ("transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py")
