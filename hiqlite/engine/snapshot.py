@@ -110,8 +110,8 @@ def installed(state: State, index: int, term: int, membership: Membership) -> No
     state.verified_index = max(state.verified_index, index)
     state.handed_index = index
     state.applied_index = max(state.applied_index, index)
-    state.faulty = [(low, high) for low, high in state.faulty if low > index and keeps_log]
-    state.unknown = [(low, high) for low, high in state.unknown if low > index and keeps_log]
+    state.faulty = repair.without(state.faulty, 0, index) if keeps_log else []
+    state.unknown = repair.without(state.unknown, 0, index) if keeps_log else []
 
 
 def end_install(state: State) -> None:

@@ -34,3 +34,15 @@ def test_a_lost_tail_longer_than_the_leaders_log_is_replaced_as_the_leader_write
     assert node.raft.last_index == 6
     replies = [reply for reply in messages(taken, AppendReply) if isinstance(reply, AppendReply)]
     assert [reply.match_index for reply in replies] == [6]
+
+
+def test_an_image_in_the_middle_of_damaged_entries_leaves_the_rest_of_them_damaged() -> None:
+    """The database holds what lies up to the image's index; what is damaged behind it still is, and is not applied."""
+    node = Alone(fresh(MEMBERS, term=1, runs=log_of((1, 1, 5)), faulty=((2, 4),), applied_index=1, applied_term=1))
+    node.receive(append(1, TWO, (5, 1), commit=5))
+    node.sync()
+    assert node.raft.begin_install(3, node.now)
+    node.raft.installed(3, 1, MEMBERS, node.now)
+    taken = node.sync()
+    assert node.raft.faulty == ((4, 4),)
+    assert [ready.apply for ready in taken if ready.apply] == []
