@@ -16,6 +16,7 @@ from hiqlite.engine.model import (
     Membership,
     Message,
     Ready,
+    RepairReply,
     Role,
 )
 from hiqlite.engine.raft import Raft
@@ -310,6 +311,8 @@ class Node(Storing):
             message = send.message
             if between:
                 self.beats.step()
+            if isinstance(message, RepairReply) and message.first <= raft.base_index:
+                continue  # it waited for a hard state, and was purged meanwhile
             body = self.body_of(send.peer_id, message)
             self.checks.sending(self, message, send.peer_id)
             self.cluster.network.send(self, send.peer_id, message, body)
