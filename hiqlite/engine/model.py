@@ -6,6 +6,7 @@ closed, `[first, last]`, and empty when `last < first`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -346,6 +347,6 @@ class Ready:
     role_changed: bool = False
     fatal: str = ""  # a broken promise of the world below (never reached in correct operation)
     reset: LogReset | None = None  # between `truncate` and `appends`; never together with `truncate`
-    repairs: list[Repair] = field(default_factory=list)  # behind `appends`
-    images: list[SendImage] = field(default_factory=list)
+    repairs: Sequence[Repair] = ()  # behind `appends`
+    images: Sequence[SendImage] = ()
     membership: Membership | None = None  # the configuration in force changed to this one

@@ -295,7 +295,7 @@ class Raft(Views):
             sends = outbox.take_sends()
         role_changed = state.role_changed
         state.role_changed = False
-        return Ready(
+        ready = Ready(
             hard_state,
             truncate,
             appends,
@@ -306,12 +306,17 @@ class Raft(Views):
             state.reads.take_failed(),
             self._take_lost(),
             role_changed,
-            "",
-            reset,
-            repairs,
-            outbox.take_images(),
-            self._take_membership(),
         )
+        # What is rare is set only when there is some: a Ready is made thousands of times a second.
+        if reset is not None:
+            ready.reset = reset
+        if repairs:
+            ready.repairs = repairs
+        if outbox.images:
+            ready.images = outbox.take_images()
+        if state.membership_changed:
+            ready.membership = self._take_membership()
+        return ready
 
     def next_deadline(self) -> int:
         """When `tick` has something to judge, in nanoseconds of the caller's clock."""

@@ -181,6 +181,8 @@ class Outbox:
         reset: LogReset | None = None
         appends: list[Append] = []
         repairs: list[Repair] = []
+        if not self.writes:
+            return None, None, None, appends, repairs
         stage = STAGE_NONE
         while self.writes:
             write = self.writes[0]

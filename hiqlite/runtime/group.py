@@ -39,6 +39,7 @@ from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
 
 log = observe.logger("runtime")
+WITH_ENTRIES = (AppendRequest, RepairReply)
 
 
 class Group:
@@ -88,6 +89,7 @@ class Group:
         self.failure: HiqliteError | None = None
         self.changed = asyncio.Event()  # set whenever role, term, leader or members changed, or the group failed
         self._changing = asyncio.Lock()
+        self._membership_index = 0  # of the configuration in force
         self._loop = loop
         self._on_change = on_change
         self._on_failure = on_failure
@@ -112,6 +114,7 @@ class Group:
         """Begin to turn `engine`, now that this node's membership is known. Nothing of the log is in memory yet."""
         self.engine = engine
         self.applier.begin(engine.term_at)
+        self._membership_index = engine.membership.index
         self.configurations.recorded_index = engine.membership_at(0).index  # the oldest known: that of the metadata
         now_ns = self.clock.monotonic_ns()
         for peer_id, epoch in self._connected.items():
@@ -225,7 +228,7 @@ class Group:
             return
         now_ns = self.clock.monotonic_ns()
         try:
-            if body and isinstance(message, AppendRequest | RepairReply):
+            if body and isinstance(message, WITH_ENTRIES):
                 first = message.runs[0].first
                 if memberships := memberships_in(body):
                     message = replace(message, memberships=memberships)
@@ -332,11 +335,13 @@ class Group:
         if ready.role_changed:
             self._role_changed(now_ns)
         if ready.membership is not None:
+            self._membership_index = ready.membership.index
             self._tell_change()
         self.orders.carry_out(ready, now_ns)
         if ready.apply is not None:
             first, last = ready.apply
-            self.configurations.committed(self.engine.memberships_of(first, last))
+            if self._membership_index >= first:
+                self.configurations.committed(self.engine.memberships_of(first, last))
             self.applier.commit(last, answers=len(self.proposals.pending) > 0)
         self.reads.settle(ready)
 

@@ -36,6 +36,11 @@ class PurgingEngine(Protocol):
         ...
 
     @property
+    def faulty(self) -> tuple[tuple[int, int], ...]:
+        """Closed ranges of damaged entries."""
+        ...
+
+    @property
     def applied_index(self) -> int: ...
     def term_at(self, index: int) -> int: ...
     def purged(self, index: int) -> None: ...
@@ -66,6 +71,8 @@ class Purger:
             pinned_index = self.pinned_index()
             index = min(index, engine.purge_limit, engine.needed_from - 1)
             index = min(index, pinned_index) if pinned_index >= 0 else index
+        for low, _ in engine.faulty:  # whatever else gives way, what is damaged here is not purged unread
+            index = min(index, low - 1)
         if index - engine.base_index >= self._every:
             log.debug("the log is purged up to entry %d", index)
             self._log_store.purge(index, engine.term_at(index))

@@ -20,6 +20,7 @@ class World:
     purge_limit: int = 1 << 40
     needed_from: int = 1 << 40
     pinned_index: int = -1
+    faulty: tuple[tuple[int, int], ...] = ()
     asked: int = 0
     purges: list[tuple[int, int]] = field(default_factory=list)
 
@@ -81,3 +82,10 @@ def test_what_a_peer_or_an_image_needs_stays_until_the_log_is_too_large(pin: str
 def test_nothing_goes_that_is_not_applied_here() -> None:
     """A database that an image has just replaced may be durable beyond what the engine knows."""
     assert World().turn(applied_index=250, durable_index=5000) == [(150, 7)]
+
+
+def test_what_is_damaged_stays_however_large_the_log_is() -> None:
+    """It is not known what it says, and so not whether the log may begin behind it."""
+    world = World()
+    world.faulty = ((160, 165), (400, 410))
+    assert world.turn(applied_index=5000, durable_index=5000, held_bytes=PINNED_BYTES_MAX + 1) == [(159, 7)]
