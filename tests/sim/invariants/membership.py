@@ -11,8 +11,6 @@ from tests.sim.voters import voter_sets
 
 from .base import Invariant
 
-LEAVES_NS = 150_000_000
-
 
 class Members(Invariant):
     name = "one change at a time, by the newest configuration"
@@ -53,11 +51,8 @@ class Members(Invariant):
         used = node.raft.membership
         if used.index == 0 or used.joint or node.identity in used.voters or node.raft.transfer_id:
             return
-        if used.index <= node.raft.commit_index and node.raft.opened:
-            # A transfer that was given up in the same turn keeps it until the next round.
-            key = (node.id, node.life, used)
-            if self.world.now_ns - self.left.setdefault(key, max(self.world.now_ns, node.woke_ns)) > LEAVES_NS:
-                self.fail(f"node {node.id} leads on, though {used} is committed")
+        if not node.batch and used.index <= node.raft.commit_index and node.raft.opened:
+            self.fail(f"node {node.id} leads on, though {used} is committed")
 
     def expected(self, node: Any) -> Any:
         """The newest of those in the log; the metadata may know a committed one that the log lost."""
@@ -67,7 +62,6 @@ class Members(Invariant):
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
         self.seen: dict[int, Any] = {}
-        self.left: dict[Any, int] = {}  # since when a leader that left leads on
 
     def became_leader(self, node: Any) -> None:
         """Who leads knows every configuration that is committed."""
