@@ -44,8 +44,9 @@ def tick(state: State) -> None:
 
 
 def end(state: State) -> None:
-    """No transfer is under way any more."""
+    """No transfer is under way any more; a leader that has left meanwhile goes now."""
     state.transfer_id = 0
+    state.dirty = True
     state.transfer_sent = False
     state.transfer_deadline_ns = 0
 

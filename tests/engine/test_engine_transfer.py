@@ -186,3 +186,16 @@ def test_a_follower_is_never_deposed_by_its_own_disk() -> None:
     node.raft.disk_waits(node.now)
     node.wait(SECOND // 10)
     assert node.raft.leader_id == 1
+
+
+def test_a_leader_that_left_goes_at_once_when_its_hand_over_is_given_up() -> None:
+    """Not at the next round: nothing else keeps it."""
+    node = opened()
+    assert node.raft.propose_membership(Change(ChangeKind.REMOVE, (ONE,)), node.now)
+    accept(node, TWO, THREE)
+    assert node.raft.transfer_leadership(2, node.now)
+    accept(node, TWO, THREE)
+    assert node.raft.leads and node.raft.membership.index <= node.raft.commit_index
+    node.raft.peer_lost(2, False, node.now)
+    told = [send.peer_id for ready in node.sync() for send in ready.sends if isinstance(send.message, TimeoutNow)]
+    assert told == [3] and not node.raft.leads
