@@ -194,7 +194,8 @@ class Disk:
         So does one whose entry the log does not hold: an image was installed, and the log's end not yet durable.
         """
         last, applied = len(self.terms) - 1, database.applied
-        held = [memberships[value] for value in self.values[self.base + 1 :] if value in memberships]
+        entries = enumerate(self.values[self.base + 1 :], start=self.base + 1)
+        held = [memberships[value] for index, value in entries if value in memberships and index not in self.faulty]
         unknown = _ranges(self.unknown)
         restored = Restored(
             term=self.term,
