@@ -100,6 +100,7 @@ def installed(state: State, index: int, term: int, membership: Membership) -> No
     state.unconfirmed = False
     if keeps_log:
         state.commit_to(index)
+        state.take_membership(membership)  # its entry may be one of those that are damaged here
     else:
         log.reset(index, term)
         state.outbox.write_reset(index, term)

@@ -296,3 +296,14 @@ def test_a_candidate_begins_no_install() -> None:
     assert not node.raft.begin_install(20, node.now)
     node.receive(ProbeRequest(3, THREE, 1))
     assert node.raft.begin_install(20, node.now)
+
+
+def test_an_image_brings_the_configuration_whose_entry_is_damaged() -> None:
+    """The log holds the image's entry and is kept; what it cannot read of what came before, the image says."""
+    held = fresh(MEMBERS, term=2, runs=log_of((2, 1, 15)), applied_index=2, applied_term=2, faulty=((5, 5),))
+    node = installing(12, held)
+    configuration = Membership(5, (ONE, TWO))
+    node.raft.installed(12, 2, configuration, node.now)
+    node.sync()
+    assert node.raft.membership == configuration and node.raft.membership_at(12) == configuration
+    assert node.raft.last_index == 15 and node.raft.faulty == ()
