@@ -158,3 +158,17 @@ async def test_the_new_file_is_protected_and_the_old_one_is_not(tmp_path: Path):
         with pytest.raises(UsageError):
             sqlite3.connect(folder / "hiqlite.db")
         assert behind.meta.generation(DB) == folder.name
+
+
+async def test_a_rest_that_cannot_be_removed_does_not_undo_an_install(tmp_path: Path):
+    """The metadata name the image by then: the node goes over to it."""
+    wanted = await filled(tmp_path / "leader", 50)
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        image = await received(leader.images.make(leader.database, GO_ON), behind)
+        manifest = image.path.with_suffix(".manifest")
+        manifest.unlink()
+        manifest.mkdir()  # what unlink refuses
+        await behind.switch_to(image)
+        assert behind.meta.generation(0) == behind.database.parent.name
+        assert await behind.content_hash() == wanted
+        manifest.rmdir()
