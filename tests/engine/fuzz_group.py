@@ -74,6 +74,8 @@ class Checks:
                 )
 
     def committed(self, member: Member) -> None:
+        if member.raft.state.outbox.writes:
+            return  # the cut that made room for what is committed comes with the next Ready
         trail = member.memory
         commit = min(member.raft.commit_index, trail.last)
         for index in range(max(member.commit_seen, trail.base) + 1, commit + 1):
