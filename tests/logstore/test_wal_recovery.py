@@ -228,6 +228,29 @@ def test_a_batch_that_continues_another_header_is_stale(tmp_path: Path) -> None:
     assert terms_of(plan_of(tmp_path).recovered.runs) == (1,)
 
 
+@pytest.mark.parametrize("shift", [0, -8, -64])
+def test_a_sector_that_holds_what_another_place_held_is_damage(tmp_path: Path, shift: int) -> None:
+    """Also when it shows an older mark in front of one that says more: that one is believed, nothing goes silently."""
+    segment = new_segment()
+    segment.batch(3, 0, entries(1, 1, 4), 4)
+    start = len(segment.body)
+    segment.mark()
+    size = len(segment.body) - start
+    lost = len(segment.body)
+    segment.batch(6, 3, entries(1, 5, 10), 6)
+    behind = len(segment.body)
+    segment.mark()
+    segment.batch(7, 3, entries(1, 11, 11), 1)
+    content = bytearray(segment.content())
+    content[lost:behind] = bytes(behind - lost)
+    old = content[start : start + size]
+    place = behind - size - shift  # further on, its end is that of the one behind it
+    content[place:behind] = old[: behind - place]
+    segment.write(tmp_path).write_bytes(content)
+    recovered = plan_of(tmp_path).recovered
+    assert not recovered.whole or recovered.faulty == ((5, 10),)
+
+
 def test_an_io_sequence_never_goes_back(tmp_path: Path) -> None:
     """A batch with a lower io sequence than the one before it is of another time."""
     segment = new_segment(first_io=5)

@@ -163,6 +163,11 @@ static int header_valid(const uint8_t *header, uint64_t left, const expected *wa
     return io >= wanted->last_io && io < wanted->io_limit && hq_get_u64(header + 24) <= io;
 }
 
+/* Whether the records are those that the header speaks of; all of them lie in the file. */
+static int whole(const uint8_t *header) {
+    return hq_crc32c(0, header + HQ_BATCH_HEADER, hq_get_u32(header + 4)) == hq_get_u32(header + 40);
+}
+
 /* The next valid header at or behind `from`; 0: none. */
 static uint64_t find_header(const uint8_t *bytes, uint64_t size, uint64_t from, const expected *wanted) {
     for (uint64_t at = from; at + HQ_BATCH_HEADER <= size; at += HQ_RECORD_ALIGN)
@@ -183,7 +188,9 @@ void hq_wal_scan(const uint8_t *bytes, uint64_t size, uint64_t salt, uint64_t fi
     while (!result->ended && at + HQ_BATCH_HEADER <= size) {
         const uint8_t *header = bytes + at;
         if (!header_valid(header, size - at, &wanted) || (chained && hq_get_u32(header + 32) != result->last_crc)) {
-            uint64_t found = find_header(bytes, size, at + HQ_RECORD_ALIGN, &wanted);
+            /* One that is valid itself and follows another header than the one that stands before it counts as a later
+             * one: it may be that before it that is wrong, a sector that holds what another place held. */
+            uint64_t found = find_header(bytes, size, at, &wanted);
             if (found == 0)
                 break;
             emit(result, (hq_event){.kind = HQ_EVENT_GAP, .io = hq_get_u64(bytes + found + 16),
@@ -191,6 +198,14 @@ void hq_wal_scan(const uint8_t *bytes, uint64_t size, uint64_t salt, uint64_t fi
             at = found;
             chained = 0;
             continue;
+        }
+        if (!chained) { /* nor is the size of such a one believed where another header stands in the midst of it */
+            uint64_t end = at + HQ_BATCH_HEADER + hq_get_u32(header + 4);
+            uint64_t inside = whole(header) ? 0 : find_header(bytes, size, at + HQ_RECORD_ALIGN, &wanted);
+            if (inside != 0 && inside < end) {
+                at = inside;
+                continue;
+            }
         }
         if (hq_get_u64(header + 24) > result->synced)
             result->synced = hq_get_u64(header + 24);
