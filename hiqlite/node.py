@@ -68,7 +68,6 @@ class Node:
         self._leaving: Leaving | None = None
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
         self._exchange: ImageExchange | None = None
         self._at_end: list[Callable[[], object]] = []
         self._loop = asyncio.get_running_loop()
@@ -224,7 +223,6 @@ class Node:
         if network is not None:
             self._exchange = ImageExchange(DB, self.group, storage, network, self.clock, self._loop)
             self._beat.start()
-        self._changed.set()
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -264,10 +262,10 @@ class Node:
     async def _until_leader(self) -> None:
         """Until this node knows a leader and has applied what that had committed when it was found."""
         while self.group.leader_id == 0:
-            self._changed.clear()
+            self.group.changed.clear()
             if self.group.failure is not None:
                 raise self.group.failure
-            await self._changed.wait()
+            await self.group.changed.wait()
         await self.group.until_applied(await self._ask_read_index())
 
     # -- events
@@ -279,11 +277,9 @@ class Node:
             self._exchange.role_changed()
         log.info("node %d: %s in term %d, leader %d", self.config.node_id, Role(engine.role).name.lower(), engine.term,
                  engine.leader_id)  # fmt: skip
-        self._changed.set()
 
     def _failed(self, error: StorageError) -> None:
         log.error("node %d takes no part any more: %s", self.config.node_id, error)
-        self._changed.set()
 
     async def _ask_read_index(self) -> int:
         """One quorum round, through whoever leads; tried again when leadership moves in between."""
@@ -294,11 +290,11 @@ class Node:
             index = await read_index_of(group, self.network, group.settings.election_timeout_max_ms / 1000)
             if index is not None:
                 return index
-            self._changed.clear()
+            group.changed.clear()
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.config.heartbeat_interval_ms / 1000):
-                    await self._changed.wait()
+                    await group.changed.wait()
 
     # -- what the client asks of the node
 

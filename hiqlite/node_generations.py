@@ -69,11 +69,10 @@ class Generations:
             raise StorageError(f"{self.folder}: the image cannot be put in place: {error.strerror}") from error
         return name
 
-    def switch(self, name: str, membership: Membership | None = None) -> Path:
+    def switch(self, name: str, membership: Membership | None = None) -> None:
         """From now on `name` is the current generation, also after a crash, and `membership` in force. Blocks."""
         assert self.path(name).exists()
         self._meta.set_generation(self._group, name, membership)
-        return self.path(name)
 
     def remove_others(self, current: str) -> None:
         """Removes every generation but the current one. Readers that are still on one of them read on. Blocks."""

@@ -15,6 +15,7 @@ from hiqlite._accel.plain.records import BAD_HEADER_CRC as BAD_HEADER_CRC
 from hiqlite._accel.plain.records import BAD_ORDER as BAD_ORDER
 from hiqlite._accel.plain.records import BAD_PAYLOAD as BAD_PAYLOAD
 from hiqlite._accel.plain.records import BAD_SHAPE as BAD_SHAPE
+from hiqlite._accel.plain.records import HEADER_SIZE as HEADER_SIZE
 from hiqlite._accel.plain.records import OK as OK
 from hiqlite._accel.plain.records import SHORT as SHORT
 from hiqlite._accel.plain.records import EntryKind as EntryKind

@@ -18,15 +18,15 @@ from hiqlite._accel.commands import (
     encode_command, encode_migration,
 )
 from hiqlite._accel.plain.records import (
-    BAD_HEADER_CRC, BAD_ORDER, BAD_PAYLOAD, BAD_SHAPE, OK, REASONS, SHORT, EntryKind, RecordHeader, RecordKind,
-    check_kinds,
+    BAD_HEADER_CRC, BAD_ORDER, BAD_PAYLOAD, BAD_SHAPE, HEADER_SIZE, OK, REASONS, SHORT, EntryKind, RecordHeader,
+    RecordKind, check_kinds,
 )
 from hiqlite._accel.values cimport hq_cursor, hq_get_u32
 from hiqlite.errors import ProtocolError, UsageError
 
 __all__ = [
-    "BAD_HEADER_CRC", "BAD_ORDER", "BAD_PAYLOAD", "BAD_SHAPE", "FOREIGN_KEYS_OFF", "OK", "ROWS_WANTED", "SHORT",
-    "CommandView", "EntryKind", "Operation", "RecordHeader", "RecordKind", "Reference", "StatementView", "check",
+    "BAD_HEADER_CRC", "BAD_ORDER", "BAD_PAYLOAD", "BAD_SHAPE", "FOREIGN_KEYS_OFF", "HEADER_SIZE", "OK", "ROWS_WANTED",
+    "SHORT", "CommandView", "EntryKind", "Operation", "RecordHeader", "RecordKind", "Reference", "StatementView", "check",
     "command_view", "crc32c", "encode_batch", "encode_command", "encode_migration", "encode_record", "find_kind",
     "header", "offsets", "scan", "seal", "seal_records", "slice_records",
 ]

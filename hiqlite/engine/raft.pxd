@@ -20,5 +20,4 @@ cdef class Raft(Views):
     cdef bint _enter(self, long long now_ns) except *
     @cython.locals(limit=cython.longlong, first=cython.longlong)
     cdef object _take_apply(self)
-    cdef object _take_membership(self)
     cdef _take_lost(self)

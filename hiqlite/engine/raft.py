@@ -315,7 +315,8 @@ class Raft(Views):
         if outbox.images:
             ready.images = outbox.take_images()
         if state.membership_changed:
-            ready.membership = self._take_membership()
+            state.membership_changed = False
+            ready.membership = self.membership
         return ready
 
     def next_deadline(self) -> int:
@@ -358,14 +359,6 @@ class Raft(Views):
         first = state.handed_index + 1
         state.handed_index = limit
         return (first, limit)
-
-    def _take_membership(self) -> Membership | None:
-        state = self.state
-        if not state.membership_changed:
-            return None
-        state.membership_changed = False
-        membership: Membership = state.config.membership
-        return membership
 
     def _take_lost(self) -> int:
         lost_from = self.state.lost_from

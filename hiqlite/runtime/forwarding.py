@@ -16,6 +16,7 @@ from typing import Protocol
 import msgpack
 
 from hiqlite._accel.batch import Op
+from hiqlite._accel.records import HEADER_SIZE
 from hiqlite.errors import (
     HiqliteError,
     LeadershipLost,
@@ -34,7 +35,6 @@ REPLY = struct.Struct("<QQII")  # request number, log index, size, status; bytes
 ANSWERED, REFUSED = 0, 1
 WENT_WELL = b"\0"  # status of an answer, docs/formats.md section 4
 RECORD_LENGTH = struct.Struct("<I")
-RECORD_HEADER_BYTES = 64
 
 # With outcome "not_applied" these say that another node may take the write.
 ELSEWHERE = (NotLeader, NoLeader, LeadershipLost, ShuttingDown)
@@ -294,12 +294,12 @@ def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:
     found: list[tuple[int, int, bytes]] = []
     offset, size = 0, len(body)
     while offset < size:
-        if size - offset < FORWARD.size + RECORD_HEADER_BYTES:
+        if size - offset < FORWARD.size + HEADER_SIZE:
             raise ProtocolError("forward is cut short")
         number, timeout_ms, _ = FORWARD.unpack_from(body, offset)
         offset += FORWARD.size
         (length,) = RECORD_LENGTH.unpack_from(body, offset)
-        if length < RECORD_HEADER_BYTES or length % 8 or size - offset < length:
+        if length < HEADER_SIZE or length % 8 or size - offset < length:
             raise ProtocolError("forward carries a malformed record")
         found.append((number, timeout_ms, body[offset : offset + length]))
         offset += length

@@ -141,6 +141,7 @@ class Group:
         if self.failure is not None:
             return
         self.failure = error
+        self.changed.set()
         log.error("group stops: %s", error)
         if self.started:
             self.engine.step_down(self.clock.monotonic_ns(), str(error))

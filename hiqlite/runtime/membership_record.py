@@ -10,11 +10,10 @@ from typing import Any
 
 import msgpack
 
-from hiqlite._accel.records import EntryKind, RecordKind, encode_record, find_kind, header
+from hiqlite._accel.records import HEADER_SIZE, EntryKind, find_kind, header
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import ProtocolError
 
-HEADER_BYTES = 64
 MEMBERS_MAX = 256
 NUMBER_MAX = 1 << 63
 
@@ -38,28 +37,12 @@ def decode_membership(payload: bytes | memoryview) -> Membership:
     return Membership(index, voters, learners, outgoing)
 
 
-def membership_record(
-    membership: Membership, term: int, group_time_ns: int, wall_time_ns: int, seed: int
-) -> bytes:
-    """The entry that says `membership`, sealed. Applies as nothing."""
-    return encode_record(
-        RecordKind.ENTRY,
-        EntryKind.MEMBERSHIP,
-        encode_membership(membership),
-        term=term,
-        index=membership.index,
-        group_time_ns=group_time_ns,
-        wall_time_ns=wall_time_ns,
-        seed=seed,
-    )
-
-
 def memberships_in(records: bytes) -> tuple[Membership, ...]:
     """What the membership entries among checked records say, ascending. Raises ProtocolError."""
     found = []
     for offset in find_kind(records, EntryKind.MEMBERSHIP):
         head = header(records, offset)
-        begin = offset + HEADER_BYTES
+        begin = offset + HEADER_SIZE
         membership = decode_membership(memoryview(records)[begin : begin + head.payload_length])
         if membership.index != head.index:
             raise ProtocolError(f"entry {head.index} says it is the membership of index {membership.index}")

@@ -1,22 +1,25 @@
-"""The one record that a leader makes itself: the entry without content that opens its term.
+"""The records that a leader makes itself: the entry without content that opens its term, and configurations.
 
-Knows the record format only. Invariant: it is sealed, as every record is that leaves for the log.
+Knows the record format only. Invariant: each is sealed, as every record is that leaves for the log.
 """
 
 from __future__ import annotations
 
-from hiqlite._accel.records import encode_record
+from hiqlite._accel.records import EntryKind, RecordKind, encode_record
+from hiqlite.engine.model import Membership
 
-KIND_ENTRY = 1
-ENTRY_NOOP = 8
+from .membership_record import encode_membership
 
 
-def opening_record(term: int, index: int, group_time_ns: int, wall_time_ns: int, seed: int) -> bytes:
-    """Makes everything before it committable (Raft thesis 3.6.2), and applies as nothing."""
+def own_record(
+    term: int, index: int, membership: Membership | None, group_time_ns: int, wall_time_ns: int, seed: int
+) -> bytes:
+    """The entry that says `membership`, or without one the no-op, which makes everything before it committable
+    (Raft thesis 3.6.2). Both apply as nothing."""
     return encode_record(
-        KIND_ENTRY,
-        ENTRY_NOOP,
-        b"",
+        RecordKind.ENTRY,
+        EntryKind.NOOP if membership is None else EntryKind.MEMBERSHIP,
+        b"" if membership is None else encode_membership(membership),
         term=term,
         index=index,
         group_time_ns=group_time_ns,

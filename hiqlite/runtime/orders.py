@@ -17,8 +17,7 @@ from hiqlite.engine.ports import LogStore
 from .fetches import Fetches
 from .group_time import GroupTime
 from .links import Links
-from .membership_record import membership_record
-from .opening import opening_record
+from .opening import own_record
 from .repairs import Repairs
 from .window import Window
 
@@ -102,10 +101,7 @@ class Orders:
             records = self._of_received(first, last)
         else:
             times = self._group_time.read(now_ns), self._clock.wall_ns(), self.seed()
-            if append.membership is not None:
-                records = membership_record(append.membership, append.term, *times)
-            else:
-                records = opening_record(append.term, first, *times)
+            records = own_record(append.term, first, append.membership, *times)
         self._window.add(first, last, records)
         return records
 

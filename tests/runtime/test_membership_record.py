@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from hiqlite._accel.records import encode_record, scan
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import ProtocolError
-from hiqlite.runtime.membership_record import (
-    decode_membership,
-    encode_membership,
-    membership_record,
-    memberships_in,
-)
+from hiqlite.runtime.membership_record import decode_membership, encode_membership, memberships_in
+from hiqlite.runtime.opening import own_record
 
 identities = st.builds(Identity, st.integers(1, 2**63 - 1), st.integers(0, 2**64 - 1))
 sets = st.lists(identities, max_size=7, unique=True).map(tuple)
@@ -28,7 +24,7 @@ memberships = st.builds(Membership, st.integers(0, 2**62), sets.filter(bool), se
 def test_a_configuration_comes_back(membership: Membership) -> None:
     """Alone, and as a record among others."""
     assert decode_membership(encode_membership(membership)) == membership
-    record = membership_record(membership, 3, 5, 6, 7)
+    record = own_record(3, membership.index, membership, 5, 6, 7)
     assert scan(record, membership.index) == [(3, membership.index, membership.index)]
     other = encode_record(1, 1, b"payload", 3, membership.index + 1)
     assert memberships_in(record + other) == (membership,)

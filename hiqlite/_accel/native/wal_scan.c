@@ -125,13 +125,18 @@ static int walk_records(const uint8_t *bytes, uint64_t batch, int whole, hq_scan
     return !whole;
 }
 
+/* Whether the records are those that the header speaks of; all of them lie in the file. */
+static int records_hold(const uint8_t *header) {
+    return hq_crc32c(0, header + HQ_BATCH_HEADER, hq_get_u32(header + 4)) == hq_get_u32(header + 40);
+}
+
 /* The records of a batch whose header is valid and whose bytes are all there. */
 static void scan_records(const uint8_t *bytes, uint64_t batch, hq_scan_result *result) {
     const uint8_t *header = bytes + batch;
     uint64_t io = hq_get_u64(header + 16), last_io = result->last_io;
     size_t count = result->count;
     hq_event top = count > 0 ? result->events[count - 1] : (hq_event){0};
-    if (hq_crc32c(0, header + HQ_BATCH_HEADER, hq_get_u32(header + 4)) == hq_get_u32(header + 40)) {
+    if (records_hold(header)) {
         if (walk_records(bytes, batch, 1, result))
             return;
         result->count = count; /* nothing of it counts: told again below, as a damaged one */
@@ -161,11 +166,6 @@ static int header_valid(const uint8_t *header, uint64_t left, const expected *wa
     if (size < HQ_RECORD_HEADER || size % HQ_RECORD_ALIGN != 0 || size > left - HQ_BATCH_HEADER)
         return 0;
     return io >= wanted->last_io && io < wanted->io_limit && hq_get_u64(header + 24) <= io;
-}
-
-/* Whether the records are those that the header speaks of; all of them lie in the file. */
-static int whole(const uint8_t *header) {
-    return hq_crc32c(0, header + HQ_BATCH_HEADER, hq_get_u32(header + 4)) == hq_get_u32(header + 40);
 }
 
 /* The next valid header at or behind `from`; 0: none. */
@@ -201,7 +201,7 @@ void hq_wal_scan(const uint8_t *bytes, uint64_t size, uint64_t salt, uint64_t fi
         }
         if (!chained) { /* nor is the size of such a one believed where another header stands in the midst of it */
             uint64_t end = at + HQ_BATCH_HEADER + hq_get_u32(header + 4);
-            uint64_t inside = whole(header) ? 0 : find_header(bytes, size, at + HQ_RECORD_ALIGN, &wanted);
+            uint64_t inside = records_hold(header) ? 0 : find_header(bytes, size, at + HQ_RECORD_ALIGN, &wanted);
             if (inside != 0 && inside < end) {
                 at = inside;
                 continue;
