@@ -10,6 +10,7 @@ CREATE TABLE u (k TEXT UNIQUE, n INTEGER);
 CREATE TABLE rolls (k TEXT UNIQUE ON CONFLICT ROLLBACK);
 CREATE TABLE parent (id INTEGER PRIMARY KEY);
 CREATE TABLE child (p INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE keyed (k TEXT UNIQUE, p INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE raising (how TEXT);
 CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, x);
 CREATE TABLE deep (n INTEGER);
@@ -48,6 +49,7 @@ POISON = [
     *refused("INSERT OR ROLLBACK INTO u VALUES ('there', 9)", "UPDATE OR ROLLBACK u SET k = 'there' WHERE k = 'too'"),
     *refused("INSERT INTO rolls VALUES ('there')", "INSERT INTO raising VALUES ('rollback')"),
     *refused("INSERT INTO raising VALUES ('abort')", "INSERT INTO child VALUES (12345)"),
+    *refused("INSERT OR FAIL INTO keyed VALUES ('a', 12345), ('a', 12345)"),
     *harmless("INSERT INTO raising VALUES ('ignore')", "INSERT INTO raising VALUES ('fail')"),
     *harmless("INSERT OR FAIL INTO u VALUES ('one' || random(), 1), ('there', 2), ('never', 3)"),
     *harmless("INSERT OR REPLACE INTO u VALUES ('there', 5)", "INSERT OR IGNORE INTO u VALUES ('there', 5)"),

@@ -233,6 +233,7 @@ hq_outcome hq_several(hq_apply *w, const hq_command *c);
 hq_outcome hq_batch(hq_apply *w, const hq_command *c);
 hq_outcome hq_migration(hq_apply *w, const hq_command *c);
 hq_outcome hq_entry_check(hq_apply *w);           /* deferred foreign keys */
+hq_outcome hq_alone_check(hq_apply *w, hq_outcome outcome);
 hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
 hq_outcome hq_record_failure(hq_apply *w, uint32_t statement);

@@ -65,8 +65,7 @@ hq_outcome hq_execute(hq_apply *w, const hq_command *c) {
     if ((p->seen & HQ_SEEN_VIRTUAL) && hq_savepoint_open(w) != SQLITE_DONE)
         return hq_stop_sqlite(w, "no savepoint");
     w->partial_stays = 1;
-    outcome = one(w, c, &s, &text, c->flags & HQ_FLAG_ROWS_WANTED);
-    return outcome == HQ_OK ? hq_entry_check(w) : outcome;
+    return hq_alone_check(w, one(w, c, &s, &text, c->flags & HQ_FLAG_ROWS_WANTED));
 }
 
 /* ------------------------------------------------------------------ execute_many, txn */

@@ -59,6 +59,15 @@ hq_outcome hq_entry_check(hq_apply *w) {
     return HQ_UNDO;
 }
 
+/* What a statement that stands for itself gives in the end. The rows that a failed one keeps are checked like others: a
+   violation among them would fail a neighbour, or the COMMIT. */
+hq_outcome hq_alone_check(hq_apply *w, hq_outcome outcome) {
+    if (outcome != HQ_OK && outcome != HQ_PARTIAL)
+        return outcome;
+    hq_outcome checked = hq_entry_check(w);
+    return checked == HQ_OK ? outcome : checked;
+}
+
 int hq_entry_wants_foreign_keys_off(const uint8_t *record) {
     const uint8_t *payload = hq_record_payload(record);
     uint8_t kind = hq_record_entry_kind(record);

@@ -57,11 +57,8 @@ static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number) 
     if (outcome == HQ_OK && guarded && hq_savepoint_open(w) != SQLITE_DONE)
         return hq_stop_sqlite(w, "no savepoint");
     size_t before = w->answers.size;
-    if (outcome == HQ_OK) {
-        outcome = hq_statement_run(w, p, 0);
-        if (outcome == HQ_OK)
-            outcome = hq_entry_check(w);
-    }
+    if (outcome == HQ_OK)
+        outcome = hq_alone_check(w, hq_statement_run(w, p, 0));
     if (outcome == HQ_OK) {
         if (w->in_savepoint && hq_savepoint_close(w) != SQLITE_DONE)
             return hq_stop_sqlite(w, "a savepoint could not be closed");

@@ -190,9 +190,9 @@ hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
         w->rows_affected = changed ? sqlite3_changes64(w->db) : 0;
         if (sqlite3_get_autocommit(w->db))
             outcome = hq_stop(w, SQLITE_INTERNAL, "a statement that succeeded ended the transaction");
-        else if (w->guard_api->took_last_rowid(w->guard))
-            outcome = refuse_last_rowid(w);
     }
+    if ((outcome == HQ_OK || outcome == HQ_PARTIAL) && w->guard_api->took_last_rowid(w->guard))
+        outcome = refuse_last_rowid(w); /* the row stands, also where the statement failed behind it */
     if (outcome != HQ_OK) {
         rowid_end(w, p, &probe);
         w->answers.size = start;
