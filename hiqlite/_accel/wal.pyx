@@ -114,11 +114,11 @@ cdef class NativeLog:
         cdef int64_t waited = 0
         with nogil:
             hq_wal_look(self.log, &seen)
-            while not seen.log_ended and waited < limit_us:
+            while not seen.threads_ended and waited < limit_us:
                 usleep(500)
                 waited += 500
                 hq_wal_look(self.log, &seen)
-        return seen.log_ended != 0
+        return seen.threads_ended != 0
 
     cdef void release_finished(self) noexcept:
         cdef hq_job *jobs = hq_wal_take_finished(self.log)

@@ -28,7 +28,7 @@ cdef extern from "wal_log.h" nogil:
     ctypedef struct hq_published:
         uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes, purge_marked
         int64_t progress_ns
-        int fault, fault_errno, full, log_ended
+        int fault, fault_errno, full, threads_ended
     ctypedef struct hq_wal:
         int wake_fd
         uint64_t next_number, last_index

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hiqlite.errors import StorageError
@@ -19,7 +20,7 @@ from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_runs import open_log, until
 from tests.logstore.log_twin import NODE, batches_of, entries
 
-FDATASYNC, PWRITEV, FALLOCATE, PWRITE, HOLD, FSYNC = range(6)
+FDATASYNC, PWRITEV, FALLOCATE, PWRITE, HOLD, FSYNC, FILLER_FDATASYNC, HOLD_FILLER = range(8)
 
 
 async def fails_for_ever(log: WalLog, orders: mmap.mmap, meta: Meta, which: int) -> None:
@@ -66,6 +67,41 @@ async def disk_fills_up(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     await until(lambda: log.synced == io and not log.disk_full)
     assert log.failure is None
     assert (await log.read(1, 1 << 30))[0] == io
+
+
+async def zeros_ahead_fail(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
+    """An fdatasync that fails beside the log thread may have been about a batch: it is as final as the thread's own."""
+    orders[FILLER_FDATASYNC] = errno.EIO
+    log.append(1, 1, 1, entries(1, 1, 1))
+    await until(lambda: orders[FILLER_FDATASYNC] == 0)
+    await until(lambda: log.failure is not None)
+
+
+async def close_awaits_the_filler(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
+    """A log that is closed writes nothing more: a file of its filler may be the next owner's segment."""
+    orders[HOLD_FILLER] = 1
+    io = 0
+    while not (log_folder() / "prepared.tmp").exists():
+        io += 1
+        log.append(io, io, io, entries(1, io, io))
+        await until(lambda io=io: log.synced == io)
+    closing = asyncio.create_task(log.close())
+    await until(lambda: "hq-log-0" not in threads())
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    assert not closing.done() and "hq-fill-0" in threads()
+    orders[HOLD_FILLER] = 0
+    await closing
+    assert "hq-fill-0" not in threads()
+
+
+def threads() -> list[str]:
+    """Names of this process's threads; one may end while they are read."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            names.append((task / "comm").read_text().strip())
+    return names
 
 
 async def no_reservation(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
@@ -175,7 +211,8 @@ async def main(scenario: str, folder: Path) -> None:
         orders = mmap.mmap(file.fileno(), 64)
     meta = Meta.open(folder / "meta")
     mode = {"unsynced_modes": "immediate_async"}.get(scenario, "immediate")
-    log, _ = open_log(folder, meta, segment_bytes=32 << 10, log_sync=mode)
+    segment_bytes = {"zeros_ahead_fail": 4 << 20}.get(scenario, 32 << 10)
+    log, _ = open_log(folder, meta, segment_bytes=segment_bytes, log_sync=mode)
     await globals()[scenario](log, orders, meta)
     await log.close()
     meta.close()

@@ -2,7 +2,7 @@
  *
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
  * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
- * (not of a folder). [4]: hold fdatasync while set. */
+ * (not of a folder), [6] fdatasync of the filler's thread, once. [4]: hold fdatasync while set, [7]: the filler's zeros. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -33,6 +34,12 @@ __attribute__((constructor)) static void begin(void) {
         return -1;                                                                                                     \
     }
 
+static int on_filler(void) {
+    char name[16] = "";
+    prctl(PR_GET_NAME, name, 0, 0, 0);
+    return strncmp(name, "hq-fill", 7) == 0;
+}
+
 int fdatasync(int fd) {
     static int (*real)(int);
     if (real == NULL)
@@ -40,6 +47,11 @@ int fdatasync(int fd) {
     while (orders[4])
         usleep(500);
     REFUSE(0)
+    if (orders[6] && on_filler()) {
+        errno = orders[6];
+        orders[6] = 0;
+        return -1;
+    }
     return real(fd);
 }
 
@@ -75,6 +87,10 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
         real = dlsym(RTLD_NEXT, "pwrite");
     static const char zeros[64];
     if (size >= sizeof zeros && memcmp(bytes, zeros, sizeof zeros) == 0)
+    {
+        while (orders[7] && on_filler())
+            usleep(500);
         REFUSE(3)
+    }
     return real(fd, bytes, size, offset);
 }

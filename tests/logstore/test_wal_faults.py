@@ -15,6 +15,8 @@ SCENARIOS = [
     "fdatasync_fails",
     "pwritev_fails",
     "disk_fills_up",
+    "zeros_ahead_fail",
+    "close_awaits_the_filler",
     "no_reservation",
     "disk_stalls",
     "recovery_syncs_first",

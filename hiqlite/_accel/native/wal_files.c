@@ -36,21 +36,22 @@ int hq_wal_write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset)
     return 0;
 }
 
-/* Zeros up to `up_to`; the caller holds fill_mutex when the segment is the current one. */
-int hq_wal_fill(hq_segment *segment, uint64_t up_to) {
+/* Zeros up to `up_to` through `fd`; the caller holds fill_mutex when the segment is in use. Then batches stand in it, and
+ * what fdatasync says may be about them: that is final, and no full disk that one could wait for. */
+int hq_wal_fill(hq_segment *segment, int fd, int in_use, uint64_t up_to) {
     uint64_t at = atomic_load(&segment->filled);
     if (up_to > segment->size)
         up_to = segment->size;
     while (at < up_to) {
         uint64_t step = up_to - at < sizeof zeros ? up_to - at : sizeof zeros;
-        int error = hq_wal_write_all(segment->fd, zeros, step, at);
+        int error = hq_wal_write_all(fd, zeros, step, at);
         if (error != 0)
             return error;
         at += step;
     }
     if (at > atomic_load(&segment->filled)) {
-        if (fdatasync(segment->fd) != 0)
-            return errno;
+        if (fdatasync(fd) != 0)
+            return in_use && (errno == ENOSPC || errno == EDQUOT) ? EIO : errno;
         atomic_store(&segment->filled, at);
     }
     return 0;
@@ -78,7 +79,7 @@ int hq_wal_create(hq_wal *log, const char *name, uint64_t size, uint64_t fill, h
         return errno;
     int error = reserve(segment);
     if (error == 0)
-        error = hq_wal_fill(segment, fill);
+        error = hq_wal_fill(segment, segment->fd, 0, fill);
     if (error == 0 && fsync(segment->fd) != 0)
         error = errno;
     if (error != 0) {
@@ -182,7 +183,7 @@ int hq_wal_make_room(hq_wal *log, uint64_t end) {
         if (log->current.reserved)
             atomic_store(&log->current.filled, end);
         else
-            error = hq_wal_fill(&log->current, end);
+            error = hq_wal_fill(&log->current, log->current.fd, 1, end);
     }
     pthread_mutex_unlock(&log->fill_mutex);
     return error;

@@ -6,6 +6,7 @@
 #include "wal_log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -44,6 +45,22 @@ static int make_next(hq_wal *log, hq_segment *fresh) {
     return hq_wal_take_spare(log, fresh) ? 0 : hq_wal_create(log, "prepared.tmp", log->segment_bytes, ahead, fresh);
 }
 
+/* Zeros ahead of the log thread, through a descriptor of its own: the kernel tells each one once that writing back failed,
+ * and a batch may be what failed, so nobody may hear it in the log thread's place. 0 or an errno; what is no full disk is
+ * final. The caller holds fill_mutex. */
+static int fill_current(hq_wal *log, uint64_t up_to) {
+    char name[32];
+    hq_wal_segment_name(log->current.number, name);
+    int fd = openat(log->dir_fd, name, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int error = hq_wal_fill(&log->current, fd, 1, up_to);
+    close(fd);
+    if (error != 0 && error != ENOSPC && error != EDQUOT)
+        hq_wal_fail(log, HQ_FAULT_SYNC, error);
+    return error;
+}
+
 /* One step of filling. 1: done, look again; 0: nothing to do; below 0: minus an errno. */
 static int fill_step(hq_wal *log) {
     int error = 0, filled = 0, prepare = 0;
@@ -54,7 +71,7 @@ static int fill_step(hq_wal *log) {
         uint64_t goal = offset + HQ_FILL_AHEAD_BYTES < current->size ? offset + HQ_FILL_AHEAD_BYTES : current->size;
         if (at < goal) {
             uint64_t step = goal - at < HQ_FILL_CHUNK_BYTES ? goal - at : HQ_FILL_CHUNK_BYTES;
-            error = hq_wal_fill(current, at + step);
+            error = fill_current(log, at + step);
             filled = 1;
         } else {
             prepare = log->prepared.fd < 0 && offset >= current->size / 2;

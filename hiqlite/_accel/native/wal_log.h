@@ -86,7 +86,7 @@ typedef struct hq_wal {
     _Atomic uint64_t queued_bytes;
     pthread_mutex_t park_mutex;
     pthread_cond_t park;
-    _Atomic int parked, stop, log_ended;
+    _Atomic int parked, stop;
 
     /* published by the log thread and the syncer */
     _Atomic uint64_t written, synced, disk_synced;
@@ -164,7 +164,7 @@ void hq_wal_set_full(hq_wal *log, _Atomic int *flag, int value);
 typedef struct hq_published {
     uint64_t written, synced, disk_synced, queued_bytes, held_io, flushes, fsyncs, batch_bytes, purge_marked;
     int64_t progress_ns;
-    int fault, fault_errno, full, log_ended;
+    int fault, fault_errno, full, threads_ended;
 } hq_published;
 void hq_wal_begin(hq_wal *log, uint64_t io_sequence, uint64_t last_io, uint64_t said);
 void hq_wal_look(hq_wal *log, hq_published *seen);
@@ -181,7 +181,7 @@ void *hq_wal_queued_address(hq_wal *log);
 
 /* wal_files.c: 0 or an errno */
 int hq_wal_create(hq_wal *log, const char *name, uint64_t size, uint64_t fill, hq_segment *segment);
-int hq_wal_fill(hq_segment *segment, uint64_t up_to);
+int hq_wal_fill(hq_segment *segment, int fd, int in_use, uint64_t up_to);
 int hq_wal_activate(hq_wal *log, uint64_t need);
 int hq_wal_make_room(hq_wal *log, uint64_t end);
 int hq_wal_is_reserved(const struct stat *status);

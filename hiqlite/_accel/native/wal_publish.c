@@ -44,7 +44,7 @@ void hq_wal_look(hq_wal *log, hq_published *seen) {
     seen->fault_errno = atomic_load(&log->fault_errno);
     seen->fault = atomic_load(&log->fault);
     seen->full = atomic_load(&log->log_full) || atomic_load(&log->fill_full);
-    seen->log_ended = atomic_load(&log->log_ended);
+    seen->threads_ended = atomic_load(&log->users) == 1;
 }
 
 /* The loop woke: whatever is published from here on wakes it again. */

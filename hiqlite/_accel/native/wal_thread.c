@@ -175,7 +175,6 @@ static void *log_main(void *argument) {
         }
     }
     finish_cleanly(log);
-    atomic_store(&log->log_ended, 1);
     hq_wal_wish(log, 1, 1); /* the helpers look at `stop` */
     hq_wal_notify(log);
     hq_wal_release(log);
