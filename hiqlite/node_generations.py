@@ -75,8 +75,16 @@ class Generations:
         self._meta.set_generation(self._group, name, membership)
 
     def remove_others(self, current: str) -> None:
-        """Removes every generation but the current one. Readers that are still on one of them read on. Blocks."""
+        """Removes every generation but the current one. Readers that are still on one of them read on. Blocks.
+
+        What cannot be removed (the disk refuses, or a reader that ends takes its files away meanwhile) is left for the
+        next time: garbage stops no node.
+        """
         for folder in self.folder.iterdir():
-            if NAME.fullmatch(folder.name) and folder.name != current:
-                log.info("the database of generation %s is removed", folder.name)
+            if not NAME.fullmatch(folder.name) or folder.name == current:
+                continue
+            try:
                 shutil.rmtree(folder)
+                log.info("the database of generation %s is removed", folder.name)
+            except OSError as error:
+                log.warning("what is left of generation %s goes another time: %s", folder.name, error)

@@ -172,3 +172,16 @@ async def test_a_rest_that_cannot_be_removed_does_not_undo_an_install(tmp_path: 
         assert behind.meta.generation(0) == behind.database.parent.name
         assert await behind.content_hash() == wanted
         manifest.rmdir()
+
+
+async def test_a_generation_that_cannot_be_removed_stops_no_node(tmp_path: Path):
+    """It is garbage: an install goes over it, and so does every start."""
+    wanted = await filled(tmp_path / "leader", 50)
+    async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
+        refusing = behind.generations.folder / ("0" * 16)
+        refusing.symlink_to(tmp_path)  # what rmtree refuses
+        await behind.switch_to(await received(leader.images.make(leader.database, GO_ON), behind))
+        assert await behind.content_hash() == wanted
+    async with storage_of(tmp_path / "behind") as again:
+        assert await again.content_hash() == wanted
+        refusing.unlink()
