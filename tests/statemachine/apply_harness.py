@@ -57,10 +57,12 @@ def no_op() -> bytes:
     return encode_record(1, 8, b"")
 
 
-def sealed(records: Sequence[bytes], first: int = 1, *, term: int = 1, seed: int = 42) -> bytes:
+def sealed(
+    records: Sequence[bytes], first: int = 1, *, term: int = 1, seed: int = 42, wall_ns: int = WALL_NS
+) -> bytes:
     """The records as a leader would replicate them, from index `first` on."""
     buffer = bytearray(b"".join(records))
-    seal_records(buffer, term, first, 7, WALL_NS, seed)
+    seal_records(buffer, term, first, 7, wall_ns, seed)
     return bytes(buffer)
 
 
@@ -84,13 +86,13 @@ class Machine:
         self.close()
         self._open()
 
-    def apply(self, records: Sequence[bytes], *, term: int = 1) -> list[bytes]:
+    def apply(self, records: Sequence[bytes], *, term: int = 1, wall_ns: int = WALL_NS) -> list[bytes]:
         """Applies the records in as few runs as the machine makes of them; their answers."""
         if not records:
             return []
         first = self.applier.applied_index + 1
         last = first + len(records) - 1
-        assert self.applier.apply_inline(first, last, term, [sealed(records, first, term=term)], True)
+        assert self.applier.apply_inline(first, last, term, [sealed(records, first, term=term, wall_ns=wall_ns)], True)
         assert self.applier.failure is None, self.applier.failure
         runs = self.applier.take()
         assert [run.first for run in runs][:1] == [first] and runs[-1].last == last

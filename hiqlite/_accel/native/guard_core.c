@@ -243,13 +243,18 @@ const hq_guard_api *hq_guard_table(void) { return &API; }
 
 int hq_guard_loaded(void) { return sqlite3_api != NULL; }
 
+/* With the samples of sqlite_stat4 SQLite evaluates datetime('now') while it prepares, and plans by it. A node that keeps
+   its prepared statements would then plan otherwise than one that was restarted in between, and visit rows in another
+   order. Set before the connection has read any schema. */
+enum { WITHOUT_STAT4 = 0x800 };
+
 /* SQLite calls this once per connection that loads the extension; VFS and time zone rule are set up the first time.
  */
 __attribute__((visibility("default"))) int sqlite3_guard_init(sqlite3 *db, char **message,
                                                               const sqlite3_api_routines *api) {
     int rc;
-    (void)db;
     SQLITE_EXTENSION_INIT2(api);
+    sqlite3_test_control(SQLITE_TESTCTRL_OPTIMIZATIONS, db, WITHOUT_STAT4);
     rc = hq_clock_register();
     if (rc != SQLITE_OK) {
         if (message)
