@@ -190,11 +190,11 @@ void hq_wal_notify(hq_wal *log) {
     }
 }
 
-/* The first failure stands for ever. */
+/* The first failure stands for ever. Whoever sees its errno also sees where it was. */
 void hq_wal_fail(hq_wal *log, int where, int error) {
     int none = 0;
-    if (atomic_compare_exchange_strong(&log->fault_errno, &none, error == 0 ? EIO : error))
-        atomic_store(&log->fault, where);
+    if (atomic_compare_exchange_strong(&log->fault, &none, where))
+        atomic_store(&log->fault_errno, error == 0 ? EIO : error);
     hq_wal_notify(log);
 }
 
