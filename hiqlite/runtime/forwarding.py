@@ -3,7 +3,8 @@
 A follower's writes of one loop turn travel together and come back together; the follower resolves them once it
 has applied the entry itself. Knows records as bytes; must not know SQL. Invariants: a write that was sent is never sent
 again unless the leader has said that it did not apply it; writes stand in the log in the order in which they were
-issued, because those sent to a deposed leader are answered, or given up as unknown, before the next leader gets any.
+issued, because those sent in one leadership are answered, or given up as unknown, before the next one gets any, and a
+leader takes none that were sent to it in another term.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from hiqlite.errors import (
 )
 
 # docs/formats.md section 5, frames `forward` and `forward_reply`.
-FORWARD = struct.Struct("<QII")  # request number, timeout in ms, zero; a record follows
+FORWARD = struct.Struct("<QII")  # request number, timeout in ms, term; a record follows
 REPLY = struct.Struct("<QQII")  # request number, log index, size, status; bytes padded to 8 follow
 ANSWERED, REFUSED = 0, 1
 WENT_WELL = b"\0"  # status of an answer, docs/formats.md section 4
 RECORD_LENGTH = struct.Struct("<I")
+TERM_MASK = 0xFFFFFFFF  # a forward carries so much of the term: terms so far apart never meet
 
 # With outcome "not_applied" these say that another node may take the write.
 ELSEWHERE = (NotLeader, NoLeader, LeadershipLost, ShuttingDown)
@@ -84,8 +86,8 @@ class Forwarder:
         self._returned: dict[int, tuple[bytes, Op]] = {}  # not applied; queued again once the same leader owes nothing
         self._answered: dict[int, Answered] = {}  # this node has not applied them yet
         self._number = number
-        self._sent_to = 0
-        self._deposed_since_ns = 0  # since when another leader is known than the one that owes answers
+        self._sent_to = (0, 0)  # the leader, and the term in which it led
+        self._deposed_since_ns = 0  # since when another leadership is known than the one that owes answers
         self._refused_by = 0
         self._leaving = 0  # the leader that said farewell, until its link is gone
         self._refused_at_ns = 0
@@ -116,28 +118,28 @@ class Forwarder:
 
         Nothing while another one still owes answers: what it did not apply comes first.
         """
-        if not self._settled(0, now_ns):
+        if not self._settled((0, 0), now_ns):
             return []
         queued, self._queue = self._queue, []
         self.waiting_bytes -= sum(len(record) for record, _ in queued)
         return [(record, op) for record, op in queued if not op.done()]
 
-    def flush(self, leader_id: int, now_ns: int) -> None:
-        """Send all that is queued to the leader, in order, in as few frames as their limit allows."""
-        if not self._queue or not self._may_send(leader_id, now_ns):
+    def flush(self, leader_id: int, now_ns: int, *, term: int) -> None:
+        """Send all that is queued to the leader of `term`, in order, in as few frames as their limit allows."""
+        if not self._queue or not self._may_send(leader_id, term, now_ns):
             return
         self.waiting_bytes -= sum(len(record) for record, op in self._queue if op.done())
         self._queue = [(record, op) for record, op in self._queue if not op.done()]
         while self._queue:
-            count, body = self._frame(now_ns)
+            count, body = self._frame(term, now_ns)
             if not self._send(leader_id, body):
                 return
             batch, self._queue = self._queue[:count], self._queue[count:]
-            self._sent_to = leader_id
+            self._sent_to = (leader_id, term)
             self._sent.update(enumerate(batch, self._number + 1))
             self._number += count
 
-    def _frame(self, now_ns: int) -> tuple[int, bytes]:
+    def _frame(self, term: int, now_ns: int) -> tuple[int, bytes]:
         """The next frame's body, and how many writes of the queue's begin it holds: at least one."""
         parts: list[bytes] = []
         size = 0
@@ -146,20 +148,25 @@ class Forwarder:
             if parts and size > FRAME_BYTES_MAX:
                 break
             remaining_ms = max(1, (op.deadline_ns - now_ns) // 1_000_000) if op.deadline_ns else 0
-            parts.append(FORWARD.pack(self._number + 1 + len(parts) // 2, min(remaining_ms, 0xFFFFFFFF), 0))
+            number = self._number + 1 + len(parts) // 2
+            parts.append(FORWARD.pack(number, min(remaining_ms, 0xFFFFFFFF), term & TERM_MASK))
             parts.append(record)
         return len(parts) // 2, b"".join(parts)
 
-    def _may_send(self, leader_id: int, now_ns: int) -> bool:
+    def _may_send(self, leader_id: int, term: int, now_ns: int) -> bool:
         if leader_id == self._leaving:
             return False
         if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
             return False
-        return self._settled(leader_id, now_ns)
+        return self._settled((leader_id, term), now_ns)
 
-    def _settled(self, leader_id: int, now_ns: int) -> bool:
-        """Whether no other node than `leader_id` owes answers. After a while those that it owes are given up."""
-        if not self._sent or leader_id == self._sent_to:
+    def _settled(self, leadership: tuple[int, int], now_ns: int) -> bool:
+        """Whether no other leadership owes answers. After a while those that it owes are given up.
+
+        The same node in another term is another one: what it has refused may still be on its way back here, and news of
+        its election comes over another connection.
+        """
+        if not self._sent or leadership == self._sent_to:
             self._deposed_since_ns = 0
             return True
         if not self._deposed_since_ns:
@@ -178,7 +185,7 @@ class Forwarder:
         try:
             for number, index, status, data in split_replies(body):
                 record, op = self._sent.get(number, (b"", None))
-                if op is None or peer_id != self._sent_to:
+                if op is None or peer_id != self._sent_to[0]:
                     continue
                 error = refusal(data) if status == REFUSED else None
                 del self._sent[number]
@@ -220,7 +227,7 @@ class Forwarder:
         """The link to the leader broke: nobody knows what became of the writes under way."""
         if peer_id == self._leaving:
             self._leaving = 0
-        if peer_id == self._sent_to:
+        if peer_id == self._sent_to[0]:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -289,19 +296,19 @@ class Answered:
             self.op.answer(self._answer, self._index)
 
 
-def split_forward(body: bytes) -> list[tuple[int, int, bytes]]:
-    """The writes of one `forward` frame: (request number, timeout in ms, record). Raises ProtocolError."""
-    found: list[tuple[int, int, bytes]] = []
+def split_forward(body: bytes) -> list[tuple[int, int, int, bytes]]:
+    """The writes of one `forward` frame: (request number, timeout in ms, term, record). Raises ProtocolError."""
+    found: list[tuple[int, int, int, bytes]] = []
     offset, size = 0, len(body)
     while offset < size:
         if size - offset < FORWARD.size + HEADER_SIZE:
             raise ProtocolError("forward is cut short")
-        number, timeout_ms, _ = FORWARD.unpack_from(body, offset)
+        number, timeout_ms, term = FORWARD.unpack_from(body, offset)
         offset += FORWARD.size
         (length,) = RECORD_LENGTH.unpack_from(body, offset)
         if length < HEADER_SIZE or length % 8 or size - offset < length:
             raise ProtocolError("forward carries a malformed record")
-        found.append((number, timeout_ms, body[offset : offset + length]))
+        found.append((number, timeout_ms, term, body[offset : offset + length]))
         offset += length
     return found
 

@@ -325,8 +325,10 @@ class Group:
         while self.engine.has_ready() and self.failure is None:
             self._handle(self.engine.ready(), now_ns)
         self.applier.feed(urgent=self.leads or len(self.waiters) > 0)
-        if self.proposals.forwarder.holds and self.proposals.pass_on(self.leads, self.engine.leader_id, now_ns):
-            self._schedule()
+        if self.proposals.forwarder.holds:
+            engine = self.engine
+            if self.proposals.pass_on(self.leads, engine.leader_id, engine.term, now_ns):
+                self._schedule()
 
     def _handle(self, ready: Ready, now_ns: int) -> None:
         """Carry out what the engine asks for, in the order in which `Ready` lists it."""

@@ -125,14 +125,14 @@ class Proposals:
 
     # -- changing sides
 
-    def pass_on(self, leads: bool, leader_id: int, now_ns: int) -> bool:
-        """Send what waits for a leader to it, or propose it here if this node `leads`. True: there are new proposals.
+    def pass_on(self, leads: bool, leader_id: int, term: int, now_ns: int) -> bool:
+        """Send what waits for a leader to that of `term`, or propose it here if this node `leads`.
 
-        What no other leader has applied is proposed in the order in which it was issued.
+        Returns: whether there are new proposals. What no other leader has applied is proposed in the order in which it was issued.
         """
         if not leads:
             if leader_id:
-                self.forwarder.flush(leader_id, now_ns)
+                self.forwarder.flush(leader_id, now_ns, term=term)
             return False
         queued = self.forwarder.take_queued(now_ns)
         for record, op in queued:

@@ -21,7 +21,7 @@ from hiqlite.errors import (
     UsageError,
 )
 
-from .forwarding import split_forward
+from .forwarding import TERM_MASK, split_forward
 from .group import Group
 from .replies import ForwardedWrite, Replies
 
@@ -50,11 +50,11 @@ class RemoteWrites:
 
     def received(self, peer_id: int, body: bytes) -> None:
         """One frame of writes; the link is closed when it is malformed (ProtocolError)."""
-        for number, _timeout_ms, record in split_forward(body):
+        for number, _timeout_ms, term, record in split_forward(body):
             write = ForwardedWrite(self._replies, peer_id, number)
             if record[KIND_AT] != ENTRY or record[ENTRY_KIND_AT] not in (COMMAND, MIGRATION):
                 raise ProtocolError("a peer forwarded something that is no write")
-            if not self._group.leads or not self._group.proposals.taking:
+            if not self._takes(term):
                 leader_id = self._group.engine.leader_id if self._group.started else 0
                 write.set_exception(NotLeader("this node does not lead", leader_id=leader_id or None))
                 continue
@@ -63,6 +63,14 @@ class RemoteWrites:
                 self._group.proposals.put(record, write)
             except HiqliteError as error:
                 write.set_exception(error)
+
+    def _takes(self, term: int) -> bool:
+        """Whether a write that was sent in `term` may be proposed.
+
+        One of an earlier term may not, though this node leads again: what the peer sent before it was refused perhaps.
+        """
+        group = self._group
+        return group.leads and group.proposals.taking and term == group.engine.term & TERM_MASK
 
     async def read_index(self, peer_id: int, payload: object) -> int:
         """A follower's linearizable reads: the index they have to wait for.

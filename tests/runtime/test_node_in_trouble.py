@@ -198,14 +198,14 @@ async def test_many_writes_travel_in_frames_that_a_link_takes() -> None:
     sizes = [400_000, 400_000, 400_000, 3 << 20, 8, 8]
     for size in sizes:
         forwarder.put(encode_record(1, 1, bytes(size)), Op(loop))
-    forwarder.flush(1, 0)
+    forwarder.flush(1, 0, term=1)
     assert [len(split_forward(body)) for body in frames] == [2, 1]
     room = 9
-    forwarder.flush(1, 0)
+    forwarder.flush(1, 0, term=1)
     assert [len(split_forward(body)) for body in frames] == [2, 1, 1, 2]
     travelled = [one for body in frames for one in split_forward(body)]
-    assert [number for number, _, _ in travelled] == [1, 2, 3, 4, 5, 6]
-    assert [len(record) - 64 for _, _, record in travelled] == sizes
+    assert [number for number, *_ in travelled] == [1, 2, 3, 4, 5, 6]
+    assert [len(record) - 64 for *_, record in travelled] == sizes
     assert all(len(body) <= FRAME_BYTES_MAX for body in (frames[0], frames[1], frames[3]))
     forwarder.fail(ShuttingDown("the end of the test"))
 

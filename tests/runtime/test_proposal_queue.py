@@ -132,8 +132,8 @@ async def test_what_was_not_proposed_goes_to_the_next_leader_in_order() -> None:
     queue.write(2)
     queue.write(3, forward=True)  # leadership has gone in the same turn
     queue.proposals.follow()
-    queue.proposals.forwarder.flush(2, NOW)
-    assert [data for _, _, data in split_forward(queue.sent[0])] == [record(1), record(2), record(3)]
+    queue.proposals.forwarder.flush(2, NOW, term=2)
+    assert [data for *_, data in split_forward(queue.sent[0])] == [record(1), record(2), record(3)]
     assert isinstance(peers.error, NotLeader) and peers.error.outcome == "not_applied"
 
 
@@ -142,7 +142,7 @@ async def test_what_was_not_sent_is_proposed_by_a_new_leader() -> None:
     queue = Queue()
     ops = [queue.write(number, forward=True) for number in range(3)]
     ops[1].cancel()
-    assert queue.proposals.pass_on(True, 1, NOW)
+    assert queue.proposals.pass_on(True, 1, 1, NOW)
     batch = queue.proposals.buffer.peek()
     assert batch is not None and batch.count == 2 == len(offsets(batch.data))
     assert queue.propose(5) == 7

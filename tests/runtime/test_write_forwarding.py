@@ -101,7 +101,7 @@ class Follower:
         return op
 
     def numbers(self, frame: int = -1) -> list[int]:
-        return [number for number, _, _ in split_forward(self.sent[frame][1])]
+        return [number for number, *_ in split_forward(self.sent[frame][1])]
 
 
 async def test_writes_of_a_turn_travel_in_one_frame_in_order() -> None:
@@ -109,17 +109,17 @@ async def test_writes_of_a_turn_travel_in_one_frame_in_order() -> None:
     follower = Follower()
     for number in range(5):
         follower.write(number)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     ((peer_id, body),) = follower.sent
     assert peer_id == 2
-    assert [data for _, _, data in split_forward(body)] == [record(number) for number in range(5)]
+    assert [data for *_, data in split_forward(body)] == [record(number) for number in range(5)]
 
 
 async def test_a_write_resolves_when_this_node_has_applied_it() -> None:
     """The leader's answer alone is not enough: the caller reads its own write here."""
     follower = Follower()
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, reply(1, index=9), NOW)
     assert not op.done() and len(follower.forwarder) == 1
     follower.apply(9)
@@ -132,7 +132,7 @@ async def test_answers_may_come_in_any_order_and_any_grouping() -> None:
     """Each finds its caller by its number; unknown and repeated numbers are passed over."""
     follower = Follower()
     ops = [follower.write(number) for number in range(3)]
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.apply(100)
     follower.forwarder.replied(2, reply(3, 13) + reply(77, 14) + reply(1, 11), NOW)
     follower.forwarder.replied(2, reply(1, 55) + reply(2, 12), NOW)
@@ -143,7 +143,7 @@ async def test_an_error_of_the_leader_reaches_the_caller_as_itself() -> None:
     """Class, message and outcome are those that a local call would have raised."""
     follower = Follower()
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, refused(1, Overloaded("too much", hint="wait")), NOW)
     with pytest.raises(Overloaded, match="too much") as caught:
         op.result()
@@ -157,25 +157,25 @@ async def test_a_write_that_was_not_applied_goes_to_the_next_leader_before_later
     follower = Follower()
     follower.write(1)
     follower.write(2)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.write(3)
     error = kind("not here", outcome="not_applied")
     follower.forwarder.replied(2, refused(1, error) + refused(2, error), NOW)
-    follower.forwarder.flush(3, NOW)
+    follower.forwarder.flush(3, NOW, term=3)
     peer_id, body = follower.sent[-1]
     assert peer_id == 3
-    assert [data for _, _, data in split_forward(body)] == [record(1), record(2), record(3)]
+    assert [data for *_, data in split_forward(body)] == [record(1), record(2), record(3)]
 
 
 async def test_the_node_that_refused_is_not_asked_again_at_once() -> None:
     """Between its refusal and the news of another leader nothing runs in circles."""
     follower = Follower()
     follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, refused(1, NotLeader("not here")), NOW)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     assert len(follower.sent) == 1
-    follower.forwarder.flush(2, NOW + AGAIN_NS)
+    follower.forwarder.flush(2, NOW + AGAIN_NS, term=2)
     assert len(follower.sent) == 2
 
 
@@ -184,12 +184,12 @@ async def test_a_write_of_unknown_outcome_is_never_sent_again(kind: Any) -> None
     """It might have happened: the caller is told so."""
     follower = Follower()
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, refused(1, kind("who knows", outcome="unknown")), NOW)
     with pytest.raises(kind) as caught:
         op.result()
     assert caught.value.outcome == "unknown"
-    follower.forwarder.flush(3, NOW)
+    follower.forwarder.flush(3, NOW, term=3)
     assert len(follower.sent) == 1
 
 
@@ -197,13 +197,27 @@ async def test_writes_for_a_new_leader_wait_for_the_answers_of_the_old_one() -> 
     """Else an earlier write that the old leader refuses would come behind a later one."""
     follower = Follower()
     follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.write(2)
-    follower.forwarder.flush(3, NOW)
+    follower.forwarder.flush(3, NOW, term=3)
     assert len(follower.sent) == 1
     follower.forwarder.replied(2, refused(1, NotLeader("not here")), NOW)
-    follower.forwarder.flush(3, NOW)
-    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(1), record(2)]
+    follower.forwarder.flush(3, NOW, term=3)
+    assert [data for *_, data in split_forward(follower.sent[-1][1])] == [record(1), record(2)]
+
+
+async def test_writes_for_a_leader_that_is_elected_again_wait_for_what_it_owes_from_before() -> None:
+    """It may have refused earlier ones in between, and the refusal may come later than the news of its election."""
+    follower = Follower()
+    follower.write(1)
+    follower.forwarder.flush(2, NOW, term=4)
+    follower.write(2)
+    follower.forwarder.flush(2, NOW, term=6)
+    assert len(follower.sent) == 1
+    follower.forwarder.replied(2, refused(1, NotLeader("not now")), NOW)
+    follower.forwarder.flush(2, NOW + AGAIN_NS, term=6)
+    sent = split_forward(follower.sent[-1][1])
+    assert [(term, data) for _, _, term, data in sent] == [(6, record(1)), (6, record(2))]
 
 
 async def test_what_comes_back_in_several_frames_stands_in_the_order_in_which_it_was_issued() -> None:
@@ -211,22 +225,22 @@ async def test_what_comes_back_in_several_frames_stands_in_the_order_in_which_it
     follower = Follower()
     for number in range(1, 5):
         follower.write(number)
-        follower.forwarder.flush(2, NOW)
+        follower.forwarder.flush(2, NOW, term=2)
     follower.write(5)
     gone = NotLeader("no longer", outcome="not_applied")
     follower.forwarder.replied(2, refused(1, gone) + refused(2, gone), NOW)
-    follower.forwarder.flush(3, NOW)
+    follower.forwarder.flush(3, NOW, term=3)
     assert len(follower.sent) == 4 and follower.forwarder.holds
     follower.forwarder.replied(2, refused(4, gone) + refused(3, gone), NOW)
-    follower.forwarder.flush(3, NOW)
-    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(number) for number in range(1, 6)]
+    follower.forwarder.flush(3, NOW, term=3)
+    assert [data for *_, data in split_forward(follower.sent[-1][1])] == [record(number) for number in range(1, 6)]
 
 
 async def test_a_node_that_takes_over_proposes_nothing_before_the_old_leader_has_answered() -> None:
     """What it did not apply comes before what was issued since; after a while what it owes is unknown."""
     follower = Follower()
     sent = [follower.write(number) for number in (1, 2)]
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     later = follower.write(3)
     assert follower.forwarder.take_queued(NOW) == []
     follower.forwarder.replied(2, refused(1, NotLeader("no longer", outcome="not_applied")), NOW)
@@ -241,10 +255,10 @@ async def test_an_old_leader_that_never_answers_is_given_up() -> None:
     """What it owes becomes unknown, what waited behind it goes on."""
     follower = Follower()
     op = follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.write(2)
-    follower.forwarder.flush(3, NOW)
-    follower.forwarder.flush(3, NOW + PATIENCE_NS)
+    follower.forwarder.flush(3, NOW, term=3)
+    follower.forwarder.flush(3, NOW + PATIENCE_NS, term=3)
     with pytest.raises(LeadershipLost) as caught:
         op.result()
     assert caught.value.outcome == "unknown"
@@ -255,7 +269,7 @@ async def test_a_lost_link_makes_what_was_sent_unknown_and_keeps_what_was_not() 
     """Only the link to the leader counts."""
     follower = Follower()
     sent = follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     queued = follower.write(2)
     follower.forwarder.lost(3)
     assert not sent.done()
@@ -264,8 +278,8 @@ async def test_a_lost_link_makes_what_was_sent_unknown_and_keeps_what_was_not() 
         sent.result()
     assert caught.value.outcome == "unknown"
     assert not queued.done()
-    follower.forwarder.flush(3, NOW)
-    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(2)]
+    follower.forwarder.flush(3, NOW, term=3)
+    assert [data for *_, data in split_forward(follower.sent[-1][1])] == [record(2)]
 
 
 async def test_what_cannot_be_sent_now_stays_queued() -> None:
@@ -273,9 +287,9 @@ async def test_what_cannot_be_sent_now_stays_queued() -> None:
     follower = Follower()
     follower.linked = False
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.linked = True
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.apply(5)
     follower.forwarder.replied(2, reply(follower.numbers()[0], 5), NOW)
     assert op.result().log_index == 5
@@ -285,10 +299,10 @@ async def test_a_deadline_tells_how_far_the_write_has_come() -> None:
     """Not sent: not applied. Sent: unknown. Answered, but not applied on this node: applied."""
     follower = Follower()
     answered = follower.write(1, deadline_ns=NOW + 10)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, reply(1, 40), NOW)
     sent = follower.write(2, deadline_ns=NOW + 10)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     queued = follower.write(3, deadline_ns=NOW + 10)
     follower.forwarder.expire(NOW + 9)
     assert not (answered.done() or sent.done() or queued.done())
@@ -303,7 +317,7 @@ async def test_a_failed_statement_is_never_called_applied() -> None:
     """Its error is the answer, whether or not this node applies the entry in time."""
     follower = Follower()
     op = follower.write(1, deadline_ns=NOW + 10)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, reply(1, 40, data=DUPLICATE), NOW)
     follower.forwarder.expire(NOW + 10)
     with pytest.raises(ConstraintError) as caught:
@@ -315,10 +329,10 @@ async def test_stopping_tells_how_far_each_write_has_come() -> None:
     """The error is the reason of the stop, the outcome is that of the write."""
     follower = Follower()
     answered = follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.forwarder.replied(2, reply(1, 40), NOW)
     sent = follower.write(2)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     queued = follower.write(3)
     follower.forwarder.fail(ShuttingDown("closing"))
     found = [(type(op.exception()), op.exception().outcome) for op in (answered, sent, queued)]
@@ -332,7 +346,7 @@ async def test_more_bytes_than_the_limit_are_refused_at_once() -> None:
     follower.write(1)
     with pytest.raises(Overloaded):
         follower.write(2)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     with pytest.raises(Overloaded):
         follower.write(2)
     follower.forwarder.replied(2, reply(1, 1), NOW)
@@ -345,8 +359,8 @@ async def test_a_cancelled_write_that_was_not_sent_is_dropped() -> None:
     op = follower.write(1)
     follower.write(2)
     op.cancel()
-    follower.forwarder.flush(2, NOW)
-    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(2)]
+    follower.forwarder.flush(2, NOW, term=2)
+    assert [data for *_, data in split_forward(follower.sent[-1][1])] == [record(2)]
     follower.forwarder.lost(2)
     follower.write(3).cancel()
     assert follower.forwarder.take_queued(NOW) == []
@@ -358,8 +372,8 @@ async def test_remaining_time_travels_with_the_write() -> None:
     follower = Follower()
     for deadline_ns in (0, NOW + 2 * SECOND_NS, NOW + 1, NOW + 2**63):
         follower.write(deadline_ns=min(deadline_ns, 2**63 - 1))
-    follower.forwarder.flush(2, NOW)
-    assert [timeout for _, timeout, _ in split_forward(follower.sent[0][1])] == [0, 2000, 1, 2**32 - 1]
+    follower.forwarder.flush(2, NOW, term=2)
+    assert [timeout for _, timeout, *_ in split_forward(follower.sent[0][1])] == [0, 2000, 1, 2**32 - 1]
 
 
 # --------------------------------------------------------------------------- hostile bytes
@@ -383,7 +397,7 @@ async def test_a_malformed_reply_is_a_protocol_error_and_loses_no_caller(body: b
     """The link is closed for it; then the writes under way are unknown, as with any lost link."""
     follower = Follower()
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     with pytest.raises(ProtocolError):
         follower.forwarder.replied(2, body, NOW)
     assert not op.done()
@@ -396,19 +410,19 @@ async def test_a_malformed_reply_keeps_what_it_said_before() -> None:
     follower = Follower()
     follower.write(1)
     follower.write(2)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     with pytest.raises(ProtocolError):
         follower.forwarder.replied(2, refused(1, NotLeader("no")) + reply(2, 0, REFUSED, b"\xc1"), NOW)
     follower.forwarder.lost(2)
-    follower.forwarder.flush(3, NOW)
-    assert [data for _, _, data in split_forward(follower.sent[-1][1])] == [record(1)]
+    follower.forwarder.flush(3, NOW, term=3)
+    assert [data for *_, data in split_forward(follower.sent[-1][1])] == [record(1)]
 
 
 async def test_a_peer_that_was_asked_nothing_answers_nothing() -> None:
     """Numbers alone are no proof: only the node that was asked may answer."""
     follower = Follower()
     op = follower.write()
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     follower.apply(10)
     follower.forwarder.replied(3, reply(1, 5), NOW)
     assert not op.done()
@@ -461,9 +475,9 @@ async def test_no_process_uses_the_request_numbers_of_an_earlier_one() -> None:
     """A leader may still answer what a killed process had sent: to its successor that is no answer to anything."""
     follower, successor = Follower(number=7), Follower(number=70)
     follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     op = successor.write(2)
-    successor.forwarder.flush(2, NOW)
+    successor.forwarder.flush(2, NOW, term=2)
     (old,), (new,) = follower.numbers(), successor.numbers()
     successor.forwarder.replied(2, reply(old, 1), NOW)
     successor.apply(1)
@@ -480,7 +494,7 @@ async def test_no_process_uses_the_request_numbers_of_an_earlier_one() -> None:
             when_applied=lambda index, callback: None, wake=lambda: None,
         )  # fmt: skip
         made.forward(record(1), Op(loop))
-        made.forwarder.flush(2, NOW)
+        made.forwarder.flush(2, NOW, term=2)
         starts.add(split_forward(sent[0])[0][0])
         made.fail(ShuttingDown("the end"))
     assert len(starts) == 20
@@ -492,10 +506,10 @@ async def test_a_leader_that_is_back_is_forwarded_to_again() -> None:
     follower.forwarder.lost(2)
     follower.forwarder.hold(2)  # heard in the turn in which the link was lost
     follower.write(1)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     assert follower.sent == []
     follower.forwarder.arrived(2)
-    follower.forwarder.flush(2, NOW)
+    follower.forwarder.flush(2, NOW, term=2)
     assert len(follower.sent) == 1
     follower.forwarder.fail(ShuttingDown("the end"))
 
