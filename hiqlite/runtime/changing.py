@@ -12,7 +12,9 @@ from typing import Protocol
 from hiqlite.clock import Clock
 from hiqlite.engine.model import Change, Membership
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import LeadershipLost, NotLeader, Overloaded
+from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded
+
+from .proposals import told
 
 # How often it is looked whether a refused change is possible by now (a learner catches up, an earlier change ends).
 RETRY_S = 0.02
@@ -38,9 +40,18 @@ async def change_members(group: Changing, change: Change, clock: Clock, timeout:
 
     Raises:
         UsageError: it makes no sense. NotLeader: this node does not lead. Overloaded: it did not become possible in
-        time, with the reason. LeadershipLost: another leader took over; `outcome` is "unknown".
+        time, with the reason. LeadershipLost: another leader took over. What this node fails or closes with. The
+        `outcome` of the last two is "unknown".
     """
     index = await _propose(group, change, clock, timeout)
+    try:
+        return await _carried_out(group, index)
+    except HiqliteError as error:
+        raise told(error, "unknown") from error
+
+
+async def _carried_out(group: Changing, index: int) -> Membership:
+    """The configuration that the change which begins at `index` led to, once it is applied here."""
     wanted = group.engine.membership
     await group.until_applied(index)
     while group.leads and group.engine.membership.joint:  # the leader leaves it by itself

@@ -128,7 +128,8 @@ class Proposals:
     def pass_on(self, leads: bool, leader_id: int, term: int, now_ns: int) -> bool:
         """Send what waits for a leader to that of `term`, or propose it here if this node `leads`.
 
-        Returns: whether there are new proposals. What no other leader has applied is proposed in the order in which it was issued.
+        Returns: whether there are new proposals. What no other leader has applied is proposed in the order in which it
+        was issued.
         """
         if not leads:
             if leader_id:

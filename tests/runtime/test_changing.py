@@ -9,7 +9,7 @@ import pytest
 
 from hiqlite.clock import Clock
 from hiqlite.engine.model import Change, ChangeKind, Identity, Membership
-from hiqlite.errors import LeadershipLost, NotLeader, Overloaded
+from hiqlite.errors import LeadershipLost, NotLeader, Overloaded, ShuttingDown
 from hiqlite.runtime.changing import Changing, change_members
 
 ONE, TWO, THREE = (Identity(number, 1) for number in (1, 2, 3))
@@ -100,3 +100,15 @@ async def test_a_change_waits_until_it_is_possible() -> None:
     group.becomes(BEFORE, leads=False)
     with pytest.raises(NotLeader):
         await changing
+
+
+async def test_a_node_that_stops_while_members_change_says_that_nobody_knows_what_became_of_it() -> None:
+    """The change stands in the log: others may carry it out."""
+
+    class Stopping(Group):
+        async def until_applied(self, index: int) -> None:
+            raise ShuttingDown("the node is shutting down")
+
+    with pytest.raises(ShuttingDown) as caught:
+        await begin(Stopping())
+    assert caught.value.outcome == "unknown"
