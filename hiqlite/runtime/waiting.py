@@ -13,36 +13,50 @@ from typing import Any
 from hiqlite.engine.model import Ready
 from hiqlite.errors import HiqliteError, LeadershipLost
 
+# Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
+LEFT_MAX = 64
+
 
 class AppliedWaiters:
     """Callbacks and futures for the moment when this node has applied an index."""
 
-    __slots__ = ("_futures", "_heap", "_number")
+    __slots__ = ("_futures", "_heap", "_left", "_number")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        # The future is that of a callback which `future` made.
+        self._heap: list[tuple[int, int, Callable[[], None], asyncio.Future[None] | None]] = []
         self._futures: set[asyncio.Future[None]] = set()
+        self._left = 0  # in the heap, but nobody waits any more
         self._number = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, index: int, callback: Callable[[], None]) -> None:
+    def add(self, index: int, callback: Callable[[], None], future: asyncio.Future[None] | None = None) -> None:
         self._number += 1
-        heapq.heappush(self._heap, (index, self._number, callback))
+        heapq.heappush(self._heap, (index, self._number, callback, future))
 
     def future(self, index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """A future that is resolved by `reached`, or fails with `fail`."""
         future: asyncio.Future[None] = loop.create_future()
         self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
+        future.add_done_callback(self._done)
 
         def applied() -> None:
             if not future.done():
                 future.set_result(None)
 
-        self.add(index, applied)
+        self.add(index, applied, future)
         return future
+
+    def _done(self, future: asyncio.Future[None]) -> None:
+        self._futures.discard(future)
+        if future.cancelled():
+            self._left += 1
+            if self._left > LEFT_MAX and self._left > len(self._heap) // 2:
+                self._heap[:] = [one for one in self._heap if one[3] is None or not one[3].cancelled()]
+                heapq.heapify(self._heap)
+                self._left = 0
 
     def reached(self, applied_index: int) -> None:
         heap = self._heap
@@ -105,24 +119,35 @@ class ReadRound:
     def __init__(self, ask: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self._ask = ask
         self._loop = loop
-        self._next: list[asyncio.Future[int]] = []
-        self._joined: list[asyncio.Future[int]] = []
+        self._next: dict[asyncio.Future[int], None] = {}
+        self._joined: dict[asyncio.Future[int], None] = {}
         self._task: asyncio.Task[None] | None = None
 
     def join(self) -> asyncio.Future[int]:
         """A future of the read index of a round that starts after this call."""
         future: asyncio.Future[int] = self._loop.create_future()
-        self._next.append(future)
+        self._next[future] = None
+        future.add_done_callback(self._done)
         if self._task is None:
             self._task = self._loop.create_task(self._run())
         return future
+
+    @property
+    def waiting(self) -> int:
+        """How many reads wait for a round, or for the end of one."""
+        return len(self._next) + len(self._joined)
+
+    def _done(self, future: asyncio.Future[int]) -> None:
+        """A round may last as long as there is no leader: who has given up is not kept until then."""
+        self._next.pop(future, None)
+        self._joined.pop(future, None)
 
     async def _run(self) -> None:
         try:
             while self._next:
                 # Everything that became ready in this turn may still join; the round itself starts after that.
                 await asyncio.sleep(0)
-                self._joined, self._next = self._next, []
+                self._joined, self._next = self._next, {}
                 try:
                     index = await self._ask()
                 except Exception as error:  # whatever it is, those who wait are told
@@ -141,8 +166,8 @@ class ReadRound:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for future in self._joined + self._next:
+        for future in (*self._joined, *self._next):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # the caller may be gone; a close is no reason for a warning about it
-        self._joined, self._next = [], []
+        self._joined, self._next = {}, {}

@@ -118,3 +118,18 @@ async def test_a_round_can_be_closed_before_anything_was_asked() -> None:
     """Idle or never used, closing is quiet."""
     reads = ReadRound(Rounds().ask, asyncio.get_running_loop())
     await reads.close(ShuttingDown("closing"))
+
+
+async def test_reads_that_gave_up_leave_nothing_behind() -> None:
+    """A node without a leader, or one that applies nothing, is asked for hours: who has left takes no memory."""
+    loop, rounds, waiters = asyncio.get_running_loop(), Rounds(), AppliedWaiters()
+    read_round = ReadRound(rounds.ask, loop)
+    kept = waiters.future(1, loop)
+    for index in range(2, 2000):
+        for future in (waiters.future(index, loop), read_round.join()):
+            future.cancel()
+        await asyncio.sleep(0)
+    assert len(waiters) < 200 and read_round.waiting < 200
+    waiters.reached(1)
+    assert kept.result() is None
+    await read_round.close(ShuttingDown("the end"))
