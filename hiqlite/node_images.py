@@ -1,7 +1,8 @@
 """What a group's snapshots need of this node's disk: images made, received and put in place, on a thread.
 
 Part of the composition root: it implements the ports of `runtime/snapshots.py` and `runtime/receiving.py` over the
-storage. Invariant: who gives up waiting gets back control only after the thread has let go of the file.
+storage. Invariant: who gives up waiting gets back control only after the thread has let go of the file, and what was
+made for him is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from hiqlite import observe
 from hiqlite.errors import ShuttingDown
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.receiving import IncomingFile
@@ -20,6 +22,7 @@ from hiqlite.statemachine.image import GivenUp
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
 
 T = TypeVar("T")
+log = observe.logger("node")
 
 
 class NodeImages:
@@ -41,7 +44,9 @@ class NodeImages:
         stop = threading.Event()
         self._stops.add(stop)
         try:
-            image = await self._on_thread(self._making, stop, lambda: files.make(database, stop))
+            image = await self._on_thread(
+                self._making, stop, lambda: files.make(database, stop), undo=OutgoingImage.remove
+            )
         finally:
             self._stops.discard(stop)
         return image.with_membership(membership_at(image.applied_index))
@@ -52,7 +57,10 @@ class NodeImages:
 
     async def begin(self, manifest: bytes, stop: threading.Event) -> IncomingImage:
         """The image of this manifest, from where it was left."""
-        return await self._on_thread(self._receiving, stop, lambda: self._storage.images.begin(manifest, stop))
+        files = self._storage.images
+        return await self._on_thread(
+            self._receiving, stop, lambda: files.begin(manifest, stop), undo=IncomingImage.close
+        )
 
     async def finish(self, image: IncomingFile, stop: threading.Event) -> None:
         """Whole and durable when this returns; see `IncomingImage.finish`."""
@@ -66,8 +74,16 @@ class NodeImages:
         self._making.shutdown()
         self._receiving.shutdown()
 
-    async def _on_thread(self, pool: ThreadPoolExecutor, stop: threading.Event, call: Callable[[], T]) -> T:
-        job = asyncio.get_running_loop().run_in_executor(pool, call)
+    async def _on_thread(
+        self,
+        pool: ThreadPoolExecutor,
+        stop: threading.Event,
+        call: Callable[[], T],
+        undo: Callable[[T], object] = lambda result: None,
+    ) -> T:
+        """What `call` gives; `undo` is for what it gave too late."""
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(pool, call)
         try:
             return await asyncio.shield(job)
         except GivenUp as error:
@@ -75,6 +91,9 @@ class NodeImages:
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait([job])
-            if not job.cancelled():
-                job.exception()  # nobody waits for it any more
+            if not job.cancelled() and job.exception() is None:
+                undone = loop.run_in_executor(pool, undo, job.result())
+                await asyncio.wait([undone])
+                if (left := undone.exception()) is not None:
+                    log.warning("a file of an image is left behind, the next start removes it: %s", left)
             raise

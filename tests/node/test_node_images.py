@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import hiqlite
 from hiqlite.config import NodeConfig
 from hiqlite.errors import SnapshotCorruption, UsageError
+from hiqlite.node_images import NodeImages
 from hiqlite.node_storage import DB, Storage
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
 
@@ -185,3 +187,35 @@ async def test_a_generation_that_cannot_be_removed_stops_no_node(tmp_path: Path)
     async with storage_of(tmp_path / "behind") as again:
         assert await again.content_hash() == wanted
         refusing.unlink()
+
+
+async def test_an_image_that_nobody_waits_for_any_more_leaves_no_file_behind(tmp_path: Path):
+    """Whoever asked may give up in the moment in which it was done."""
+    await filled(tmp_path / "node", 3)
+    async with storage_of(tmp_path / "node") as storage:
+        images = NodeImages(storage)
+        making = asyncio.create_task(images.make(lambda index: b""))
+        await asyncio.sleep(0)
+        images._making.submit(int).result()  # it is done, and the loop has not heard of it
+        assert (tmp_path / "node" / "db" / "images" / "out-1.db").exists()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert list((tmp_path / "node" / "db" / "images").glob("out-*")) == []
+        images.close()
+
+
+async def test_an_offer_that_nobody_waits_for_any_more_holds_no_file_open(tmp_path: Path):
+    """Its part stays for the next offer, the descriptor does not."""
+    await filled(tmp_path / "node", 3)
+    async with storage_of(tmp_path / "node") as storage:
+        outgoing, images = storage.images.make(storage.database, GO_ON), NodeImages(storage)
+        before = len(os.listdir("/proc/self/fd"))
+        beginning = asyncio.create_task(images.begin(outgoing.offer(), threading.Event()))
+        await asyncio.sleep(0)
+        images._receiving.submit(int).result()  # it is done, and the loop has not heard of it
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        assert len(os.listdir("/proc/self/fd")) == before
+        images.close()
