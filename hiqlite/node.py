@@ -334,21 +334,27 @@ class Node:
         await asyncio.shield(self._stopping)
 
     async def _stop(self, *, drain: bool) -> None:
-        if drain:
-            self.group.proposals.close_intake()
-            if self._leaving is not None:
-                await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
-            await self.group.proposals.drain(DRAIN_S)
-            if self._leaving is not None:
-                await self._leaving.hand_over()
-        elif self.network is not None:
-            await self.network.close()  # first: a killed node tells nobody anything
         try:
-            await self._stack.aclose()
-        finally:
-            for ended in self._at_end:
-                ended()
-            self.closed.set()
+            if drain:
+                await self._take_leave()
+            elif self.network is not None:
+                await self.network.close()  # first: a killed node tells nobody anything
+        finally:  # also when the end of the whole program cancels this: courtesies may be cut short, the rest not
+            try:
+                await self._stack.aclose()
+            finally:
+                for ended in self._at_end:
+                    ended()
+                self.closed.set()
+
+    async def _take_leave(self) -> None:
+        """Nothing new is taken, what is under way is answered, somebody else leads."""
+        self.group.proposals.close_intake()
+        if self._leaving is not None:
+            await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
+        await self.group.proposals.drain(DRAIN_S)
+        if self._leaving is not None:
+            await self._leaving.hand_over()
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import hiqlite
+import hiqlite.testing
 from hiqlite.config import NodeConfig
 from tests.cluster.traces import Traces
 
@@ -353,3 +354,21 @@ async def test_the_number_of_a_migration_may_be_padded_with_zeros(tmp_path: Path
             (1, "001_first.sql"),
             (2, "0002_second.sql"),
         ]
+
+
+async def test_a_shutdown_that_is_cancelled_while_it_says_farewell_stops_the_node_all_the_same(tmp_path: Path):
+    """`asyncio.run` cancels every task at its end: threads, ports and the data folder must not outlive it."""
+    async with hiqlite.testing.cluster(3, base_dir=tmp_path) as cluster:
+        leader = cluster.leader
+        cluster.nodes.pop(leader)
+        node = cluster._running.pop(leader)
+        shutdown = asyncio.create_task(node.shutdown())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert node._stopping is not None and not node.closed.is_set()
+        node._stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await shutdown
+        assert node.closed.is_set()
+        again = await hiqlite.open(node.config, wait=False)
+        await again.shutdown()
