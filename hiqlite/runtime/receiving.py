@@ -90,6 +90,7 @@ class ImageReceiver:
                 await self._now.closed.wait()
             if self._closed:
                 raise ShuttingDown("the node is shutting down")
+            self._installer.check_sender(peer_id, term)  # another one may lead by now, and shall not wait for this
             reception = Reception(peer_id, term, self._store, self._installer)
             self._now = reception
             try:

@@ -258,3 +258,19 @@ async def test_what_has_ended_keeps_nobody_out() -> None:
     fill(two)
     assert await two.finish() == (21, 4)
     two.close()
+
+
+async def test_an_offer_that_waited_until_its_sender_led_no_longer_is_turned_away() -> None:
+    """It stood behind another one; the offer of whoever leads now would wait for the whole of it."""
+    bench = Bench()
+    first = await bench.offered(50, peer_id=1, term=5)
+    late = asyncio.ensure_future(bench.offered(60, peer_id=1, term=5))
+    await until(lambda: first._reason is not None)
+    bench.installer.term = 6
+    bench.receiver.leader_changed(3, 6)
+    first.close()
+    with pytest.raises(NotLeader):
+        await late
+    newer = await bench.offered(70, peer_id=3, term=6)
+    newer.close()
+    assert [file.applied_index for file in bench.store.files] == [50, 70]
