@@ -243,7 +243,7 @@ class ApiListener:
             self.refusals.note("clients", ProtocolError("too many clients are connected already"), "api port")
             return
         link = Link(
-            session, greeting.transport, cluster=0, frame_bytes_max=self._settings.frame_bytes_max,
+            session, greeting.transport, cluster=0, frame_bytes_max=self._settings.client_frame_bytes_max,
             buffer_bytes_max=self._settings.control_buffer_bytes, on_frame=self._frame, on_read_end=_nothing,
             on_closed=self._closed,
         )  # fmt: skip

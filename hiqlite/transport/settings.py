@@ -25,6 +25,8 @@ class NetworkSettings:
         requests_max: requests per link that wait for an answer, and that are being served.
         unauthenticated_max: connections in the middle of a handshake; one more evicts the oldest.
         clients_max: proven connections of the api port.
+        client_frame_bytes_max: of one request of a client. Its body is unpacked in the turn in which it comes: of nothing
+            but empty arrays it becomes 60 times as much memory, and half a second per MB in which the loop does nothing.
         handshake_timeout_s: whole time of a handshake.
         connect_timeout_s: name look-up and TCP connect of one dial.
         backoff_min_s, backoff_max_s: pause between dials that fail, doubling, each shortened by a random part.
@@ -43,6 +45,7 @@ class NetworkSettings:
     requests_max: int = 1024
     unauthenticated_max: int = 256
     clients_max: int = 4096
+    client_frame_bytes_max: int = 1 << 16
     handshake_timeout_s: float = 5.0
     connect_timeout_s: float = 2.0
     backoff_min_s: float = 0.02
@@ -57,7 +60,7 @@ class NetworkSettings:
         assert min(self.max_entry_bytes, self.log_buffer_bytes, self.control_buffer_bytes) > 0
         # Else an honest receiver, whose asks never exceed its window, could lose its link.
         assert 0 < self.bulk_window_bytes < self.bulk_buffer_bytes
-        assert min(self.requests_max, self.unauthenticated_max, self.clients_max) > 0
+        assert min(self.requests_max, self.unauthenticated_max, self.clients_max, self.client_frame_bytes_max) > 0
 
     @property
     def frame_bytes_max(self) -> int:

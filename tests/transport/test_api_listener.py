@@ -245,3 +245,19 @@ def test_a_taken_port_is_a_config_error_that_names_it(run: Run) -> None:
                 await ApiListener("127.0.0.1", port, SECRET, {}).start()
 
     run(work())
+
+
+def test_a_request_that_unpacks_to_far_more_than_its_bytes_ends_its_own_connection_only(run: Run) -> None:
+    """The loop beats, votes and answers others: no client may hold it for seconds with one frame."""
+
+    async def work() -> None:
+        async with listening() as api:
+            async with await RpcClient.connect("127.0.0.1", api.port, SECRET, timeout=5) as client:
+                fits = [[] for _ in range(api._settings.client_frame_bytes_max - 1000)]
+                assert (await client.call("metrics", fits))["asked"] == fits
+                with pytest.raises(PeerUnreachable):
+                    await client.call("metrics", [[] for _ in range(4 << 20)])
+            await until(lambda: api.refusals.counts["frame"] == 1)
+            assert await call("127.0.0.1", api.port, SECRET, "metrics")
+
+    run(work())
