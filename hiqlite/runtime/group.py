@@ -295,6 +295,8 @@ class Group:
             synced_io = self.log_store.synced  # first: the log thread moves on between the two looks
             self.engine.log_progress(self.log_store.written, synced_io, now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
+            if self.window.over_limit:
+                self.newest_group_time()
             if self.window.evict(self.engine.synced_index):  # from here on the log gives them
                 self.engine.window_starts_at(self.window.first_index or self.engine.synced_index + 1)
             self._propose(now_ns)
@@ -388,7 +390,7 @@ class Group:
         return True
 
     def newest_group_time(self) -> int:
-        """Group time of the newest entry in memory, noted before an election needs it."""
+        """Group time of the newest entry in memory, noted before an election needs it or memory lets go of it."""
         if self.window.last_index:
             record = self.window.records(self.window.last_index, self.window.last_index)
             self.group_time.saw(header(record, 0).group_time_ns)

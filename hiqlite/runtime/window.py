@@ -36,6 +36,11 @@ class Window:
         """Highest index held, 0 when empty."""
         return self._lasts[-1] if self._lasts else 0
 
+    @property
+    def over_limit(self) -> bool:
+        """Whether there is more than should be held: even the newest entry may go then."""
+        return self.size_bytes > self._size_max or len(self._lasts) > CHUNKS_MAX
+
     def add(self, first: int, last: int, records: bytes) -> None:
         """Append a chunk; a gap before it (a node that restarted) drops what was held."""
         if self._lasts and self._lasts[-1] + 1 != first:
@@ -97,7 +102,7 @@ class Window:
 
         An eighth goes at a time: the lists are shifted once per thousands of chunks, not once per batch.
         """
-        if self.size_bytes <= self._size_max and len(self._lasts) <= CHUNKS_MAX:
+        if not self.over_limit:
             return False
         size_target, chunks_target = self._size_max // 8 * 7, CHUNKS_MAX // 8 * 7
         count, size, chunks = 0, self.size_bytes, len(self._lasts)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import hiqlite
+import hiqlite.testing
 from hiqlite._accel.records import header
 from hiqlite.runtime.window import Window
 
@@ -26,3 +27,22 @@ async def test_group_time_moves_no_faster_than_real_time_over_a_restart(tmp_path
             stamps.append((newest_stamp_ns(db._services.group.window), begun))
     for (before, begun), (after, _) in pairwise(stamps):
         assert 0 < after - before <= (time.monotonic() - begun) * 1e9
+
+
+async def test_what_memory_lets_go_of_is_remembered_by_its_group_time(tmp_path: Path) -> None:
+    """A follower that takes over in the next moment goes on from its newest entry, though no heartbeat came after it."""
+    small = dict.fromkeys(("raft_frame_bytes_max", "raft_window_bytes", "raft_memory_window_bytes"), "64 KiB")
+    slow = {"heartbeat_interval_ms": 400, "election_timeout_ms": "2000-4000", "raft_stall_ms": 1000}
+    async with hiqlite.testing.cluster(3, base_dir=tmp_path, **small, **slow) as cluster:
+        await cluster.client.execute("CREATE TABLE t (x)")
+        follower = cluster._running[cluster.followers[0]].group
+        for _ in range(5):
+            result = await cluster.client.execute("INSERT INTO t VALUES (?)", [bytes(200_000)])
+            index = result.log_index
+
+            def gone(index: int = index) -> bool:
+                return follower.applier.applied_index >= index and follower.window.last_index == 0
+
+            await cluster.wait_until(gone)
+            _, record = await follower.log_store.read(index, 1)
+            assert follower.newest_group_time() >= header(record, 0).group_time_ns
