@@ -25,8 +25,8 @@ class NetworkSettings:
         requests_max: requests per link that wait for an answer, and that are being served.
         unauthenticated_max: connections in the middle of a handshake; one more evicts the oldest.
         clients_max: proven connections of the api port.
-        client_frame_bytes_max: of one request of a client. Its body is unpacked in the turn in which it comes: nothing but
-            empty arrays become 60 times as much memory, and hold the loop for half a second per MB.
+        client_frame_bytes_max: of one request of a client. Its body is unpacked in the turn in which it comes:
+            nothing but empty arrays become 60 times as much memory, and hold the loop for half a second per MB.
         handshake_timeout_s: whole time of a handshake.
         connect_timeout_s: name look-up and TCP connect of one dial.
         backoff_min_s, backoff_max_s: pause between dials that fail, doubling, each shortened by a random part.

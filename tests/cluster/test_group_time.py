@@ -30,7 +30,7 @@ async def test_group_time_moves_no_faster_than_real_time_over_a_restart(tmp_path
 
 
 async def test_what_memory_lets_go_of_is_remembered_by_its_group_time(tmp_path: Path) -> None:
-    """A follower that takes over in the next moment goes on from its newest entry, though no heartbeat came after it."""
+    """A follower that takes over at once goes on from its newest entry, though no heartbeat came after it."""
     small = dict.fromkeys(("raft_frame_bytes_max", "raft_window_bytes", "raft_memory_window_bytes"), "64 KiB")
     slow = {"heartbeat_interval_ms": 400, "election_timeout_ms": "2000-4000", "raft_stall_ms": 1000}
     async with hiqlite.testing.cluster(3, base_dir=tmp_path, **small, **slow) as cluster:
