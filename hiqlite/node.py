@@ -242,7 +242,8 @@ class Node:
         network.on_connected = group.connected
 
         def lost(peer_id: int, refused: bool) -> None:
-            remote.lost(peer_id)
+            if not network.answers(peer_id):
+                remote.lost(peer_id)
             group.lost(peer_id, refused)
 
         network.on_lost = lost

@@ -83,7 +83,7 @@ class RemoteWrites:
             raise LeadershipLost(f"the leader cannot go on: {error.message}") from error
 
     def lost(self, peer_id: int) -> None:
-        """The links to a peer are gone: what it was to be told goes with them."""
+        """The link that carries answers to a peer is gone: what it was to be told goes with it."""
         self._replies.lost(peer_id)
 
 

@@ -176,6 +176,11 @@ class Network(Hooks):
     def send_forward_reply(self, peer_id: int, body: bytes) -> bool:
         return self._send_plain(peer_id, FrameType.FORWARD_REPLY, body, answer=True)
 
+    def answers(self, peer_id: int) -> bool:
+        """Whether there is a link for answers to that peer; it is another one than those that `connected` is about."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and peer.route(answer=True) is not None
+
     async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any:
         """Asks a peer and waits for its answer.
 
