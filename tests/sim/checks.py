@@ -7,7 +7,7 @@ step as the name says and calls `fail` when its property is broken.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .invariants import ALL
 from .world import Violation
@@ -32,9 +32,8 @@ class Checks:
 
     def prepare(self) -> None:
         invariants = [kind(self.cluster) for kind in ALL]
-        for step in STEPS:
-            calls = [getattr(invariant, step) for invariant in invariants if hasattr(invariant, step)]
-            setattr(self, step, _joined(calls))
+        for step, numbers, join in LISTENERS:
+            setattr(self, step, join(*[getattr(invariants[number], step) for number in numbers]))
 
     def fail(self, invariant: str, text: str) -> None:
         self.cluster.world.note(f"VIOLATION {invariant}: {text}")
@@ -45,27 +44,28 @@ class Checks:
         def __getattr__(self, name: str) -> Any: ...
 
 
-def _joined(calls: list[Callable[..., None]]) -> Callable[..., None]:
-    if len(calls) == 1:
-        return calls[0]
-    several = tuple(calls)
-    arity = several[0].__code__.co_argcount - 1 if several else 0
+def _join(count: int, arity: int) -> Callable[..., Callable[..., None]]:
+    """Makes one callable of `count` listeners to `arity` arguments.
 
-    def call_one(first: Any) -> None:
-        for one in several:
-            one(first)
+    A third of a schedule is spent here: a loop over them, or packing arguments, would show.
+    """
+    listeners = ", ".join(f"listener_{number}" for number in range(count))
+    told = ", ".join(f"told_{number}" for number in range(arity))
+    calls = [f"        listener_{number}({told})" for number in range(count)] or ["        return"]
+    lines = [f"def join({listeners}):", f"    def call({told}):", *calls, "    return call"]
+    made: dict[str, Any] = {}
+    exec("\n".join(lines), made)
+    return cast("Callable[..., Callable[..., None]]", made["join"])
 
-    def call_two(first: Any, second: Any) -> None:
-        for one in several:
-            one(first, second)
 
-    def call_three(first: Any, second: Any, third: Any) -> None:
-        for one in several:
-            one(first, second, third)
+def _listeners(step: str) -> tuple[str, list[int], Callable[..., Callable[..., None]]]:
+    """A step, the places in `ALL` of those who listen to it, and what makes one callable of them."""
+    numbers = [number for number, kind in enumerate(ALL) if hasattr(kind, step)]
+    if len(numbers) == 1:
+        return step, numbers, lambda listener: listener
+    arities = {getattr(ALL[number], step).__code__.co_argcount - 1 for number in numbers}
+    (arity,) = arities  # all of them are told the same
+    return step, numbers, _join(len(numbers), arity)
 
-    def call_any(*arguments: Any) -> None:
-        for one in several:
-            one(*arguments)
 
-    # A third of a schedule is spent in these loops: packing arguments would show.
-    return {1: call_one, 2: call_two, 3: call_three}.get(arity, call_any)
+LISTENERS = tuple(_listeners(step) for step in STEPS)

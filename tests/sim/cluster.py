@@ -150,7 +150,7 @@ class Cluster:
         return all(2 * len(one & broken) < len(one) for one in sets)
 
     def leaders(self) -> list[Node]:
-        return [node for node in self.nodes.values() if node.up and node.raft.leads]
+        return [node for node in self.nodes.values() if node.up and node.state.leads]
 
     def leader(self) -> Node | None:
         """The leader of the highest term."""

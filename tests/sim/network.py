@@ -110,12 +110,12 @@ class Network:
             self.trap(node, peer_id, message)
         if self.world.keep_log:
             self.world.note(f"    {node.id} -> {peer_id}  {told(message)}")
-        epoch = self.sessions.get(_pair(node.id, peer_id), 0)
         profile, world = self.profile, self.world
         pair = (node.id, peer_id)
+        epoch = self.sessions.get(pair if node.id < peer_id else (peer_id, node.id), 0)
         if not epoch or pair in self.blocked:
             return
-        if pair in self.log_blocked and isinstance(message, AppendRequest | AppendReply):
+        if self.log_blocked and pair in self.log_blocked and isinstance(message, AppendRequest | AppendReply):
             return
         if self.codec is not None:
             message, body = self.codec.through(message, body)
@@ -169,9 +169,12 @@ class Network:
 
     def _arrive(self, peer_id: int, epoch: int, sender_id: int, message: Message, body: Body | None) -> None:
         node = self.cluster.nodes[peer_id]
-        if not node.up or (sender_id, peer_id) in self.blocked:
+        pair = (sender_id, peer_id)
+        if not node.up or pair in self.blocked:
             return
-        if self.sessions.get(_pair(sender_id, peer_id)) != epoch and self.world.chance() >= self.profile.stale_session:
+        if sender_id > peer_id:
+            pair = (peer_id, sender_id)
+        if self.sessions.get(pair) != epoch and self.world.chance() >= self.profile.stale_session:
             return
         node.deliver(message, body)
 

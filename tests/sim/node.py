@@ -124,7 +124,7 @@ class Node(Storing):
         return self.up and not self.stopped and not self.stalled
 
     def deliver(self, message: Message, body: Body | None) -> None:
-        if not self.runs():
+        if not self.up or self.stopped or self.stalled:
             self.inbox.append((message, body))  # stays in the socket
             return
         self.checks.receiving(self, message)
@@ -193,7 +193,8 @@ class Node(Storing):
 
     def plan_tick(self) -> None:
         """One event for the earliest deadline; one that moved away is looked at when it comes."""
-        self.tell_disk()
+        if self.disk.waiting_since_ns != self.told_waiting_ns:
+            self.tell_disk()
         now_ns = self.world.now_ns
         deadline = self.raft.next_deadline() * 1000 // self.rate + 1
         if deadline <= now_ns:
@@ -204,10 +205,8 @@ class Node(Storing):
 
     def tell_disk(self) -> None:
         """Since when work waits for the disk (rule 11), by this node's clock."""
-        since_ns = self.disk.waiting_since_ns
-        if since_ns != self.told_waiting_ns:
-            self.told_waiting_ns = since_ns
-            self.raft.disk_waits(since_ns * self.rate // 1000)
+        since_ns = self.told_waiting_ns = self.disk.waiting_since_ns
+        self.raft.disk_waits(since_ns * self.rate // 1000)
 
     def disk_full(self, full: bool) -> None:
         if self.up:

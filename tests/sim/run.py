@@ -73,6 +73,8 @@ def series(options: argparse.Namespace, seed: int, step: int) -> Sum:
     total, cpu_began = Sum(), time.process_time()
     end = time.monotonic() + options.seconds
     gc.disable()  # a schedule leaves cycles, but no more than the collection between two schedules takes
+    gc.collect()
+    gc.freeze()  # what is imported stays: a collection need not look through it again and again
     while total.schedules * step < options.schedules if options.schedules else time.monotonic() < end:
         outcome = run_schedule(seed)
         total.add(Sum(1, outcome.events, outcome.committed, pairs=outcome.pairs))

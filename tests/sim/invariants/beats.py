@@ -21,7 +21,6 @@ class Beats(Invariant):
             self.fail(f"node {node.id} beats in term {term} after it spoke in a later one")
 
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if not getattr(message, "pre", False):
-            key = (node.id, node.identity.incarnation)
-            if message.term > self.spoken.get(key, 0):
-                self.spoken[key] = message.term
+        key = (node.id, node.identity.incarnation)
+        if message.term > self.spoken.get(key, 0) and not getattr(message, "pre", False):
+            self.spoken[key] = message.term

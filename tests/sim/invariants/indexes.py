@@ -30,12 +30,13 @@ class Indexes(Invariant):
             self.fail(f"node {node.id}: synced {raft.synced_index}, written {raft.written_index}, {raft.last_index}")
         if not state.leads:
             return
+        nodes = self.cluster.nodes
         if state.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
             self.fail(f"node {node.id} holds {raft.uncommitted_bytes} bytes uncommitted, {state.window.size_bytes} all")
         for peer in state.peers:
             if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:
                 self.fail(f"node {node.id} has {len(peer.inflight)} frames on their way to node {peer.peer_id}")
             # A probe may look below the match index: an old refusal says so, or entries that are damaged by now.
-            again = not peer.replicating or self.cluster.nodes[peer.peer_id].disk.was_damaged
-            if peer.match_index >= peer.next_index and not again:
+            below = peer.match_index >= peer.next_index and peer.replicating
+            if below and not nodes[peer.peer_id].disk.was_damaged:
                 self.fail(f"node {node.id}: match {peer.match_index}, next {peer.next_index} of node {peer.peer_id}")

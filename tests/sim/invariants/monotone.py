@@ -35,5 +35,5 @@ class Monotone(Invariant):
         self.seen[node.id] = (term, commit)
 
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if not getattr(message, "pre", False) and message.term > self.spoken.get(node.id, 0):
+        if message.term > self.spoken.get(node.id, 0) and not getattr(message, "pre", False):
             self.spoken[node.id] = message.term

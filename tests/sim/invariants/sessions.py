@@ -23,13 +23,16 @@ class Sessions(Invariant):
 
     def receiving(self, node: Any, message: Any) -> None:
         self.before = None
-        if isinstance(message, AppendReply) and node.raft.leads and message.term <= node.raft.term:
+        if not node.state.leads:
+            return
+        kind = type(message)
+        if kind is AppendReply and message.term <= node.raft.term:
             peer = node.raft.progress(message.sender.id)
             if peer is None:
                 return
             if message.epoch != peer.epoch or message.sender != peer.identity or message.term != node.raft.term:
                 self.before = self.view(node, message.sender.id)
-        if isinstance(message, ProbeReply) and node.raft.leads and message.term <= node.raft.term:
+        elif kind is ProbeReply and message.term <= node.raft.term:
             peer = node.raft.progress(message.sender.id)
             if peer is None:
                 return

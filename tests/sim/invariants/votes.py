@@ -28,7 +28,7 @@ class Votes(Invariant):
         self.spoken = {key: value for key, value in self.spoken.items() if key[0] != node.id}
 
     def receiving(self, node: Any, message: Any) -> None:
-        self.asked = message if isinstance(message, VoteRequest) else None
+        self.asked = message if type(message) is VoteRequest else None
         if self.asked is not None:
             raft = node.raft
             self.before = (raft.term, raft.vote, raft.last_index)
@@ -49,10 +49,11 @@ class Votes(Invariant):
                 self.fail(f"node {node.id} leads and votes for node {asked.sender.id}")
 
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if isinstance(message, VoteReply) and message.granted:
-            if not message.pre:
+        kind = type(message)
+        if kind is VoteReply:
+            if message.granted and not message.pre:
                 self.note_vote(node, message.term, peer_id)
-        elif isinstance(message, VoteRequest) and not message.pre:
+        elif kind is VoteRequest and not message.pre:
             self.note_vote(node, message.term, node.id)
 
     def became_leader(self, node: Any) -> None:
