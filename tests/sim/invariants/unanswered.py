@@ -38,10 +38,21 @@ class Unanswered(Invariant):
         if type(message) is AppendRequest:
             self.waiting[node.id].setdefault(peer_id, self.world.now_ns)
 
+    def image_finished(self, node: Any, peer_id: int, index: int) -> None:
+        """The image answered for what was sent before it; what is sent behind it waits from then on."""
+        peer = node.raft.progress(peer_id)
+        if peer is not None and peer.image_runs:
+            self.waiting[node.id].pop(peer_id, None)
+
     def received(self, node: Any, message: Any) -> None:
         if type(message) is AppendReply and message.sender.id in self.waiting[node.id]:
             peer = node.raft.progress(message.sender.id)
-            if peer is not None and peer.unacked_since_ns:
+            if peer is None:
+                del self.waiting[node.id][message.sender.id]
+                return
+            if message.term != node.raft.term or message.epoch != peer.epoch or message.sender != peer.identity:
+                return  # it answers nothing that this leader said in this session
+            if peer.unacked_since_ns:
                 self.waiting[node.id][message.sender.id] = self.world.now_ns
             else:
                 del self.waiting[node.id][message.sender.id]
