@@ -26,6 +26,7 @@ class Disk:
         self.profile = profile
         self.term = 0
         self.vote: Identity | None = None
+        self.votes: dict[int, Identity | None] = {}  # by term, as last durable in it
         self.base = 0  # entries up to here are purged: they are in the database only
         self.terms: list[int] = [0]  # durable terms by index; up to the base they are kept for the invariants alone
         self.values: list[int] = [0]
@@ -150,6 +151,7 @@ class Disk:
             self.unknown &= self.faulty
         else:
             self.term, self.vote = first, second
+            self.votes[first] = second
 
     def begin_behind(self, index: int, terms: list[int], values: list[int]) -> None:
         """An empty log behind a database that holds everything up to `index`."""

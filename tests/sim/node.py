@@ -88,6 +88,7 @@ class Node(Storing):
         self.word = (0, False)
         self.was_leader = False
         self.led_term = 0  # the newest term that it led in this life
+        self.left_ns = 0  # when it stopped leading last
         self.seen_commit = self.applied
         disk.on_progress = self.on_disk
         seed = self.world.below(1 << 40)
@@ -359,6 +360,8 @@ class Node(Storing):
                 self.queue_read()  # a caller who was sent here and is early
         if not leads:
             self.sender.stop()
+            if self.was_leader:
+                self.left_ns = self.world.now_ns
         self.was_leader = leads
         if leads:
             self.led_term = raft.term

@@ -21,10 +21,12 @@ class Release(Invariant):
             return
         if message.term > disk.term:
             self.fail(f"node {node.id} speaks in term {message.term}, its disk knows {disk.term}: {message}")
-        granted = kind is VoteReply and message.granted
-        if granted and disk.term == message.term and (disk.vote is None or disk.vote.id != peer_id):
-            self.fail(f"node {node.id} grants a vote that is not durable")
-        if kind is VoteRequest and disk.term == message.term and disk.vote != node.identity:
+        # What leaves after the next term began was durable in its own.
+        if kind is VoteReply and message.granted:
+            vote = disk.votes.get(message.term)
+            if vote is None or vote.id != peer_id:
+                self.fail(f"node {node.id} grants a vote that is not durable")
+        if kind is VoteRequest and disk.votes.get(message.term) != node.identity:
             self.fail(f"node {node.id} campaigns in term {message.term} without its own durable vote")
         if kind is AppendReply and message.accepted:
             index = message.match_index
@@ -33,8 +35,12 @@ class Release(Invariant):
             if disk.terms[index] != node.terms[index]:
                 self.fail(f"node {node.id} acknowledges {index}, durable is another entry")
             self.verified(node, message)
-        if kind is AppendRequest and not node.raft.leads and message.term != node.led_term:
-            self.fail(f"node {node.id} sends entries of term {message.term}, which it never led")
+        if kind is AppendRequest and not node.state.leads:
+            if message.term != node.led_term:
+                self.fail(f"node {node.id} sends entries of term {message.term}, which it never led")
+            # What was ready when it stopped leading leaves with the news of that, and nothing later.
+            if node.left_ns != self.world.now_ns:
+                self.fail(f"node {node.id} sends entries though it leads no more since {node.left_ns}")
 
     def verified(self, node: Any, message: Any) -> None:
         """What is acknowledged is an entry of the leader's log."""

@@ -32,7 +32,8 @@ class SignsOfLife(Invariant):
             raft = node.raft
             term, at_ns = self.heard[node.id]
             hears = raft.leader_id and term == raft.term and node.now() - at_ns < self.lower_ns
-            if (raft.leads or hears) and not message.transfer:
+            handed_over = message.transfer and not message.pre  # that its sender was told, `transfers` checks
+            if (raft.leads or hears) and not handed_over:
                 self.asked = (raft.term, raft.vote, len(raft.state.outbox.sends))
 
     def received(self, node: Any, message: Any) -> None:
