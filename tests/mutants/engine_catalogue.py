@@ -181,4 +181,40 @@ ENGINE = (
         "M75", "damaged entries do not count when votes are given", "engine/state.py",
         "            last = max(last, faulty_last)\n", "            last = min(last, faulty_last - 1)\n",
     ),
+    Mutant(
+        "R1", "a new reign counts the tokens of reads anew", "engine/reads.py",
+        "        self.rounds.clear()\n        self.queued = []\n", "        self.rounds.clear()\n        self.queued = []\n        self.token = 0\n",
+    ),
+    Mutant(
+        "R2", "a read joins a round that is on its way", "engine/reads.py",
+        "        self.queued.append(self.token)\n", "        (self.rounds[-1][2] if self.rounds else self.queued).append(self.token)\n",
+    ),
+    Mutant(
+        "R3", "a leader that was handed its term reads before it opened it", "engine/replication.py",
+        "read_index = state.commit_index if state.commit_index >= state.opened_index else 0",
+        "read_index = state.commit_index if state.commit_index >= state.opened_index or state.handed_over else 0",
+    ),
+    Mutant(
+        "L1", "a learner's copy counts for a commit", "engine/replication.py",
+        "    index = quorum.reached(state.config.voter_sets, state.values)\n",
+        "    learning = [peer.slot for peer in state.peers if peer.learner]\n"
+        "    index = quorum.reached([[*slots, *learning] for slots in state.config.voter_sets], state.values)\n",
+    ),
+    Mutant(
+        "T5", "leadership is handed to who holds what is committed, not all", "engine/transfer.py",
+        "peer.match_index == state.log.last_index:", "peer.match_index >= state.commit_index:",
+    ),
+    Mutant(
+        "T5b", "who is told to campaign does, whatever its log lacks", "engine/election.py",
+        "    if state.can_campaign():\n        _campaign(state, True)\n", "    _campaign(state, True)\n",
+    ),
+    Mutant(
+        "T5c", "a word to campaign of an older term counts", "engine/election.py",
+        "    if message.term != state.term or message.sender.id != state.leader_id or state.leads:\n", "    if state.leads:\n",
+    ),
+    Mutant(
+        "M53f", "a follower keeps a log of another term behind an image", "engine/snapshot.py",
+        "log.term_at(index) == term and",
+        "(log.term_at(index) == term or (state.role is Role.FOLLOWER and index <= log.last_index)) and",
+    ),
 )  # fmt: skip

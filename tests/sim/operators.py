@@ -250,6 +250,29 @@ class Operators(Nemeses):
                 arguments = (victim, victim.life, 10 + self.world.below(600))
                 self.world.after(self.world.below(12 * MS), self._crash_and_return, *arguments)
 
+    def transfer_rotten(self) -> None:
+        """Leadership goes to one that holds the whole log by all that the leader knows, and cannot read all of it."""
+        leader, node = self.cluster.leader(), self.some(True)
+        if leader is None or node is None or node is leader or not self.cluster.bears(node.identity):
+            return
+        first, last = node.disk.base + 1, len(node.disk.terms) - 1
+        if first > last:
+            return
+        node.crash(power_loss=False)
+        low = max(first, last - self.world.below(20))
+        node.disk.damage(range(low, min(low + 3, last + 1)), deep=False)
+        self.cluster.start(node)
+        self.world.after(MS, self._transfer_rotten_waits, leader, leader.life, node, node.life, 40)
+
+    def _transfer_rotten_waits(self, leader: Node, life: int, node: Node, its_life: int, turns: int) -> None:
+        if self.ended or turns == 0 or leader.life != life or node.life != its_life or not leader.runs():
+            return
+        if leader.raft.transfer_leadership(node.id, leader.now()):
+            leader.turn_soon()
+        else:
+            arguments = (leader, life, node, its_life, turns - 1)
+            self.world.after(MS // 2, self._transfer_rotten_waits, *arguments)
+
     # ------------------------------------------------------------------ images
 
     def lag(self) -> None:
@@ -271,6 +294,41 @@ class Operators(Nemeses):
             self.world.after((10 + self.world.below(60)) * MS, self._write_on, turns - 1)
         else:
             self.network.heal()
+
+    def lone_tail(self) -> None:
+        """A leader alone makes a tail and ends; the others write less and purge it: their image ends in that tail."""
+        leader = self.cluster.leader()
+        if leader is None or not leader.runs() or len(self.cluster.nodes) < 3:
+            return
+        pairs = {(leader.id, number) for number in self.cluster.nodes if number != leader.id}
+        self.network.blocked |= pairs
+        self.cluster.reach_changed()
+        for _ in range(3):
+            leader.propose(4 + self.world.below(6), 600)
+        span_ns = 2 * self.cluster.profile.disk_ns + 5 * MS
+        self.world.after(span_ns, self._lone_tail_dies, leader, leader.life, leader.raft.term, pairs)
+
+    def _lone_tail_dies(self, old: Node, life: int, term: int, pairs: set[tuple[int, int]]) -> None:
+        if self.ended or old.life != life:
+            return
+        self.network.blocked -= pairs  # who redials is refused, and need not wait
+        old.crash(power_loss=False)
+        self.world.after(20 * MS, self._lone_tail_waits, old, old.life, term, 60)
+
+    def _lone_tail_waits(self, old: Node, life: int, term: int, turns: int) -> None:
+        if self.ended or turns == 0 or old.life != life:
+            return
+        leader = self.cluster.leader()
+        if leader is None or leader.raft.term <= term or not leader.raft.opened or not leader.runs():
+            self.world.after(20 * MS, self._lone_tail_waits, old, life, term, turns - 1)
+            return
+        leader.propose(1 + self.world.below(3), 300)
+        self.world.after((20 + self.world.below(60)) * MS, self._lone_tail_ends, old)
+
+    def _lone_tail_ends(self, old: Node) -> None:
+        if not self.ended:
+            self.checkpoint()
+            self.cluster.start(old)
 
     def checkpoint(self) -> None:
         """Everybody makes a checkpoint and lets go of all that may go."""

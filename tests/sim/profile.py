@@ -53,12 +53,12 @@ FAULTS = (
     "slow_answers", "sleepy_leader", "twins", "campaign_cut", "long_tail", "one_peer", "beyond", "echo", "io_crash",
     "disk_full", "rot", "flush_error", "rotten_tail",
 )  # fmt: skip
-STORAGE = ("lag", "image_cut", "image_crash", "rot_deep", "checkpoint", "wipe")  # of logs that are purged
+STORAGE = ("lag", "lone_tail", "image_cut", "image_crash", "rot_deep", "checkpoint", "wipe")  # of logs that are purged
 MEMBERS = (
     "change", "change", "grow", "shrink", "shrink_leader", "replace", "demote", "set_voters", "mend", "change_crash",
     "change_cut", "change_alone", "change_company", "leave_crash", "wipe",
 )  # fmt: skip
-TRANSFERS = ("transfer", "transfer_cut", "transfer_crash")
+TRANSFERS = ("transfer", "transfer_cut", "transfer_crash", "transfer_rotten")
 POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
 
