@@ -267,17 +267,18 @@ class Node(Storing):
                 self.turn()
 
     def turn(self) -> None:
-        raft = self.raft
+        raft, checks = self.raft, self.checks
         self.word = raft.beat_word()
         while self.up and raft.has_ready():
             ready = raft.ready()
             self.do(ready)
             if ready.membership is not None:
                 self.config = ready.membership
-        self.checks.stepped(self)
+        checks.stepped(self)
         if self.state.leads:
-            self.checks.led(self)
-        self.bodies.clear()
+            checks.led(self)
+        if self.bodies:
+            self.bodies.clear()
         if self.up:
             self.plan_tick()
 
@@ -303,19 +304,12 @@ class Node(Storing):
         for repair in ready.repairs:
             terms, values = self.take_repair(repair)
             disk.push((repair.io_sequence, "repair", repair.first, terms, values))
-        if self.state.commit_index != self.seen_commit and not self.state.outbox.writes:
-            self.checks.committed(self, self.seen_commit, raft.commit_index)
-            self.seen_commit = raft.commit_index
-        between = ready.role_changed or ready.hard_state is not None
-        for send in ready.sends:
-            message = send.message
-            if between:
-                self.beats.step()
-            if isinstance(message, RepairReply) and message.first <= raft.base_index:
-                continue  # it waited for a hard state, and was purged meanwhile
-            body = self.body_of(send.peer_id, message)
-            self.checks.sending(self, message, send.peer_id)
-            self.cluster.network.send(self, send.peer_id, message, body)
+        commit_index = self.state.commit_index
+        if commit_index != self.seen_commit and not self.state.outbox.writes:
+            self.checks.committed(self, self.seen_commit, commit_index)
+            self.seen_commit = commit_index
+        if ready.sends:
+            self.send(ready)
         for fetch in ready.fetches:
             self.fetch(fetch.peer_id, fetch.first, fetch.size_max)
         for image in ready.images:
@@ -332,6 +326,19 @@ class Node(Storing):
         if ready.lost_from:
             for index in [index for index in self.proposals if index >= ready.lost_from]:
                 del self.proposals[index]
+
+    def send(self, ready: Ready) -> None:
+        sending, network = self.checks.sending, self.cluster.network
+        between = ready.role_changed or ready.hard_state is not None
+        for send in ready.sends:
+            message, peer_id = send.message, send.peer_id
+            if between:
+                self.beats.step()
+            if type(message) is RepairReply and message.first <= self.raft.base_index:
+                continue  # it waited for a hard state, and was purged meanwhile
+            body = self.body_of(peer_id, message)
+            sending(self, message, peer_id)
+            network.send(self, peer_id, message, body)
 
     def append(self, append: Append) -> None:
         first, last = append.first, append.last

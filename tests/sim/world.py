@@ -58,9 +58,9 @@ class World:
 
     def run_until(self, end_ns: int) -> None:
         """Step every event up to `end_ns`."""
-        heap, pop = self.heap, heappop
+        heap = self.heap
         while heap and heap[0][0] <= end_ns:
-            self.now_ns, _, call, arguments = pop(heap)
+            self.now_ns, _, call, arguments = heappop(heap)
             self.events += 1
             call(*arguments)
         self.now_ns = end_ns
