@@ -31,7 +31,6 @@ class Disk:
         self.terms: list[int] = [0]  # durable terms by index; up to the base they are kept for the invariants alone
         self.values: list[int] = [0]
         self.faulty: set[int] = set()  # entries that are damaged; the lists still tell what they were
-        self.was_damaged = False  # at any time: what it promised may have to be sent again
         self.unknown: set[int] = set()  # those of them whose term is lost as well
         self.io_sequence = 0
         self.pending: deque[Operation] = deque()
@@ -162,7 +161,6 @@ class Disk:
 
     def damage(self, indexes: Iterable[int], deep: bool) -> None:
         """These entries cannot be read any more; `deep`: even their terms are lost."""
-        self.was_damaged = True
         self.faulty.update(indexes)
         if deep:
             self.unknown.update(indexes)

@@ -17,6 +17,15 @@ class Indexes(Invariant):
         self.window_bytes = settings.window_bytes
         self.single = settings.frame_bytes_max + 6000
         self.memory = settings.memory_window_bytes
+        self.again: set[tuple[int, int]] = set()  # (leader, peer): entries were damaged there in this reign
+
+    def restarted(self, node: Any) -> None:
+        if node.disk.faulty:
+            self.again.update([(other, node.id) for other in self.cluster.nodes])
+
+    def became_leader(self, node: Any) -> None:
+        self.again = {pair for pair in self.again if pair[0] != node.id}
+        self.again.update([(node.id, other.id) for other in self.cluster.nodes.values() if other.disk.faulty])
 
     def stepped(self, node: Any) -> None:
         raft, state = node.raft, node.state
@@ -30,13 +39,13 @@ class Indexes(Invariant):
             self.fail(f"node {node.id}: synced {raft.synced_index}, written {raft.written_index}, {raft.last_index}")
         if not state.leads:
             return
-        nodes = self.cluster.nodes
         if state.uncommitted_bytes > self.memory or state.window.size_bytes > self.memory + self.single:
             self.fail(f"node {node.id} holds {raft.uncommitted_bytes} bytes uncommitted, {state.window.size_bytes} all")
         for peer in state.peers:
             if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:
                 self.fail(f"node {node.id} has {len(peer.inflight)} frames on their way to node {peer.peer_id}")
-            # A probe may look below the match index: an old refusal says so, or entries that are damaged by now.
+            # A probe may look below the match index: an old refusal says so, or entries that are damaged by now. The
+            # latter are sent again, too.
             below = peer.match_index >= peer.next_index and peer.replicating
-            if below and not nodes[peer.peer_id].disk.was_damaged:
+            if below and (node.id, peer.peer_id) not in self.again:
                 self.fail(f"node {node.id}: match {peer.match_index}, next {peer.next_index} of node {peer.peer_id}")
