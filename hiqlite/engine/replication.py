@@ -100,7 +100,7 @@ def entries_fetched(state: State, peer_id: int, first: int, last: int, size_byte
     peer.fetch_outstanding = False
     if not state.leads or peer.fetch_term != state.term or peer.fetch_first != first:
         return
-    if last < first or last > state.log.last_index or not peer.connected:
+    if last < first or last > state.log.last_index or first <= state.log.base_index or not peer.connected:
         return
     if peer.replicating and peer.next_index == first and peer.has_room(state.window_frames, state.window_bytes):
         _send_frame(state, peer, last, size_bytes)
@@ -117,6 +117,8 @@ def tick(state: State) -> None:
         if peer.replicating:
             if peer.oldest_sent_ns() and state.now_ns - peer.oldest_sent_ns() >= state.resend_ns:
                 peer.probe_from(peer.next_index)
+            elif peer.next_index <= state.log.base_index:
+                peer.need_image()  # what stands before its next entry was purged since it answered
             elif commit_due and _lacks_commit(state, peer) and peer.has_room(state.window_frames, state.window_bytes):
                 _send_frame(state, peer, peer.next_index - 1, 0)
         elif peer.needs_image:

@@ -307,3 +307,23 @@ def test_an_image_brings_the_configuration_whose_entry_is_damaged() -> None:
     node.sync()
     assert node.raft.membership == configuration and node.raft.membership_at(12) == configuration
     assert node.raft.last_index == 15 and node.raft.faulty == ()
+
+
+def test_a_commit_message_never_follows_an_entry_that_was_purged() -> None:
+    """A peer whose next entry was purged since it answered needs an image; the commit index alone is no help to it."""
+    node = lead(purged())
+    node.wait(300 * MS)
+    accept(node, THREE)
+    node.raft.propose(5, 500, node.now)
+    node.sync()
+    accept(node, THREE)
+    last = node.raft.last_index
+    node.raft.applied(last)
+    peer = node.raft.progress(2)
+    assert peer is not None
+    node.receive(AppendReply(node.raft.term, TWO, True, 12, 0, 0, peer.epoch, peer.sequence))
+    node.raft.purged(last)
+    node.wait(100 * MS)
+    sent = [one for one in messages(node.sync(), AppendRequest) if isinstance(one, AppendRequest)]
+    assert all(one.previous_term >= 0 and one.previous_index >= node.raft.base_index for one in sent), sent
+    assert SendImage(2, 0) in [image for ready in node.readies for image in ready.images]
