@@ -301,7 +301,7 @@ class Raft(Views):
             appends,
             sends,
             outbox.take_fetches(),
-            self._take_apply(),
+            None if state.dirty else self._take_apply(),  # what waits may be the repair of one of them
             state.reads.take_confirmed(),
             state.reads.take_failed(),
             self._take_lost(),

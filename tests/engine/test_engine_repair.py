@@ -189,3 +189,20 @@ def test_a_repair_that_is_not_one_ascending_range_is_refused_and_changes_nothing
     with pytest.raises(ProtocolError):
         node.receive(broken)
     assert written(node) == [] and node.raft.faulty == ((5, 6),)
+
+
+def test_nothing_is_applied_before_its_repair_was_handed_out() -> None:
+    """A leader's append repairs two terms at once, the second by a cut: that repair waits for a Ready of its own, and
+    what it brings back is not given to apply before."""
+    runs = log_of((1, 1, 2), (3, 3, 10))
+    node = Alone(fresh(MEMBERS, term=3, runs=runs, unknown=((3, 10),), applied_index=2, applied_term=1))
+    node.receive(append(4, TWO, (2, 1), (3, 3, 5), (4, 6, 6), commit=6))
+    repaired: set[int] = set()
+    applied = []
+    for ready in node.sync():
+        for repair in ready.repairs:
+            repaired.update(range(repair.first, repair.last + 1))
+        if ready.apply is not None:
+            applied.append(ready.apply)
+            assert set(range(ready.apply[0], ready.apply[1] + 1)) <= repaired
+    assert applied == [(3, 6)]
