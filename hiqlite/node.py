@@ -9,52 +9,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 from hiqlite import observe
 from hiqlite._accel.beat import BeatThread
 from hiqlite._accel.commands import command_view
+from hiqlite._accel.records import EntryKind
 from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
-from hiqlite.engine.forming import Forming
-from hiqlite.engine.model import Membership, Message, Role
-from hiqlite.engine.raft import Raft
-from hiqlite.errors import ShuttingDown, StorageError
-from hiqlite.node_exchange import ImageExchange
+from hiqlite.engine.model import Message
+from hiqlite.errors import ShuttingDown, StorageError, UsageError
+from hiqlite.logstore.folder import CACHE, DB
+from hiqlite.node_group import NodeGroup, Surroundings
+from hiqlite.node_images import NodeImages
+from hiqlite.node_links import GroupLinks
 from hiqlite.node_storage import Storage
-from hiqlite.runtime.forming import Former
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
-from hiqlite.runtime.group_time import GroupTime
-from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
 from hiqlite.runtime.pulse import Pulse
-from hiqlite.runtime.remote import RemoteWrites, read_index_of
+from hiqlite.runtime.receiving import Reception
 from hiqlite.runtime.waiting import ReadRound
 from hiqlite.transport.listener import ApiListener
 from hiqlite.transport.network import Network
 from hiqlite.transport.settings import NetworkSettings
 
-DB = 0
 # How long a shutdown waits for writes under way; those that take longer are told what is known of them.
 DRAIN_S = 1.0
 log = observe.logger("node")
-
-
-class GroupLinks:
-    """The network as one group sees it."""
-
-    def __init__(self, network: Network | None, group: int) -> None:
-        self._network = network
-        self._group = group
-
-    def send(self, peer_id: int, message: Message, body: bytes | None) -> bool:
-        return self._network is not None and self._network.send(peer_id, self._group, message, body)
-
-    def send_forward(self, peer_id: int, body: bytes) -> bool:
-        return self._network is not None and self._network.send_forward(peer_id, body)
 
 
 class Node:
@@ -65,15 +49,18 @@ class Node:
         self.clock = Clock()
         self.network: Network | None = None
         self.closed = asyncio.Event()
-        self._leaving: Leaving | None = None
+        self.groups: dict[int, NodeGroup] = {}  # by number, ascending
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
-        self._exchange: ImageExchange | None = None
         self._at_end: list[Callable[[], object]] = []
         self._loop = asyncio.get_running_loop()
         self.storage: Storage
-        self.group: Group
         self.client: LocalClient
+
+    @property
+    def group(self) -> Group:
+        """The group of the database."""
+        return self.groups[DB].group
 
     @classmethod
     async def start(cls, config: NodeConfig, *, wait: bool = True, form_without: tuple[int, ...] = ()) -> Node:
@@ -102,19 +89,19 @@ class Node:
         self._stack.push_async_callback(self.storage.close)
         if config.nodes:
             self._make_network()
+        self._make_groups(form_without)
         self._make_client()
-        self._stack.push_async_callback(self._stop_group)
+        self._stack.push_async_callback(self._stop_groups)
         self._pulse.start()
-        former = self._make_former(form_without)
         if self.network is not None:
             self._connect(self.network)
             await self.network.start()
             await self._listen_api()
-        joining = self._loop.create_task(self._join(former), name="hiqlite-join")
+        joining = self._loop.create_task(self._join(), name="hiqlite-join")
         self._stack.push_async_callback(stop_task, joining)
         if wait:
             await joining
-            await self._until_leader()
+            await asyncio.gather(*(group.until_leader() for group in self.groups.values()))
         else:
             joining.add_done_callback(self._join_ended)
 
@@ -131,15 +118,15 @@ class Node:
             secret=config.secret_raft or "",
             loop=self._loop,
             settings=NetworkSettings(max_entry_bytes=frame_bytes_max),
-            incarnations={DB: self.storage.identity.incarnation},
+            incarnations={group.number: group.identity.incarnation for group in self.storage.groups},
             cluster_id=self.storage.meta.cluster_id or b"",
         )
-        self._stack.push_async_callback(self._close_exchange)
+        self._stack.push_async_callback(self._close_images)
         self._stack.push_async_callback(self.network.close)
 
-    async def _close_exchange(self) -> None:
-        if self._exchange is not None:
-            await self._exchange.close()
+    async def _close_images(self) -> None:
+        for group in self.groups.values():
+            await group.close_images()
 
     async def _listen_api(self) -> None:
         config = self.config
@@ -159,33 +146,42 @@ class Node:
         await api.start()
         self._stack.push_async_callback(api.close)
 
-    def _make_client(self) -> None:
-        """Engine, group and client; they stand before the membership is known and turn once it is."""
+    def _make_groups(self, form_without: tuple[int, ...]) -> None:
+        """Engines come later: the groups stand before their memberships are known, and turn once they are."""
         config, storage = self.config, self.storage
         settings = config.raft_settings()
-        self.group = Group(
-            identity=storage.identity,
-            settings=settings,
-            log_store=storage.log,
-            machine=storage.writer,
-            links=GroupLinks(self.network, DB),
-            clock=self.clock,
-            loop=self._loop,
-            group_time=GroupTime(storage.newest_group_time_ns),
-            record=storage.record_membership,
-            on_change=self._role_changed,
-            on_failure=self._failed,
-        )
         self._beat = BeatThread(config.node_id, settings.heartbeat_interval_ms, settings.stall_ms)
-        self._pulse = Pulse(self.group, DB, self._beat, self.clock, self._loop, settings, self.network)
-        round_ = ReadRound(self._ask_read_index, self._loop)
-        self._read_round = round_
+        self._pulse = Pulse(self._beat, self.clock, self._loop, settings, self.network)
+        around = Surroundings(config, self.clock, self._loop, self._pulse, form_without)
+        inspector = storage.db.inspector
+        self.links = {group.number: GroupLinks(self.network, group.number) for group in storage.groups}
+        self.groups[DB] = NodeGroup(
+            storage.db,
+            NodeImages(storage.db),
+            self.links[DB],
+            around,
+            kinds=(EntryKind.COMMAND, EntryKind.MIGRATION),
+            check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
+        )
+        if storage.cache is not None:
+            self.groups[CACHE] = NodeGroup(
+                storage.cache,
+                storage.cache,
+                self.links[CACHE],
+                around,
+                kinds=(EntryKind.MIRROR,),
+                check=lambda group, record: None,
+            )
+
+    def _make_client(self) -> None:
+        config, db = self.config, self.storage.db
+        self._read_round = ReadRound(self.groups[DB].ask_read_index, self._loop)
         self.client = LocalClient(
             Services(
                 group=self.group,
-                reader=storage.reader,
-                inspector=storage.inspector,
-                read_round=round_,
+                reader=db.reader,
+                inspector=db.inspector,
+                read_round=self._read_round,
                 clock=self.clock,
                 request_timeout_s=config.request_timeout,
                 migration_timeout_s=config.migration_timeout,
@@ -193,116 +189,84 @@ class Node:
                 query_iter_total_s=config.query_iter_total,
                 max_entry_bytes=config.max_entry_size,
                 node=self,
-                content_hash=storage.content_hash,
+                content_hash=db.content_hash,
             )
         )
 
-    def _make_former(self, form_without: tuple[int, ...]) -> Former:
-        """Answers peers' greetings from the moment the raft port is open, formed or not."""
-        storage = self.storage
-        forming = Forming(
-            storage.identity,
-            [node.id for node in self.config.nodes] or [self.config.node_id],
-            recorded=storage.meta.recorded_set,
-            formed=storage.membership() is not None,
-            without=form_without,
-        )
-        return Former(forming, storage, self.network)
-
-    async def _join(self, former: Former) -> None:
-        """Become a member: of the recorded cluster, or of the one that forms now. Then the engine turns."""
-        storage, network = self.storage, self.network
-        membership = Membership(0, await former.run())
-        if network is not None:
-            network.identify(cluster_id=storage.meta.cluster_id)
-        restored = storage.restored(storage.membership() or membership)
-        engine = Raft(
-            storage.identity, self.config.raft_settings(), restored, self.clock.monotonic_ns(), storage.chance()
-        )
-        self.group.start(engine)
-        if network is not None:
-            self._exchange = ImageExchange(DB, self.group, storage, network, self.clock, self._loop)
+    async def _join(self) -> None:
+        """The groups become members one after the other: the cluster's id follows from the first one's forming."""
+        for group in self.groups.values():
+            await group.join(self._formed)
+        if self.network is not None:
             self._beat.start()
+
+    def _formed(self) -> None:
+        if self.network is not None:
+            self.network.identify(cluster_id=self.storage.meta.cluster_id)
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+            for group in self.groups.values():
+                group.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
 
     def _connect(self, network: Network) -> None:
-        group = self.group
-        inspector = self.storage.inspector
-        remote = RemoteWrites(
-            group,
-            lambda record: inspector.check_command(command_view(record), lenient=group.behind),
-            network,
-            self._loop,
-        )
-        network.on_message = lambda number, message, body, sender: group.receive(message, body)
-        network.on_read_end = group.pump
-        network.on_connected = group.connected
+        """Everything that the network tells goes to the group that it is about, or to each of them."""
+        groups = self.groups
+
+        def message(number: int, message: Message, body: bytes | None, sender: int) -> None:
+            if number in groups:
+                groups[number].group.receive(message, body)
+
+        def read_end() -> None:
+            for group in groups.values():
+                group.group.pump()
+
+        def connected(peer_id: int, epoch: int) -> None:
+            for group in groups.values():
+                group.connected(peer_id, epoch)
 
         def lost(peer_id: int, refused: bool) -> None:
-            if not network.answers(peer_id):
-                remote.lost(peer_id)
-            group.lost(peer_id, refused)
+            for group in groups.values():
+                group.lost(peer_id, refused)
 
-        network.on_lost = lost
-        network.on_forward = remote.received
-        network.on_forward_reply = group.forward_replied
+        def forward(number: int, peer_id: int, body: bytes) -> None:
+            if number in groups:
+                groups[number].remote.received(peer_id, body)
+
+        def forward_reply(number: int, peer_id: int, body: bytes) -> None:
+            if number in groups:
+                groups[number].group.forward_replied(peer_id, body)
+
+        async def offer(peer_id: int, number: int, term: int, image_id: bytes, manifest: bytes) -> Reception:
+            if number not in self.links:
+                raise UsageError(f"there is no group {number} on this node")
+            return await self.links[number].on_offer(peer_id, term, manifest)
+
+        network.on_message, network.on_read_end = message, read_end
+        network.on_connected, network.on_lost = connected, lost
+        network.on_forward, network.on_forward_reply = forward, forward_reply
         network.on_beat_socket = self._beat.add_link
-        network.serve("read_index", remote.read_index)
-        self._leaving = Leaving(group, network)
+        network.bulk.on_offer = offer
 
-    async def _stop_group(self) -> None:
+    async def _stop_groups(self) -> None:
         error = ShuttingDown("the node is shutting down")
         await self._read_round.close(error)
         self._pulse.close()
-        await self.group.close(error)
+        for group in self.groups.values():
+            await group.stop(error)
         self._beat.close()
-
-    async def _until_leader(self) -> None:
-        """Until this node knows a leader and has applied what that had committed when it was found."""
-        while self.group.leader_id == 0:
-            self.group.changed.clear()
-            if self.group.failure is not None:
-                raise self.group.failure
-            await self.group.changed.wait()
-        await self.group.until_applied(await self._ask_read_index())
-
-    # -- events
-
-    def _role_changed(self) -> None:
-        engine = self.group.engine
-        self._pulse.role_changed()
-        if self._exchange is not None:
-            self._exchange.role_changed()
-        log.info("node %d: %s in term %d, leader %d", self.config.node_id, Role(engine.role).name.lower(), engine.term,
-                 engine.leader_id)  # fmt: skip
-
-    def _failed(self, error: StorageError) -> None:
-        log.error("node %d takes no part any more: %s", self.config.node_id, error)
-
-    async def _ask_read_index(self) -> int:
-        """One quorum round, through whoever leads; tried again when leadership moves in between."""
-        while True:
-            group = self.group
-            if group.failure is not None:
-                raise group.failure
-            index = await read_index_of(group, self.network, group.settings.election_timeout_max_ms / 1000)
-            if index is not None:
-                return index
-            group.changed.clear()
-            # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.heartbeat_interval_ms / 1000):
-                    await group.changed.wait()
 
     # -- what the client asks of the node
 
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""
-        counters = {**self.storage.writer.metrics(), **self._beat.counters}
-        return Metrics({"db": metrics_of(self.group, self.config.node_id, counters)})
+        counters = {DB: {**self.storage.db.writer.metrics(), **self._beat.counters}}
+        return Metrics(
+            {
+                one.name: metrics_of(one.group, self.config.node_id, counters.get(one.number, {}))
+                for one in self.groups.values()
+            }
+        )
 
     def members(self) -> list[Member]:
         addresses = {node.id: node for node in self.config.nodes}
@@ -337,7 +301,7 @@ class Node:
     async def _stop(self, *, drain: bool) -> None:
         try:
             if drain:
-                await self._take_leave()
+                await asyncio.gather(*(group.say_farewell(DRAIN_S) for group in self.groups.values()))
             elif self.network is not None:
                 await self.network.close()  # first: a killed node tells nobody anything
         finally:  # also when the end of the whole program cancels this: courtesies may be cut short, the rest not
@@ -347,15 +311,6 @@ class Node:
                 for ended in self._at_end:
                     ended()
                 self.closed.set()
-
-    async def _take_leave(self) -> None:
-        """Nothing new is taken, what is under way is answered, somebody else leads."""
-        self.group.proposals.close_intake()
-        if self._leaving is not None:
-            await self._leaving.say(node.id for node in self.config.nodes if node.id != self.config.node_id)
-        await self.group.proposals.drain(DRAIN_S)
-        if self._leaving is not None:
-            await self._leaving.hand_over()
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:

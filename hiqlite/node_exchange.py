@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hiqlite.clock import Clock
 from hiqlite.engine.model import Membership, SendImage
-from hiqlite.errors import ProtocolError, SnapshotCorruption, UsageError
-from hiqlite.node_images import NodeImages
-from hiqlite.node_storage import Storage
+from hiqlite.errors import ProtocolError, SnapshotCorruption
+from hiqlite.node_links import GroupLinks
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.installing import GroupInstaller
 from hiqlite.runtime.membership_record import decode_membership, encode_membership
-from hiqlite.runtime.receiving import ImageReceiver, Reception
-from hiqlite.runtime.snapshots import ImageFile, ImageSender
-from hiqlite.transport.network import Network
+from hiqlite.runtime.receiving import ImageReceiver, IncomingStore, Reception
+from hiqlite.runtime.snapshots import ImageFile, ImageSender, OutgoingStore
+
+
+class GroupImages(OutgoingStore, IncomingStore, Protocol):
+    """The images of one group, and how one of them takes its state's place."""
+
+    async def place(self, image: Any, membership: Membership) -> Any: ...
+    async def open_placed(self, placed: Any) -> None: ...
+    def close_images(self) -> None:
+        """Ends what is being made; nothing else uses them any more."""
+        ...
 
 
 class ImageExchange:
@@ -29,18 +36,15 @@ class ImageExchange:
 
     def __init__(
         self,
-        number: int,
         group: Group,
-        storage: Storage,
-        network: Network,
+        images: GroupImages,
+        links: GroupLinks,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._number = number
         self._group = group
-        self._storage = storage
-        self._network = network
-        self._images = NodeImages(storage)
+        self._links = links
+        self._images = images
         engine = group.engine
         self._sender = ImageSender(
             self._images,
@@ -57,7 +61,7 @@ class ImageExchange:
         self._receiver = ImageReceiver(self._images, installer)
         group.orders.send_image = self._send
         group.purger.pinned_index = lambda: self._sender.pinned_index
-        network.bulk.on_offer = self._offered
+        links.on_offer = self._offered
 
     def role_changed(self) -> None:
         """Who leads has changed: a node that leads no longer sends nothing, and takes nothing of an old leader."""
@@ -70,31 +74,29 @@ class ImageExchange:
         """After the network, so that no offer comes any more; before the storage."""
         await self._receiver.close()
         await self._sender.close()
-        self._images.close()
+        self._images.close_images()
 
     # -- the sender's links
 
     async def offer_image(
         self, peer_id: int, term: int, image: ImageFile, heard: Callable[[int], None]
     ) -> tuple[int, int]:
-        return await self._network.offer_image(peer_id, self._number, term, image, heard)
+        return await self._links.offer_image(peer_id, term, image, heard)
 
     def _send(self, order: SendImage) -> None:
         self._sender.send(order.peer_id, order.resume_index, self._group.engine.term)
 
     # -- what the installer needs of the storage
 
-    async def place(self, image: Any, membership: Membership) -> Path:
-        path = await self._storage.place(image, membership)
+    async def place(self, image: Any, membership: Membership) -> Any:
+        placed = await self._images.place(image, membership)
         self._group.configurations.recorded(membership)
-        return path
+        return placed
 
-    async def open_placed(self, placed: Path) -> None:
-        await self._storage.open_placed(placed)
+    async def open_placed(self, placed: Any) -> None:
+        await self._images.open_placed(placed)
 
-    async def _offered(self, peer_id: int, group: int, term: int, image_id: bytes, manifest: bytes) -> Reception:
-        if group != self._number:
-            raise UsageError(f"there is no group {group} on this node")
+    async def _offered(self, peer_id: int, term: int, manifest: bytes) -> Reception:
         return await self._receiver.offered(peer_id, term, manifest)
 
 

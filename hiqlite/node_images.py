@@ -11,11 +11,13 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from hiqlite import observe
+from hiqlite.engine.model import Membership
 from hiqlite.errors import ShuttingDown
-from hiqlite.node_storage import Storage
+from hiqlite.node_database import DatabaseStorage
 from hiqlite.runtime.receiving import IncomingFile
 from hiqlite.runtime.snapshots import ImageFile
 from hiqlite.statemachine.image import GivenUp
@@ -28,7 +30,7 @@ log = observe.logger("node")
 class NodeImages:
     """The image files of one node, as its groups' runtime sees them. One image is made, and one checked, at a time."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: DatabaseStorage) -> None:
         self._storage = storage
         self._stops: set[threading.Event] = set()  # of what is being made
         self._making = ThreadPoolExecutor(1, "hiqlite-image-out")
@@ -62,12 +64,19 @@ class NodeImages:
             self._receiving, stop, lambda: files.begin(manifest, stop), undo=IncomingImage.close
         )
 
+    async def place(self, image: IncomingFile, membership: Membership) -> Path:
+        assert isinstance(image, IncomingImage), "one of those that were begun here"
+        return await self._storage.place(image, membership)
+
+    async def open_placed(self, placed: Path) -> None:
+        await self._storage.open_placed(placed)
+
     async def finish(self, image: IncomingFile, stop: threading.Event) -> None:
         """Whole and durable when this returns; see `IncomingImage.finish`."""
         assert isinstance(image, IncomingImage), "one of those that were begun here"
         await self._on_thread(self._receiving, stop, lambda: image.finish(stop))
 
-    def close(self) -> None:
+    def close_images(self) -> None:
         """Ends what is being made; the owner has ended what is being received."""
         for stop in self._stops:
             stop.set()

@@ -15,6 +15,7 @@ from types import TracebackType
 from hiqlite.errors import DataFolderInUse, StorageError
 
 GROUP_NAMES = ("db", "cache")
+DB, CACHE = 0, 1  # numbers of the groups
 
 
 class DataFolder:
@@ -51,6 +52,11 @@ class DataFolder:
     def databases(self) -> Path:
         """Holds one folder per generation."""
         return self.path / "db"
+
+    @property
+    def cache(self) -> Path:
+        """Holds the cache group's state."""
+        return self.path / "cache"
 
     @property
     def images(self) -> Path:

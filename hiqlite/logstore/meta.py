@@ -31,11 +31,12 @@ T = TypeVar("T")
 
 MAP_BYTES = 64 << 20
 RESERVED_BYTES = 1 << 20
-FORMAT = 1
+FORMAT = 2
 _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE
 _META_FLAG = 0x08
+_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "newest_segment", "purge_point")
 _DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
@@ -106,23 +107,34 @@ class Meta:
     def cluster_id(self) -> bytes | None:
         return self._typed("cluster_id", bytes)
 
-    @property
-    def recorded_set(self) -> tuple[Identity, ...] | None:
-        """The voters that formed, or are to form, the cluster."""
-        pairs = self._typed("recorded_set", list)
-        return None if pairs is None else self._identities("recorded_set", pairs)
-
-    def set_formed(self, cluster_id: bytes, recorded: tuple[Identity, ...]) -> None:
-        """Records the forming set and the id that follows from it, in one step."""
-        self.put({"cluster_id": cluster_id, "recorded_set": _pairs(recorded)})
-
     # ------------------------------------------------------------------ one group
 
     def incarnation(self, group: int) -> int | None:
         return self._typed(_key(group, "incarnation"), int)
 
-    def set_incarnation(self, group: int, incarnation: int) -> None:
-        self.put({_key(group, "incarnation"): incarnation})
+    def begin_incarnation(self, group: int, incarnation: int, *, in_memory: bool = False) -> None:
+        """The group begins anew on this node: what an earlier incarnation promised or belonged to is gone.
+
+        Args:
+            in_memory: its log will not outlive the process.
+        """
+        begun = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
+        self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
+
+    def in_memory(self, group: int) -> bool:
+        """Whether the recorded incarnation had its log in memory only."""
+        return self._typed(_key(group, "in_memory"), bool) or False
+
+    def recorded_set(self, group: int) -> tuple[Identity, ...] | None:
+        """The voters that formed, or are to form, the group."""
+        key = _key(group, "recorded_set")
+        pairs = self._typed(key, list)
+        return None if pairs is None else self._identities(key, pairs)
+
+    def set_formed(self, group: int, cluster_id: bytes, recorded: tuple[Identity, ...]) -> None:
+        """Records the forming set, in one step with the cluster's id, which stays what it was if there is one."""
+        values: dict[str, Any] = {_key(group, "recorded_set"): _pairs(recorded)}
+        self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def hard_state(self, group: int) -> HardState:
         found = self._typed(_key(group, "hard_state"), list)
@@ -191,7 +203,7 @@ class Meta:
     # ------------------------------------------------------------------ all of it
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Writes all of `values` in one durable transaction."""
+        """Writes all of `values` in one durable transaction; None stands for a value that is not there."""
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in values.items():

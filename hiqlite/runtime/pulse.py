@@ -1,4 +1,4 @@
-"""Time in a group: what happens every heartbeat interval, and the word shared with the native heartbeat thread.
+"""Time in a node's groups: what happens every heartbeat interval, and the words shared with the heartbeat thread.
 
 Notes the loop's own stalls, hands over what was heard, lets callers' deadlines pass. Must not know who is elected or
 why. Invariant: before any deadline is judged, what the heartbeat thread heard meanwhile has been handed to the engine.
@@ -24,7 +24,7 @@ class BeatLinks(Protocol):
 
 
 class Pulse:
-    """The regular turn of one group.
+    """The regular turn of a node, one for all of its groups: they share the loop, the thread and the beat links.
 
     Args:
         network: dials lost beat links again; None for a node without peers.
@@ -32,32 +32,32 @@ class Pulse:
 
     def __init__(
         self,
-        group: Group,
-        number: int,
         beat: BeatThread,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         settings: RaftSettings,
         network: BeatLinks | None,
     ) -> None:
-        self._group = group
-        self._number = number
+        self._groups: dict[int, GroupPulse] = {}
         self._beat = beat
         self._clock = clock
         self._loop = loop
-        self._settings = settings
         self._network = network
         self._interval_s = settings.heartbeat_interval_ms / 1000
-        self._stall_ns = settings.election_timeout_min_ms * 1_000_000 // 2
+        self._stall_ns = (settings.election_timeout_min_ms // 2 + settings.heartbeat_interval_ms) * 1_000_000
         self._last_ns = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._heard: dict[int, int] = {}
+
+    def add(self, number: int, group: Group) -> GroupPulse:
+        """The pulse of a group from now on; a group that begins anew takes the place of the one before."""
+        pulse = self._groups[number] = GroupPulse(group, number, self._beat, self._clock)
+        group.before_deadline = self.listen
+        return pulse
 
     def start(self) -> None:
-        """Begin. Before the group turns only callers' deadlines are judged: a write may wait for a cluster to form."""
+        """Begin. Before a group turns only callers' deadlines are judged: a write may wait for a cluster to form."""
         self._last_ns = self._clock.monotonic_ns()
         self._loop.add_reader(self._beat.fileno(), self._links_lost)
-        self._group.before_deadline = self.listen
         self._turn()
 
     def close(self) -> None:
@@ -65,53 +65,75 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
 
-    def role_changed(self) -> None:
-        """The engine changed: the heartbeat thread must know before anything that follows is sent."""
-        self._beat.set_word(self._number, *self._group.engine.beat_word())
-        self._set_bounds(self._clock.monotonic_ns())
-
     def listen(self) -> bool:
-        """Hand what was heard to the engine. False when the loop itself was stuck: then judge nothing this turn."""
+        """Hand what was heard to the engines. False when the loop itself was stuck: then judge nothing this turn."""
         now_ns = self._clock.monotonic_ns()
-        engine = self._group.engine
-        stalled = now_ns - self._last_ns > self._stall_ns + self._settings.heartbeat_interval_ms * 1_000_000
+        groups = [pulse for pulse in self._groups.values() if pulse.group.started]
+        stalled = now_ns - self._last_ns > self._stall_ns
         if stalled:
             log.warning("the event loop was stuck for %d ms", (now_ns - self._last_ns) // 1_000_000)
-            engine.loop_stalled(now_ns)
+            for pulse in groups:
+                pulse.group.engine.loop_stalled(now_ns)
+                self._loop.call_soon(pulse.group.pump)
             self._last_ns = now_ns
-        for stamp in self._beat.stamps(self._number):
-            if self._heard.get(stamp.peer_id) != stamp.heard_at_ns:
-                self._heard[stamp.peer_id] = stamp.heard_at_ns
-                self._group.group_time.saw(stamp.group_time_ns)
-                engine.heard_beat(
-                    stamp.term, stamp.peer_id, stamp.incarnation, stamp.commit_bound, now_ns, stamp.heard_at_ns
-                )
+        for pulse in groups:
+            pulse.listen(now_ns)
         return not stalled
 
     def _turn(self) -> None:
         self._timer = self._loop.call_later(self._interval_s, self._turn)  # first: whatever fails below, time goes on
         now_ns = self._clock.monotonic_ns()
-        group = self._group
-        waiting_since_ns = group.log_store.waiting_since_ns
-        self._beat.tick(waiting_since_ns)
-        group.proposals.expire(now_ns)
-        if not group.started:
-            self._last_ns = now_ns
-            return
+        groups = [pulse.group for pulse in self._groups.values()]
+        self._beat.tick(min(filter(None, (group.log_store.waiting_since_ns for group in groups)), default=0))
+        for group in groups:
+            group.proposals.expire(now_ns)
         self.listen()
         self._last_ns = now_ns
-        self._set_bounds(now_ns)
-        group.engine.disk_waits(waiting_since_ns)
-        group.engine.disk_full(group.proposals.refusal is not None, now_ns)
-        group.purger.turn(group.engine)
-        group.pump()
-
-    def _set_bounds(self, now_ns: int) -> None:
-        group = self._group
-        time_ns = group.group_time.read(now_ns) if group.leads else group.group_time.newest_seen_ns
-        self._beat.set_bounds(self._number, group.identity.incarnation, group.engine.commit_index, time_ns)
+        for pulse in self._groups.values():
+            if pulse.group.started:
+                pulse.turn(now_ns)
 
     def _links_lost(self) -> None:
         for peer_id in self._beat.lost():
             if self._network is not None:
                 self._network.redial_beat(peer_id)
+
+
+class GroupPulse:
+    """What of it is one group's."""
+
+    def __init__(self, group: Group, number: int, beat: BeatThread, clock: Clock) -> None:
+        self.group = group
+        self._number = number
+        self._beat = beat
+        self._clock = clock
+        self._heard: dict[int, int] = {}
+
+    def role_changed(self) -> None:
+        """The engine changed: the heartbeat thread must know before anything that follows is sent."""
+        self._beat.set_word(self._number, *self.group.engine.beat_word())
+        self._set_bounds(self._clock.monotonic_ns())
+
+    def listen(self, now_ns: int) -> None:
+        """What the heartbeat thread heard of this group since the last call."""
+        for stamp in self._beat.stamps(self._number):
+            if self._heard.get(stamp.peer_id) != stamp.heard_at_ns:
+                self._heard[stamp.peer_id] = stamp.heard_at_ns
+                self.group.group_time.saw(stamp.group_time_ns)
+                self.group.engine.heard_beat(
+                    stamp.term, stamp.peer_id, stamp.incarnation, stamp.commit_bound, now_ns, stamp.heard_at_ns
+                )
+
+    def turn(self, now_ns: int) -> None:
+        """What a group does every interval."""
+        group = self.group
+        self._set_bounds(now_ns)
+        group.engine.disk_waits(group.log_store.waiting_since_ns)
+        group.engine.disk_full(group.proposals.refusal is not None, now_ns)
+        group.purger.turn(group.engine)
+        group.pump()
+
+    def _set_bounds(self, now_ns: int) -> None:
+        group = self.group
+        time_ns = group.group_time.read(now_ns) if group.leads else group.group_time.newest_seen_ns
+        self._beat.set_bounds(self._number, group.identity.incarnation, group.engine.commit_index, time_ns)

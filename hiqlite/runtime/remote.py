@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from hiqlite._accel.records import EntryKind, RecordKind
 from hiqlite.errors import (
     ClusterError,
     HiqliteError,
@@ -26,7 +27,6 @@ from .group import Group
 from .replies import ForwardedWrite, Replies
 
 KIND_AT, ENTRY_KIND_AT = 5, 6  # offsets in a record, docs/formats.md section 2
-ENTRY, COMMAND, MIGRATION = 1, 1, 5
 
 
 class Requests(Protocol):
@@ -38,13 +38,20 @@ class RemoteWrites:
     """The leader's side of forwarding.
 
     Args:
+        kinds: of entries that a peer may ask for.
         check: the leader's look at a command before it is proposed; raises what the caller is to see.
     """
 
     def __init__(
-        self, group: Group, check: Callable[[bytes], object], network: Requests, loop: asyncio.AbstractEventLoop
+        self,
+        group: Group,
+        kinds: tuple[EntryKind, ...],
+        check: Callable[[bytes], object],
+        network: Requests,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._group = group
+        self._kinds = kinds
         self._check = check
         self._replies = Replies(network.send_forward_reply, loop, group.settings.entry_bytes_max)
 
@@ -52,7 +59,7 @@ class RemoteWrites:
         """One frame of writes; the link is closed when it is malformed (ProtocolError)."""
         for number, _timeout_ms, term, record in split_forward(body):
             write = ForwardedWrite(self._replies, peer_id, number)
-            if record[KIND_AT] != ENTRY or record[ENTRY_KIND_AT] not in (COMMAND, MIGRATION):
+            if record[KIND_AT] != RecordKind.ENTRY or record[ENTRY_KIND_AT] not in self._kinds:
                 raise ProtocolError("a peer forwarded something that is no write")
             if not self._takes(term):
                 leader_id = self._group.engine.leader_id if self._group.started else 0

@@ -22,7 +22,7 @@ class Hooks:
         refused just now (again for each refused dial; also for a peer that was never connected).
     on_greeting(peer_id, greeting): what the peer said about itself in the handshake of a control link, either way.
     greeting(): what to say about this node; asked for each control link.
-    on_forward(peer_id, body), on_forward_reply(peer_id, body): forwarded writes and their answers.
+    on_forward(group, peer_id, body), on_forward_reply(group, peer_id, body): forwarded writes and their answers.
     on_beat_socket(peer_id, descriptor, key, dialed): a beat connection, used both ways; the receiver owns the
         descriptor and closes it. A new one replaces the older. `dialed`: this node has to call `redial_beat` when the
         connection is lost. Left None, there are no beat links.
@@ -35,6 +35,6 @@ class Hooks:
         self.on_lost: Callable[[int, bool], None] = lambda *_: None
         self.on_greeting: Callable[[int, dict[str, Any]], None] = lambda *_: None
         self.greeting: Callable[[], dict[str, Any]] = dict
-        self.on_forward: Callable[[int, bytes], None] = lambda *_: None
-        self.on_forward_reply: Callable[[int, bytes], None] = lambda *_: None
+        self.on_forward: Callable[[int, int, bytes], None] = lambda *_: None
+        self.on_forward_reply: Callable[[int, int, bytes], None] = lambda *_: None
         self.on_beat_socket: Callable[[int, int, bytes, bool], None] | None = None

@@ -98,11 +98,11 @@ class MemoryTransport(Hooks):
     def send(self, peer_id: int, group: int, message: Message, body: bytes | None = None) -> bool:
         return self._deliver(peer_id, lambda peer: peer.on_message(group, message, body, self.node_id))
 
-    def send_forward(self, peer_id: int, body: bytes) -> bool:
-        return self._deliver(peer_id, lambda peer: peer.on_forward(self.node_id, body))
+    def send_forward(self, peer_id: int, group: int, body: bytes) -> bool:
+        return self._deliver(peer_id, lambda peer: peer.on_forward(group, self.node_id, body))
 
-    def send_forward_reply(self, peer_id: int, body: bytes) -> bool:
-        return self._deliver(peer_id, lambda peer: peer.on_forward_reply(self.node_id, body))
+    def send_forward_reply(self, peer_id: int, group: int, body: bytes) -> bool:
+        return self._deliver(peer_id, lambda peer: peer.on_forward_reply(group, self.node_id, body))
 
     async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -170,11 +170,11 @@ class Network(Hooks):
             return False
         return link.send(*wire.encode_message(message, group, self._cluster, body))
 
-    def send_forward(self, peer_id: int, body: bytes) -> bool:
-        return self._send_plain(peer_id, FrameType.FORWARD, body, answer=False)
+    def send_forward(self, peer_id: int, group: int, body: bytes) -> bool:
+        return self._send_plain(peer_id, FrameType.FORWARD, group, body, answer=False)
 
-    def send_forward_reply(self, peer_id: int, body: bytes) -> bool:
-        return self._send_plain(peer_id, FrameType.FORWARD_REPLY, body, answer=True)
+    def send_forward_reply(self, peer_id: int, group: int, body: bytes) -> bool:
+        return self._send_plain(peer_id, FrameType.FORWARD_REPLY, group, body, answer=True)
 
     def answers(self, peer_id: int) -> bool:
         """Whether there is a link for answers to that peer; it is another one than those that `connected` is about."""
@@ -230,10 +230,12 @@ class Network(Hooks):
 
     # ---- inside
 
-    def _send_plain(self, peer_id: int, kind: FrameType, body: bytes, *, answer: bool) -> bool:
+    def _send_plain(self, peer_id: int, kind: FrameType, group: int, body: bytes, *, answer: bool) -> bool:
         peer = self._peers.get(peer_id)
         link = peer.route(answer=answer) if peer else None
-        return link is not None and link.send(*wire.encode_plain(kind, self._cluster, self.node_id, body))
+        return link is not None and link.send(
+            *wire.encode_plain(kind, self._cluster, self.node_id, body, group=group)
+        )
 
     def _sender(self) -> Sender:
         return Sender(self._cluster, self.node_id)
@@ -339,9 +341,9 @@ class Network(Hooks):
             case FrameType.REPAIR_REPLY:
                 self.on_message(frame.group, wire.decode_message(frame), frame.body, link.peer_id)
             case FrameType.FORWARD:
-                self.on_forward(link.peer_id, frame.body)
+                self.on_forward(frame.group, link.peer_id, frame.body)
             case FrameType.FORWARD_REPLY:
-                self.on_forward_reply(link.peer_id, frame.body)
+                self.on_forward_reply(frame.group, link.peer_id, frame.body)
             case FrameType.REQUEST:
                 self._services.asked(link, self._cluster, frame)
             case FrameType.RESPONSE:

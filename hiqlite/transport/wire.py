@@ -206,10 +206,10 @@ def _control(term: int, sender: Identity, fields: Any) -> Message:
 
 
 def encode_plain(
-    kind: FrameType, cluster: int, sender: int, body: bytes, *, sequence: int = 0, flags: int = 0
+    kind: FrameType, cluster: int, sender: int, body: bytes, *, group: int = 0, sequence: int = 0, flags: int = 0
 ) -> tuple[bytes, bytes]:
     """(header, body) of a frame that belongs to no group's term: requests, responses, forwards."""
-    return encode_header(kind, 0, flags, cluster, 0, sender, 0, 0, sequence, 0, 0, 0, 0, body), body
+    return encode_header(kind, group, flags, cluster, 0, sender, 0, 0, sequence, 0, 0, 0, 0, body), body
 
 
 def pack_request(name: str, timeout_s: float, payload: Any) -> bytes:

@@ -43,14 +43,14 @@ async def test_a_follower_gets_back_what_its_disk_lost(tmp_path: Path) -> None:
         assert damage(folder) == 1
         await three.start(one)
         node = three._running[one]
-        assert node.storage.recovered.faulty == ((index, index),)
+        assert node.storage.db.recovered.faulty == ((index, index),)
         await three.client.execute("INSERT INTO t VALUES ('while it mends')")
         await three.wait_until(lambda: node.group.started and not engine(three, one).faulty)
         async with asyncio.timeout(10):
-            last, records = await node.storage.log.read(index, 1)
+            last, records = await node.storage.db.log.read(index, 1)
         assert last == index and NEEDLE.encode() in records
         await three.kill(one)
         await three.start(one)
-        assert three._running[one].storage.recovered.faulty == ()
+        assert three._running[one].storage.db.recovered.faulty == ()
         await three.wait_until(three.settled)
         await check_equal(three)

@@ -28,7 +28,7 @@ class End:
         self.transport = transport
         self.messages: list[tuple[int, Any, bytes | None, int]] = []
         self.events: list[tuple[Any, ...]] = []
-        self.forwards: list[tuple[str, int, bytes]] = []
+        self.forwards: list[tuple[str, int, int, bytes]] = []
         self.greetings: list[tuple[int, Any]] = []
         self.read_ends = 0
         transport.greeting = lambda: {"id": transport.node_id}
@@ -37,8 +37,8 @@ class End:
         transport.on_connected = lambda *told: self.events.append(("connected", *told))
         transport.on_lost = lambda *told: self.events.append(("lost", *told))
         transport.on_greeting = lambda *told: self.greetings.append(told)
-        transport.on_forward = lambda peer, body: self.forwards.append(("forward", peer, bytes(body)))
-        transport.on_forward_reply = lambda peer, body: self.forwards.append(("reply", peer, bytes(body)))
+        transport.on_forward = lambda group, peer, body: self.forwards.append(("forward", group, peer, bytes(body)))
+        transport.on_forward_reply = lambda group, peer, body: self.forwards.append(("reply", group, peer, bytes(body)))
 
     def _read_end(self) -> None:
         self.read_ends += 1
@@ -141,21 +141,21 @@ async def test_forwarded_writes_and_their_answers_are_bytes_with_a_sender(kind: 
     async with connected(kind) as (one, two):
         item = b"\0" * 16 + encode_record(1, 1, b"payload", 0, 0)
         bodies = [item * count for count in (1, 3, 2)]
-        assert all(one.transport.send_forward(2, body) for body in bodies)
+        assert all(one.transport.send_forward(2, 1, body) for body in bodies)
         await until(lambda: len(two.forwards) == 3)
-        assert two.forwards == [("forward", 1, body) for body in bodies]
+        assert two.forwards == [("forward", 1, 1, body) for body in bodies]
         answer = b"\1\0\0\0\0\0\0\0" + b"\2\0\0\0\0\0\0\0" + b"\0" * 8
-        assert two.transport.send_forward_reply(1, answer)
+        assert two.transport.send_forward_reply(1, 1, answer)
         await until(lambda: one.forwards)
-        assert one.forwards == [("reply", 2, answer)]
+        assert one.forwards == [("reply", 1, 2, answer)]
 
 
 async def test_what_cannot_be_sent_is_refused_and_forgotten(kind: Kind) -> None:
     """A peer that nobody knows: no exception, no later surprise; a request fails by name."""
     async with connected(kind) as (one, two):
         assert not one.transport.send(9, 0, ProbeRequest(3, A, 1))
-        assert not one.transport.send_forward(9, b"")
-        assert not one.transport.send_forward_reply(9, b"")
+        assert not one.transport.send_forward(9, 0, b"")
+        assert not one.transport.send_forward_reply(9, 0, b"")
         with pytest.raises(PeerUnreachable):
             await one.transport.request(9, "echo", None, 1)
         assert one.transport.connected(2) and not one.transport.connected(9)

@@ -17,20 +17,20 @@ from hiqlite.node_storage import Storage
 async def main(folder: str, images: list[Path]) -> None:
     config = NodeConfig.from_mapping({"data_dir": folder, "wal_size": "1 MiB"})
     storage = await Storage.open(config, asyncio.get_running_loop())
-    print("open", storage.writer.applied_index, flush=True)
+    print("open", storage.db.writer.applied_index, flush=True)
     stop = threading.Event()
     for image in images:
         data = image.read_bytes()
-        incoming = storage.images.begin(image.with_suffix(".manifest").read_bytes(), stop)
-        if incoming.manifest.applied_index <= storage.writer.applied_index:
+        incoming = storage.db.images.begin(image.with_suffix(".manifest").read_bytes(), stop)
+        if incoming.manifest.applied_index <= storage.db.writer.applied_index:
             incoming.discard()
             continue
         while not incoming.complete:
             size = incoming.manifest.chunk_size(incoming.offset)
             incoming.write(incoming.offset, data[incoming.offset : incoming.offset + size])
         incoming.finish(stop)
-        await storage.switch_to(incoming)
-        print(storage.writer.applied_index, flush=True)
+        await storage.db.switch_to(incoming)
+        print(storage.db.writer.applied_index, flush=True)
     print("end", flush=True)
     await asyncio.Event().wait()
 

@@ -34,7 +34,7 @@ async def make_images(folder: Path) -> dict[int, tuple[Path, str]]:
         for number in range(2):
             rows = [(number * 1000 + row, random.Random(row).randbytes(500).hex()) for row in range(300)]
             await db.execute_many("INSERT INTO t VALUES (?, ?)", rows)
-            outgoing = node.storage.images.make(node.storage.database, threading.Event())
+            outgoing = node.storage.db.images.make(node.storage.db.database, threading.Event())
             path = folder / f"image{number}.db"
             shutil.move(outgoing.path, path)
             path.with_suffix(".manifest").write_bytes(outgoing.offer())
@@ -83,8 +83,8 @@ async def state_of(folder: Path) -> tuple[int, str, str]:
     config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
     storage = await Storage.open(config, asyncio.get_running_loop())
     try:
-        check = await storage.reader.query("PRAGMA quick_check")
-        return storage.writer.applied_index, await storage.content_hash(), str(check[0][0])
+        check = await storage.db.reader.query("PRAGMA quick_check")
+        return storage.db.writer.applied_index, await storage.db.content_hash(), str(check[0][0])
     finally:
         await storage.close()
 

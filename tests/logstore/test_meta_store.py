@@ -18,12 +18,13 @@ ONE, TWO = Identity(1, 2**64 - 1), Identity(2, 7)
 def test_everything_put_comes_back(tmp_path: Path) -> None:
     """Each key of the format, per group, after closing and opening; a fresh one knows nothing."""
     meta = Meta.open(tmp_path / "a" / "meta")
-    assert meta.fresh and meta.node_id is None and meta.cluster_id is None and meta.recorded_set is None
+    assert meta.fresh and meta.node_id is None and meta.cluster_id is None and meta.recorded_set(0) is None
     assert meta.hard_state(0) == HardState() and meta.membership(0) is None and meta.newest_segment(1) == 0
     meta.set_node_id(3)
-    meta.set_formed(b"c" * 32, (ONE, TWO))
+    meta.begin_incarnation(0, 2**63)
+    meta.set_formed(0, b"c" * 32, (ONE, TWO))
+    meta.set_formed(1, b"d" * 32, (TWO,))
     membership = Membership(9, (ONE,), (TWO,))
-    meta.set_incarnation(0, 2**63)
     meta.set_hard_state(0, 4, TWO)
     meta.set_hard_state(1, 5, None)
     meta.set_membership(1, membership)
@@ -33,12 +34,35 @@ def test_everything_put_comes_back(tmp_path: Path) -> None:
     meta.close()
     meta = Meta.open(tmp_path / "a" / "meta")
     assert not meta.fresh
-    assert (meta.node_id, meta.cluster_id, meta.recorded_set) == (3, b"c" * 32, (ONE, TWO))
+    assert (meta.node_id, meta.cluster_id) == (3, b"c" * 32)
+    assert (meta.recorded_set(0), meta.recorded_set(1)) == ((ONE, TWO), (TWO,))
+    assert not meta.in_memory(0)
     assert (meta.incarnation(0), meta.incarnation(1)) == (2**63, None)
     assert (meta.hard_state(0), meta.hard_state(1)) == (HardState(4, TWO), HardState(5, None))
     assert (meta.membership(0), meta.membership(1)) == (None, membership)
     assert (meta.newest_segment(0), meta.newest_segment(1)) == (12, 0)
     assert (meta.generation(0), meta.generation(1)) == ("0001-abc", None)
+    meta.close()
+
+
+def test_a_new_incarnation_begins_with_nothing(tmp_path: Path) -> None:
+    """What the one before had promised, and to whom it belonged, is gone in one step; the other group keeps all."""
+    meta = Meta.open(tmp_path)
+    for group in (0, 1):
+        meta.begin_incarnation(group, 5)
+        meta.set_formed(group, b"c" * 32, (ONE, TWO))
+        meta.set_membership(group, Membership(9, (ONE,), (TWO,)))
+        meta.set_hard_state(group, 4, TWO)
+        meta.set_newest_segment(group, 3)
+        meta.set_purge_point(group, 7, 2)
+    meta.begin_incarnation(1, 6, in_memory=True)
+    meta.close()
+    meta = Meta.open(tmp_path)
+    assert (meta.incarnation(1), meta.in_memory(1), meta.cluster_id) == (6, True, b"c" * 32)
+    assert (meta.recorded_set(1), meta.membership(1), meta.hard_state(1)) == (None, None, HardState())
+    assert (meta.newest_segment(1), meta.purge_point(1)) == (0, (0, 0))
+    assert (meta.incarnation(0), meta.in_memory(0), meta.recorded_set(0)) == (5, False, (ONE, TWO))
+    assert (meta.newest_segment(0), meta.purge_point(0), meta.hard_state(0)) == (3, (7, 2), HardState(4, TWO))
     meta.close()
 
 
@@ -106,12 +130,12 @@ def test_a_damaged_meta_page_is_an_error(tmp_path: Path) -> None:
 def test_a_value_of_another_shape_is_an_error(tmp_path: Path) -> None:
     """A good checksum over something this version does not understand."""
     meta = Meta.open(tmp_path)
-    meta.put({"node_id": "three", "db/hard_state": [1, 2], "db/membership": [1, [[1]], []], "recorded_set": [5]})
+    meta.put({"node_id": "three", "db/hard_state": [1, 2], "db/membership": [1, [[1]], []], "db/recorded_set": [5]})
     for look in (
         lambda: meta.node_id,
         lambda: meta.hard_state(0),
         lambda: meta.membership(0),
-        lambda: meta.recorded_set,
+        lambda: meta.recorded_set(0),
     ):
         with pytest.raises(StorageError, match="cannot be trusted"):
             look()

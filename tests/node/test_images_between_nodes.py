@@ -39,7 +39,7 @@ class Behind:
 
     def __init__(self, storage: Storage, network: Network) -> None:
         self.storage, self.network = storage, network
-        self.images = NodeImages(storage)
+        self.images = NodeImages(storage.db)
         self.receiver = ImageReceiver(self.images, self)
         network.bulk.on_offer = self._offered
         self.membership = b""
@@ -51,13 +51,13 @@ class Behind:
         assert (peer_id, term) == (1, TERM)
 
     def standing(self, image: IncomingImage) -> tuple[int, int] | None:
-        writer = self.storage.writer
+        writer = self.storage.db.writer
         return (writer.applied_index, writer.applied_term) if image.applied_index <= writer.applied_index else None
 
     async def install(self, image: IncomingImage) -> tuple[int, int]:
-        await self.storage.switch_to(image)
+        await self.storage.db.switch_to(image)
         self.membership = image.membership
-        return self.storage.writer.applied_index, self.storage.writer.applied_term
+        return self.storage.db.writer.applied_index, self.storage.db.writer.applied_term
 
     @property
     def received_bytes(self) -> int:
@@ -74,7 +74,7 @@ class Behind:
             network = Network(2, addresses={}, listen=("127.0.0.1", 0), secret=SECRET)
             network.add_peer(1, "127.0.0.1", 1)
             behind = cls(storage, network)
-            stack.callback(behind.images.close)
+            stack.callback(behind.images.close_images)
             stack.push_async_callback(behind.receiver.close)
             await network.start()
             stack.push_async_callback(network.close)
@@ -82,11 +82,11 @@ class Behind:
 
     async def catch_up(self, leader: Storage) -> None:
         """Applies what the leader's log holds behind the image."""
-        writer = self.storage.writer
-        while writer.applied_index < leader.writer.applied_index:
+        writer = self.storage.db.writer
+        while writer.applied_index < leader.db.writer.applied_index:
             first = writer.applied_index + 1
-            last, records = await leader.log.read(first, 1 << 20)
-            last = min(last, leader.writer.applied_index)
+            last, records = await leader.db.log.read(first, 1 << 20)
+            last = min(last, leader.db.writer.applied_index)
             writer.submit(first, last, TERM, [records], False)
             await until(lambda last=last: writer.applied_index >= last)
 
@@ -126,7 +126,7 @@ class Leader:
     def __init__(self, db: Any, network: Network) -> None:
         self.db, self.network = db, network
         self.storage: Storage = db._services.node.storage
-        self.images = NodeImages(self.storage)
+        self.images = NodeImages(self.storage.db)
         self.reports = Reports()
         self.sender = ImageSender(
             self.images, Links(network), self.reports, membership_at=lambda index: b"members at %d" % index,
@@ -144,7 +144,7 @@ class Leader:
             network = Network(1, addresses={}, listen=None, secret=SECRET)
             leader = cls(db, network)
             await leader.write(rows)
-            stack.callback(leader.images.close)
+            stack.callback(leader.images.close_images)
             await network.start()
             stack.push_async_callback(network.close)
             stack.push_async_callback(leader.sender.close)
@@ -180,10 +180,10 @@ async def check_same(leader: Leader, behind: Behind) -> None:
     await leader.rest()
     await leader.db.execute("INSERT INTO t VALUES (-1, 'the last one')")
     await behind.catch_up(leader.storage)
-    assert behind.storage.writer.equality_hash == leader.storage.writer.equality_hash
-    assert await behind.storage.content_hash() == await leader.db.content_hash()
-    assert list((leader.storage.images.folder).iterdir()) == []
-    assert list((behind.storage.images.folder).iterdir()) == []
+    assert behind.storage.db.writer.equality_hash == leader.storage.db.writer.equality_hash
+    assert await behind.storage.db.content_hash() == await leader.db.content_hash()
+    assert list((leader.storage.db.images.folder).iterdir()) == []
+    assert list((behind.storage.db.images.folder).iterdir()) == []
 
 
 async def test_an_image_goes_over_and_the_log_goes_on_behind_it(tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ async def test_an_image_goes_over_and_the_log_goes_on_behind_it(tmp_path: Path) 
         await leader.told(2)
         index = leader.reports.told[0][1]
         assert leader.reports.told == [("started", index), ("finished",)]
-        assert leader.rows > before and leader.storage.writer.applied_index > index
-        assert behind.storage.writer.applied_index == index and behind.membership == b"members at %d" % index
-        await until(lambda: leader.sender.images == 0 and not list(leader.storage.images.folder.iterdir()))
+        assert leader.rows > before and leader.storage.db.writer.applied_index > index
+        assert behind.storage.db.writer.applied_index == index and behind.membership == b"members at %d" % index
+        await until(lambda: leader.sender.images == 0 and not list(leader.storage.db.images.folder.iterdir()))
         await check_same(leader, behind)
 
 
@@ -220,8 +220,8 @@ async def test_a_line_that_is_cut_in_the_middle_is_taken_up_again(tmp_path: Path
         leader.sender.send(2, resumed, TERM)
         await leader.told(8)
         assert leader.reports.told[-2:] == [("started", resumed), ("finished",)]
-        assert behind.storage.writer.applied_index == resumed
-        await until(lambda: leader.sender.images == 0 and not list(leader.storage.images.folder.iterdir()))
+        assert behind.storage.db.writer.applied_index == resumed
+        await until(lambda: leader.sender.images == 0 and not list(leader.storage.db.images.folder.iterdir()))
         await check_same(leader, behind)
 
 
@@ -237,13 +237,13 @@ async def test_a_receiver_that_restarts_goes_on_with_what_it_has(tmp_path: Path)
         index = leader.reports.told[0][1]
         async with Behind.open(tmp_path / "behind") as behind:
             leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
-            bytes_before = sum(path.stat().st_size for path in behind.storage.images.folder.glob("*.db"))
+            bytes_before = sum(path.stat().st_size for path in behind.storage.db.images.folder.glob("*.db"))
             assert bytes_before >= 4 << 20
             leader.sender.send(2, index, TERM)
             await leader.told(4)
             assert leader.reports.told[2:] == [("started", index), ("finished",)]
-            assert behind.storage.writer.applied_index == index
-            await until(lambda: leader.sender.images == 0 and not list(leader.storage.images.folder.iterdir()))
+            assert behind.storage.db.writer.applied_index == index
+            await until(lambda: leader.sender.images == 0 and not list(leader.storage.db.images.folder.iterdir()))
             await check_same(leader, behind)
 
 

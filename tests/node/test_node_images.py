@@ -13,8 +13,10 @@ import pytest
 import hiqlite
 from hiqlite.config import NodeConfig
 from hiqlite.errors import SnapshotCorruption, UsageError
+from hiqlite.logstore.folder import DB
+from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_images import NodeImages
-from hiqlite.node_storage import DB, Storage
+from hiqlite.node_storage import Storage
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
 
 GO_ON = threading.Event()  # never set
@@ -25,7 +27,7 @@ async def storage_of(folder: Path):
     config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
     storage = await Storage.open(config, asyncio.get_running_loop())
     try:
-        yield storage
+        yield storage.db
     finally:
         await storage.close()
 
@@ -39,7 +41,7 @@ async def filled(folder: Path, rows: int) -> str:
         return await db.content_hash()
 
 
-async def received(outgoing: OutgoingImage, storage: Storage) -> IncomingImage:
+async def received(outgoing: OutgoingImage, storage: DatabaseStorage) -> IncomingImage:
     incoming = storage.images.begin(outgoing.offer(), GO_ON)
     while not incoming.complete:
         incoming.write(incoming.offset, outgoing.read(incoming.offset))
@@ -202,7 +204,7 @@ async def test_an_image_that_nobody_waits_for_any_more_leaves_no_file_behind(tmp
         with pytest.raises(asyncio.CancelledError):
             await making
         assert list((tmp_path / "node" / "db" / "images").glob("out-*")) == []
-        images.close()
+        images.close_images()
 
 
 async def test_an_offer_that_nobody_waits_for_any_more_holds_no_file_open(tmp_path: Path):
@@ -218,4 +220,4 @@ async def test_an_offer_that_nobody_waits_for_any_more_holds_no_file_open(tmp_pa
         with pytest.raises(asyncio.CancelledError):
             await beginning
         assert len(os.listdir("/proc/self/fd")) == before
-        images.close()
+        images.close_images()

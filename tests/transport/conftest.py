@@ -57,15 +57,15 @@ class Node:
         self.network = Network(node_id, **options)
         self.messages: list[tuple[int, Any, bytes | None, int]] = []
         self.events: list[tuple[Any, ...]] = []
-        self.forwards: list[tuple[str, int, bytes]] = []
+        self.forwards: list[tuple[str, int, int, bytes]] = []
         self.reads = 0
         self.network.on_message = lambda *told: self.messages.append(told)
         self.network.on_read_end = self._read_end
         self.network.on_connected = lambda peer, epoch: self.events.append(("connected", peer, epoch))
         self.network.on_lost = lambda peer, refused: self.events.append(("lost", peer, refused))
         self.network.on_greeting = lambda peer, greeting: self.events.append(("greeting", peer, greeting))
-        self.network.on_forward = lambda peer, body: self.forwards.append(("forward", peer, body))
-        self.network.on_forward_reply = lambda peer, body: self.forwards.append(("reply", peer, body))
+        self.network.on_forward = lambda group, peer, body: self.forwards.append(("forward", group, peer, body))
+        self.network.on_forward_reply = lambda group, peer, body: self.forwards.append(("reply", group, peer, body))
 
     def _read_end(self) -> None:
         self.reads += 1

@@ -37,10 +37,11 @@ async def test_messages_arrive_later_and_in_order() -> None:
     await until(lambda: one.connected(2) and told_one and told_two)
     assert [event[0] for event in told_one] == ["greeting", "connected"]
     told_two.clear()
-    assert one.send(2, 0, PROBE) and one.send_forward(2, b"f") and one.send(2, 1, PROBE, b"body")
+    assert one.send(2, 0, PROBE) and one.send_forward(2, 1, b"f") and one.send(2, 1, PROBE, b"body")
     assert told_two == []
     await until(lambda: ("read_end",) in told_two)
-    expected = [("message", 0, PROBE, None, 1), ("forward", 1, b"f"), ("message", 1, PROBE, b"body", 1), ("read_end",)]
+    messages = [("message", 0, PROBE, None, 1), ("forward", 1, 1, b"f"), ("message", 1, PROBE, b"body", 1)]
+    expected = [*messages, ("read_end",)]
     assert told_two == expected
     assert not one.send(9, 0, PROBE)
     await one.close()

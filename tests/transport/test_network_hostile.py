@@ -256,7 +256,7 @@ def test_a_proven_peer_that_sends_nonsense_loses_that_link_only(run: Run, kind: 
         assert (two.messages, two.forwards) == ([], [])
         again, closed_again = await enter(two, LinkKind.CONTROL)
         again.write(frame(13, b"good"))
-        await until(lambda: two.forwards == [("forward", 1, b"good")])
+        await until(lambda: two.forwards == [("forward", 0, 1, b"good")])
         assert closed_again == []
         again.abort()
         await two.network.close()
@@ -274,7 +274,7 @@ def test_a_later_link_of_the_same_peer_replaces_the_older(run: Run) -> None:
         first, first_closed = await enter(two, LinkKind.CONTROL)
         second, second_closed = await enter(two, LinkKind.CONTROL)
         await until(lambda: first_closed)
-        assert two.network.send_forward_reply(1, b"to the second")
+        assert two.network.send_forward_reply(1, 0, b"to the second")
         assert second_closed == []
         second.abort()
         first.abort()
@@ -348,7 +348,7 @@ def test_frames_that_drip_in_byte_by_byte_are_taken(run: Run) -> None:
         for byte in frame(13, b"dripping"):
             transport.write(bytes((byte,)))
             await asyncio.sleep(0)
-        await until(lambda: two.forwards == [("forward", 1, b"dripping")])
+        await until(lambda: two.forwards == [("forward", 0, 1, b"dripping")])
         transport.abort()
         await two.network.close()
 

@@ -82,12 +82,12 @@ def test_forwards_go_there_and_back_in_order(run: Run) -> None:
         one, two = Node(1), Node(2)
         async with joined(one, two):
             bodies = [bytes([number]) * 100 for number in range(50)]
-            assert all(one.network.send_forward(2, body) for body in bodies)
+            assert all(one.network.send_forward(2, 1, body) for body in bodies)
             await until(lambda: len(two.forwards) == 50)
-            assert two.forwards == [("forward", 1, body) for body in bodies]
-            assert two.network.send_forward_reply(1, b"done")
+            assert two.forwards == [("forward", 1, 1, body) for body in bodies]
+            assert two.network.send_forward_reply(1, 1, b"done")
             await until(lambda: one.forwards)
-            assert one.forwards == [("reply", 2, b"done")]
+            assert one.forwards == [("reply", 1, 2, b"done")]
 
     run(work())
 

@@ -1,0 +1,112 @@
+"""The cache group of a node: its log, on disk or in memory, its state machine, and that state's file and images.
+
+Part of the composition root. Invariant: the file never holds a state that the log on disk does not cover, and there is
+none while the log is in memory only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hiqlite.cache import state_file
+from hiqlite.cache.image import IncomingState, OutgoingState
+from hiqlite.cache.machine import CacheMachine
+from hiqlite.cache.state import CacheState
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Membership
+from hiqlite.engine.ports import StateMachine
+from hiqlite.errors import StorageError
+from hiqlite.logstore.folder import CACHE, DataFolder, make_durable_folder
+from hiqlite.logstore.meta import Meta
+from hiqlite.node_group_storage import GroupStorage
+from hiqlite.runtime.receiving import IncomingFile
+from hiqlite.runtime.snapshots import ImageFile
+
+
+class CacheStorage(GroupStorage):
+    """Made by `open`, ended by `close`."""
+
+    cache: CacheMachine
+
+    @classmethod
+    async def open(
+        cls, config: NodeConfig, folder: DataFolder, meta: Meta, loop: asyncio.AbstractEventLoop
+    ) -> CacheStorage:
+        """Raises StorageError and its kinds; nothing is left open then."""
+        storage = cls(CACHE, config, folder, meta, loop, in_memory=not config.cache_storage_disk)
+        try:
+            storage._open()
+            await storage.look_at_log()
+        except BaseException:
+            await storage.close()
+            raise
+        return storage
+
+    def _open(self) -> None:
+        folder = self._folder
+        try:
+            if self._in_memory:  # what an earlier start had on disk belongs to an incarnation that is over
+                for path in (folder.log(CACHE), folder.cache):
+                    shutil.rmtree(path, ignore_errors=not path.exists())
+            else:
+                make_durable_folder(folder.cache)
+        except OSError as error:
+            raise StorageError(f"cannot use {folder.cache}: {error.strerror}", hint="check the disk") from error
+        self.open_log()
+        if self._in_memory:
+            self.cache = CacheMachine(self._loop)
+        else:
+            self.cache = CacheMachine(self._loop, state_file.read(self._file), keep=self._keep)
+        self._stack.push_async_callback(self.cache.close)
+
+    @property
+    def machine(self) -> StateMachine:
+        return self.cache
+
+    @property
+    def _file(self) -> Path:
+        return self._folder.cache / "state"
+
+    async def _keep(self, state: CacheState) -> None:
+        await asyncio.wrap_future(self.meta.worker.submit(state_file.write, self._file, state))
+
+    # -- images
+
+    async def make(self, membership_at: Callable[[int], bytes]) -> OutgoingState:
+        """An image of what is applied now."""
+        state = self.cache.state
+        return OutgoingState.of(state, membership_at(state.applied_index))
+
+    async def remove(self, image: ImageFile) -> None:
+        """It goes with its last user."""
+
+    async def begin(self, manifest: bytes, stop: threading.Event) -> IncomingState:
+        return IncomingState(manifest)
+
+    async def finish(self, image: IncomingFile, stop: threading.Event) -> None:
+        """Whole when this returns. Raises SnapshotCorruption."""
+        assert isinstance(image, IncomingState), "one of those that were begun here"
+        image.state()
+
+    async def place(self, image: IncomingFile, membership: Membership) -> CacheState:
+        """The image is durably this group's state, and so is who was in force at its index.
+
+        The membership comes first: a state must never be ahead of the members that its node knows.
+        """
+        assert isinstance(image, IncomingState), "one of those that were begun here"
+        state = image.state()
+        await self.record_membership(membership)
+        if not self._in_memory:
+            await self._keep(state)
+        return state
+
+    async def open_placed(self, placed: CacheState) -> None:
+        """The state machine goes on from there."""
+        await self.cache.replace(placed)
+
+    def close_images(self) -> None:
+        """Nothing of an image outlives its users."""

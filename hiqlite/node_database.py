@@ -1,0 +1,182 @@
+"""The database group of a node: its log, and the SQLite file with everything that has it open.
+
+Part of the composition root. Invariant: writer, readers and inspector are on the same generation, the one that the
+metadata name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import apsw
+
+from hiqlite import observe
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Membership
+from hiqlite.engine.ports import StateMachine
+from hiqlite.errors import StorageError
+from hiqlite.logstore.folder import DB, DataFolder, make_durable_folder
+from hiqlite.logstore.meta import Meta
+from hiqlite.node_generations import Generations
+from hiqlite.node_group_storage import GroupStorage
+from hiqlite.statemachine.audit import PROTECTED
+from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
+from hiqlite.statemachine.equality import content_hash
+from hiqlite.statemachine.image_files import ImageFiles, IncomingImage
+from hiqlite.statemachine.inspector import Inspector
+from hiqlite.statemachine.reader import Reader, ReaderSettings
+from hiqlite.statemachine.writer import Writer, WriterSettings
+
+log = observe.logger("node")
+
+
+class DatabaseStorage(GroupStorage):
+    """Made by `open`, ended by `close`."""
+
+    writer: Writer
+    reader: Reader
+    inspector: Inspector
+    generations: Generations
+    images: ImageFiles
+    _path: Path
+    _connection: ConnectionSettings
+    _inspecting: apsw.Connection
+
+    @classmethod
+    async def open(
+        cls, config: NodeConfig, folder: DataFolder, meta: Meta, loop: asyncio.AbstractEventLoop
+    ) -> DatabaseStorage:
+        """Raises StorageError and its kinds; nothing is left open then."""
+        storage = cls(DB, config, folder, meta, loop)
+        try:
+            storage.open_log()
+            storage._open_database()
+            await storage.look_at_log()
+        except BaseException:
+            await storage.close()
+            raise
+        return storage
+
+    @property
+    def machine(self) -> StateMachine:
+        return self.writer
+
+    def _open_database(self) -> None:
+        config, folder = self.config, self._folder
+        self.generations = Generations(folder.databases, self.meta, self.number, config.filename_db)
+        path = self._path = self.generations.open()
+        connection = self._connection = ConnectionSettings(
+            shared_access=config.db_shared_access,
+            max_entry_bytes=config.max_entry_size,
+            statement_cache=config.prepared_statement_cache_capacity,
+        )
+        for file in (path, path.with_name(path.name + "-wal")):
+            sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
+        PROTECTED.add(path)
+        self._stack.callback(lambda: PROTECTED.remove(self._path))
+        self.writer = Writer.open(
+            path,
+            WriterSettings(
+                connection=connection, apply_thread=config.apply_thread, cpu_affinity=config.cpu_affinity
+            ),
+            self._loop,
+        )
+        self._stack.push_async_callback(self.writer.close)
+        settings = ReaderSettings(
+            connection=connection,
+            threads=config.read_pool_size,
+            statement_cache=config.prepared_statement_cache_capacity,
+        )
+        self.reader = Reader.open(path, settings, self._loop)
+        self._stack.push_async_callback(self.reader.close)
+        self._inspecting = open_inspector(path, connection)
+        self._stack.callback(lambda: self._inspecting.close())
+        self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
+        make_durable_folder(folder.images)
+        self.images = ImageFiles(folder.images, connection)
+        self.images.clean()
+
+    async def place(self, image: IncomingImage, membership: Membership | None = None) -> Path:
+        """The database is `image` from the next start on: complete, checked and synced by `finish`.
+
+        `membership` was in force at its end, and is recorded in the same step.
+        A crash at any moment leaves the old one or this one, complete. What is open stays open on the old one.
+
+        Returns:
+            The path for `open_placed`.
+
+        Raises:
+            StorageError: the disk failed; nothing has changed.
+        """
+        assert image.complete
+        image.close()
+        with ThreadPoolExecutor(1, "hiqlite-install") as executor:
+            name = await self._loop.run_in_executor(executor, self.generations.place, image.path)
+            path = self.generations.path(name)
+            try:
+                await asyncio.wrap_future(self.meta.worker.submit(self.generations.switch, name, membership))
+            except StorageError:
+                if self.meta.generation(self.number) != name:  # else it is done, whatever the disk said
+                    raise
+            try:
+                await self._loop.run_in_executor(executor, image.discard)
+            except StorageError as error:  # it is in place all the same
+                log.warning("what is left of an image goes at the next start: %s", error)
+        return path
+
+    async def open_placed(self, path: Path) -> None:
+        """Goes over to the database that was placed; the one before it is removed.
+
+        Readers that are under way end on the old one. Nothing may be submitted to the writer meanwhile, and the log
+        stays as it is: its owner cuts or restarts it.
+
+        Raises:
+            StorageError: it cannot be opened. The writer is closed then, and the next start tries again.
+        """
+        old, self._path = self._path, path
+        PROTECTED.add(path)
+        PROTECTED.remove(old)
+        await self.writer.switch(path)
+        self.reader.reopen(path)
+        inspecting, self._inspecting = self._inspecting, open_inspector(path, self._connection)
+        self.inspector.reopen(self._inspecting)
+        inspecting.close()
+        with ThreadPoolExecutor(1, "hiqlite-install") as executor:
+            await self._loop.run_in_executor(executor, self.generations.remove_others, path.parent.name)
+
+    async def switch_to(self, image: IncomingImage) -> None:
+        """`place` and `open_placed` in one."""
+        await self.open_placed(await self.place(image))
+
+    @property
+    def database(self) -> Path:
+        """The file of the current generation."""
+        return self._path
+
+    async def content_hash(self) -> str:
+        """Hash of schema and rows, read on a thread and a connection of its own from one snapshot."""
+
+        def scan() -> str:
+            connection = open_reader(self._path, self._connection)
+            try:
+                return content_hash(connection)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(1, "hiqlite-hash") as executor:
+            return await self._loop.run_in_executor(executor, scan)
+
+
+def sync_file(path: Path) -> None:
+    """What a process that was killed had written to `path` becomes durable; nothing happens where there is no file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""One group of a node, put together: its runtime, its part of the network, and its way from the first start to its end.
+
+Part of the composition root. Invariant: the group answers peers from the moment it is made, formed or not; its engine
+turns only once this node is a member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hiqlite import observe
+from hiqlite._accel.records import EntryKind
+from hiqlite.clock import Clock
+from hiqlite.config import NodeConfig
+from hiqlite.engine.forming import Forming
+from hiqlite.engine.model import Membership, Role
+from hiqlite.engine.raft import Raft
+from hiqlite.errors import HiqliteError, StorageError
+from hiqlite.logstore.folder import GROUP_NAMES
+from hiqlite.node_exchange import GroupImages, ImageExchange
+from hiqlite.node_group_storage import GroupStorage
+from hiqlite.node_links import GroupLinks
+from hiqlite.runtime.forming import Former
+from hiqlite.runtime.group import Group
+from hiqlite.runtime.group_time import GroupTime
+from hiqlite.runtime.leaving import Leaving
+from hiqlite.runtime.pulse import Pulse
+from hiqlite.runtime.remote import RemoteWrites, read_index_of
+
+log = observe.logger("node")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all groups of a node have in common. `form_without`: voters of the config that are not waited for."""
+
+    config: NodeConfig
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+    pulse: Pulse
+    form_without: tuple[int, ...]
+
+
+class NodeGroup:
+    """One group of one node.
+
+    Args:
+        kinds: of entries that peers may forward to this group's leader.
+        check: the leader's look at a forwarded command, given the group.
+    """
+
+    def __init__(
+        self,
+        storage: GroupStorage,
+        images: GroupImages,
+        links: GroupLinks,
+        around: Surroundings,
+        *,
+        kinds: tuple[EntryKind, ...],
+        check: Callable[[Group, bytes], object],
+    ) -> None:
+        config = around.config
+        self.number = storage.number
+        self.name = GROUP_NAMES[storage.number]
+        self.storage = storage
+        self._images = images
+        self._links = links
+        self._around = around
+        self._exchange: ImageExchange | None = None
+        self.group = group = Group(
+            identity=storage.identity,
+            settings=config.raft_settings(),
+            log_store=storage.log,
+            machine=storage.machine,
+            links=links,
+            clock=around.clock,
+            loop=around.loop,
+            group_time=GroupTime(storage.newest_group_time_ns),
+            record=storage.record_membership,
+            on_change=self._changed,
+            on_failure=self._failed,
+        )
+        self._pulse = around.pulse.add(storage.number, group)
+        self.remote = RemoteWrites(group, kinds, lambda record: check(group, record), links, around.loop)
+        links.serve("read_index", self.remote.read_index)
+        self._leaving = Leaving(group, links)
+        forming = Forming(
+            storage.identity,
+            [node.id for node in config.nodes] or [config.node_id],
+            recorded=storage.meta.recorded_set(storage.number),
+            formed=storage.membership() is not None,
+            without=around.form_without,
+        )
+        self.former = Former(forming, storage, links if config.nodes else None)
+
+    async def join(self, formed: Callable[[], None]) -> None:
+        """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
+
+        Args:
+            formed: called in between.
+        """
+        storage, around = self.storage, self._around
+        membership = Membership(0, await self.former.run())
+        formed()
+        restored = storage.restored(storage.membership() or membership)
+        now_ns = around.clock.monotonic_ns()
+        engine = Raft(storage.identity, self.group.settings, restored, now_ns, storage.chance())
+        self.group.start(engine)
+        if around.config.nodes:
+            self._exchange = ImageExchange(self.group, self._images, self._links, around.clock, around.loop)
+
+    async def until_leader(self) -> None:
+        """Until this node knows a leader and has applied what that had committed when it was found."""
+        group = self.group
+        while group.leader_id == 0:
+            group.changed.clear()
+            if group.failure is not None:
+                raise group.failure
+            await group.changed.wait()
+        await group.until_applied(await self.ask_read_index())
+
+    async def ask_read_index(self) -> int:
+        """One quorum round, through whoever leads; tried again when leadership moves in between."""
+        group = self.group
+        while True:
+            if group.failure is not None:
+                raise group.failure
+            index = await read_index_of(group, self._links, group.settings.election_timeout_max_ms / 1000)
+            if index is not None:
+                return index
+            await group.until_changed(group.settings.heartbeat_interval_ms / 1000)
+
+    # -- events
+
+    def connected(self, peer_id: int, epoch: int) -> None:
+        self.group.connected(peer_id, epoch)
+
+    def lost(self, peer_id: int, refused: bool) -> None:
+        if not self._links.answers(peer_id):
+            self.remote.lost(peer_id)
+        self.group.lost(peer_id, refused)
+
+    def _changed(self) -> None:
+        engine = self.group.engine
+        self._pulse.role_changed()
+        if self._exchange is not None:
+            self._exchange.role_changed()
+        log.info("node %d, %s: %s in term %d, leader %d", self.storage.identity.id, self.name,
+                 Role(engine.role).name.lower(), engine.term, engine.leader_id)  # fmt: skip
+
+    def _failed(self, error: StorageError) -> None:
+        log.error("node %d, %s: it takes no part any more: %s", self.storage.identity.id, self.name, error)
+
+    # -- the end
+
+    async def say_farewell(self, drain_s: float) -> None:
+        """Take nothing new, finish what is under way within `drain_s`, and let somebody else lead."""
+        self.group.proposals.close_intake()
+        config = self._around.config
+        await self._leaving.say(node.id for node in config.nodes if node.id != config.node_id)
+        await self.group.proposals.drain(drain_s)
+        await self._leaving.hand_over()
+
+    async def stop(self, error: HiqliteError) -> None:
+        """Turn no more; who waits gets `error`. Images are ended by `close_images`, once the network is closed."""
+        await self.group.close(error)
+
+    async def close_images(self) -> None:
+        if self._exchange is not None:
+            await self._exchange.close()

@@ -1,0 +1,184 @@
+"""What one group of a node keeps: who it is here, its log and its membership; and what they say together at a start.
+
+Part of the composition root: it connects the log store and a state machine, and decides only what their joint state
+means for a start. Invariant: what a node says about itself afterwards is durable before it is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from abc import ABC, abstractmethod
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from hiqlite import observe
+from hiqlite._accel.records import header
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Identity, Membership, Restored
+from hiqlite.engine.ports import LogStore, StateMachine
+from hiqlite.errors import LogCorruption
+from hiqlite.logstore.folder import DataFolder
+from hiqlite.logstore.memory import MemoryLog
+from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.recovered import Recovered
+from hiqlite.logstore.wal import WalLog
+from hiqlite.runtime.membership_record import memberships_in
+
+INCARNATION_BITS = 63
+log = observe.logger("node")
+
+
+class GroupStorage(ABC):
+    """Of one group; the kinds of groups differ by their state machine, which they open between the two steps here.
+
+    Args:
+        number: of the group.
+        in_memory: its log is not kept, and each start is a new incarnation of this node.
+    """
+
+    log: LogStore
+    recovered: Recovered
+
+    def __init__(
+        self,
+        number: int,
+        config: NodeConfig,
+        folder: DataFolder,
+        meta: Meta,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        in_memory: bool = False,
+    ) -> None:
+        self.number = number
+        self.config = config
+        self.meta = meta
+        self.newest_group_time_ns = 0
+        self.memberships: tuple[Membership, ...] = ()  # that the log holds, ascending
+        self._folder = folder
+        self._loop = loop
+        self._in_memory = in_memory
+        self._stack = AsyncExitStack()
+        self.identity = self._identify()
+
+    @property
+    @abstractmethod
+    def machine(self) -> StateMachine:
+        """The state machine, once it is open."""
+
+    def open_log(self) -> None:
+        """Raises LogCorruption when it lost what had been synced, and other kinds of StorageError."""
+        config = self.config
+        if self._in_memory:
+            self.log, self.recovered = MemoryLog(self._loop), Recovered()
+            self._stack.push_async_callback(self.log.close)
+            return
+        folder = self._folder.log(self.number)
+        self.log, self.recovered = WalLog.open(
+            folder,
+            self.meta,
+            group=self.number,
+            identity=self.identity,
+            segment_bytes=config.wal_size,
+            log_sync=config.log_sync,
+            loop=self._loop,
+        )
+        self._stack.push_async_callback(self.log.close)
+        if not self.recovered.whole:
+            raise LogCorruption(
+                f"the log in {folder} lost what had been synced: {self.recovered.corrupt or 'segments'}",
+                hint="restore this node's folder, or remove it to start this node empty",
+            )
+
+    async def look_at_log(self) -> None:
+        """With the state machine open: where the log begins anew, and what it says of time and members."""
+        if self._log_lacks_what_is_applied():
+            await self._begin_behind_the_machine()
+        newest = self.recovered.newest_readable
+        if newest > self.recovered.base_index:
+            _, record = await self.log.read(newest, 1)
+            self.newest_group_time_ns = header(record, 0).group_time_ns
+        for index in self.recovered.memberships:
+            _, record = await self.log.read(index, 1)
+            self.memberships += memberships_in(record)
+
+    def _log_lacks_what_is_applied(self) -> bool:
+        """The log ends before what is applied, or holds another entry there: one that never was committed, from
+        before an image was installed (a crash came between that and the log's own cut)."""
+        index, found = self.machine.applied_index, self.recovered
+        if index > found.last_index:
+            return True
+        terms = [run.term for run in found.runs if run.first <= index <= run.last]
+        if index == found.base_index:
+            terms = [found.base_term]
+        return bool(terms) and index > 0 and terms[0] != self.machine.applied_term
+
+    async def _begin_behind_the_machine(self) -> None:
+        """The state machine is ahead of its log: a loss of power took what only the log had (semantics.md section 3).
+
+        The log begins anew behind what is applied; the engine acknowledges nothing until a leader's log confirms that
+        entry, or this node is elected. The state itself was made durable when it was opened.
+        """
+        index, term = self.machine.applied_index, self.machine.applied_term
+        log.warning(
+            "the log ends at %d, the database is at %d: the log begins anew there", self.recovered.last_index, index
+        )
+        assert isinstance(self.log, WalLog), "what is in memory only begins with nothing applied"
+        io_sequence = await self.log.restart_at(index, term)
+        self.recovered = replace(
+            self.recovered, runs=(), base_index=index, base_term=term, io_sequence=io_sequence, faulty=(),
+            memberships=(),
+        )  # fmt: skip
+
+    def _identify(self) -> Identity:
+        """This node's identity in the group: durable before anybody hears of it."""
+        incarnation = self.meta.incarnation(self.number)
+        if incarnation is None or self._in_memory or self.meta.in_memory(self.number):
+            incarnation = secrets.randbits(INCARNATION_BITS) | 1
+            self.meta.begin_incarnation(self.number, incarnation, in_memory=self._in_memory)
+        return Identity(self.config.node_id, incarnation)
+
+    # -- members
+
+    def membership(self) -> Membership | None:
+        """The membership in force, as far as this node knows; None while it has not formed or joined."""
+        return self.meta.membership(self.number)
+
+    async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None:
+        """The set that forms; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_formed, self.number, cluster_id, voters))
+
+    async def form(self, voters: tuple[Identity, ...]) -> None:
+        """The recorded set acts from now on; durable when this returns."""
+        await self.record_membership(Membership(0, voters))
+
+    async def record_membership(self, membership: Membership) -> None:
+        """A committed configuration; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, self.number, membership))
+
+    # -- the engine's start
+
+    def restored(self, membership: Membership) -> Restored:
+        """What the engine starts from."""
+        found = self.recovered
+        return Restored(
+            term=found.term,
+            vote=found.vote,
+            membership=membership,
+            runs=found.runs,
+            base_index=found.base_index,
+            base_term=found.base_term,
+            applied_index=self.machine.applied_index,
+            applied_term=self.machine.applied_term,
+            io_sequence=found.io_sequence,
+            faulty=found.faulty,
+            memberships=self.memberships,
+        )
+
+    def chance(self) -> int:
+        """A seed for the engine's timeouts, different on every start."""
+        return random.SystemRandom().getrandbits(48)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
