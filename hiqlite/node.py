@@ -19,8 +19,8 @@ from hiqlite._accel.records import EntryKind
 from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
-from hiqlite.engine.model import Message
-from hiqlite.errors import ShuttingDown, StorageError, UsageError
+from hiqlite.engine.model import Change, Membership, Message
+from hiqlite.errors import RequestTimeout, ShuttingDown, StorageError, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
@@ -29,6 +29,7 @@ from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
+from hiqlite.runtime.mirroring import Mirroring
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.receiving import Reception
 from hiqlite.runtime.waiting import ReadRound
@@ -53,6 +54,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._at_end: list[Callable[[], object]] = []
+        self._mirroring: Mirroring | None = None
         self._loop = asyncio.get_running_loop()
         self.storage: Storage
         self.client: LocalClient
@@ -163,14 +165,14 @@ class Node:
             kinds=(EntryKind.COMMAND, EntryKind.MIGRATION),
             check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
         )
-        if storage.cache is not None:
+        if (cache := storage.cache) is not None:
+            links = self.links[CACHE]
             self.groups[CACHE] = NodeGroup(
-                storage.cache,
-                storage.cache,
-                self.links[CACHE],
-                around,
-                kinds=(EntryKind.MIRROR,),
-                check=lambda group, record: None,
+                cache, cache, links, around, kinds=(EntryKind.MIRROR,), check=lambda group, record: None
+            )
+            groups = (self.groups[DB].group, self.groups[CACHE].group)
+            self._mirroring = Mirroring(
+                *groups, lambda: cache.cache.state, links.incarnation_of, self.clock, self._loop
             )
 
     def _make_client(self) -> None:
@@ -199,6 +201,8 @@ class Node:
             await group.join(self._formed)
         if self.network is not None:
             self._beat.start()
+        if self._mirroring is not None:
+            self._mirroring.start()
 
     def _formed(self) -> None:
         if self.network is not None:
@@ -252,11 +256,28 @@ class Node:
         error = ShuttingDown("the node is shutting down")
         await self._read_round.close(error)
         self._pulse.close()
+        if self._mirroring is not None:
+            await self._mirroring.close()
         for group in self.groups.values():
             await group.stop(error)
         self._beat.close()
 
     # -- what the client asks of the node
+
+    async def change_members(self, change: Change, timeout: float) -> Membership:
+        """Through the database's group, and mirrored by the other one when this returns; see `changing.change_members`.
+
+        Raises:
+            RequestTimeout: it is through in the database's group, and the other one did not follow in time.
+        """
+        membership = await self.group.change_members(change, timeout)
+        if self._mirroring is not None:
+            try:
+                await self._mirroring.until_mirrored(membership.index, timeout)
+            except TimeoutError:
+                reason = "the members changed, the cache group has not followed yet"
+                raise RequestTimeout(reason, outcome="applied") from None
+        return membership
 
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""

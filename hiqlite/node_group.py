@@ -28,6 +28,7 @@ from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
+from hiqlite.runtime.waiting import until_next
 
 log = observe.logger("node")
 
@@ -93,7 +94,7 @@ class NodeGroup:
             formed=storage.membership() is not None,
             without=around.form_without,
         )
-        self.former = Former(forming, storage, links if config.nodes else None)
+        self.former = Former(forming, storage, links if config.nodes else None, self._state)
 
     async def join(self, formed: Callable[[], None]) -> None:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
@@ -102,9 +103,11 @@ class NodeGroup:
             formed: called in between.
         """
         storage, around = self.storage, self._around
-        membership = Membership(0, await self.former.run())
+        await self.former.run()
         formed()
-        restored = storage.restored(storage.membership() or membership)
+        membership = storage.membership()
+        assert membership is not None, "who has formed or joined has recorded with whom"
+        restored = storage.restored(membership)
         now_ns = around.clock.monotonic_ns()
         engine = Raft(storage.identity, self.group.settings, restored, now_ns, storage.chance())
         self.group.start(engine)
@@ -130,7 +133,12 @@ class NodeGroup:
             index = await read_index_of(group, self._links, group.settings.election_timeout_max_ms / 1000)
             if index is not None:
                 return index
-            await group.until_changed(group.settings.heartbeat_interval_ms / 1000)
+            await until_next(group.changed, group.settings.heartbeat_interval_ms / 1000)
+
+    def _state(self) -> tuple[Membership | None, bytes]:
+        """For who wants to join: the members as this node knows them, and the cluster's id."""
+        members = self.group.engine.membership if self.group.started else self.storage.membership()
+        return members, self.storage.meta.cluster_id or b""
 
     # -- events
 

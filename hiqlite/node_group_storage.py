@@ -153,6 +153,10 @@ class GroupStorage(ABC):
         """The recorded set acts from now on; durable when this returns."""
         await self.record_membership(Membership(0, voters))
 
+    async def join(self, members: Membership, cluster_id: bytes) -> None:
+        """A member of a group that has formed without this incarnation; durable when this returns."""
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_joined, self.number, cluster_id, members))
+
     async def record_membership(self, membership: Membership) -> None:
         """A committed configuration; durable when this returns."""
         await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, self.number, membership))

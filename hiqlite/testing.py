@@ -64,9 +64,14 @@ class Cluster:
         return self.nodes[leader]
 
     def settled(self) -> bool:
-        """Whether there is a leader and every running node knows it."""
-        leader = self.leader
-        return leader != 0 and all(node.group.leader_id == leader for node in self._running.values())
+        """Whether there is a leader and every running node knows it, in each group."""
+        return self.leader != 0 and all(
+            len(known) == 1 and 0 not in known
+            for known in (
+                {node.groups[number].group.leader_id for node in self._running.values() if number in node.groups}
+                for number in {number for node in self._running.values() for number in node.groups}
+            )
+        )
 
     async def wait_for_leader(self, timeout: float = DEADLINE_S) -> int:
         """The leader's id, once a majority follows it."""

@@ -3,15 +3,17 @@
 A node is *fresh*, then it has *recorded* a set of voters, then it has *formed* with that set. It records the set of all
 configured voters once each of them has said that it is fresh (or has recorded that very set), or adopts a set that a
 peer recorded and that names this very incarnation. It has formed, and acts as a voter, once every member of the set has
-recorded it, or once a member says that it has formed.
+recorded it, or once a member says that it has formed. A node that is no member yet *joins* instead when a formed one
+says that it is named among its members by now: as what it is named there, usually a learner.
 
 Why no second cluster can arise: an incarnation records one set and keeps it; to act, a set needs all of its members to
 have recorded it. Two sets over the same ids that both act would need every node in two incarnations, which means that
 every volume was lost in between, and with them all data. What a peer said may be old: "has recorded S" and "has formed
-with S" stay true for ever, and "is fresh" alone never lets anybody act.
+with S" stay true for ever, and "is fresh" alone never lets anybody act. Who joins acts by the configurations of a group
+that has formed, and brings none of its own.
 
 Must not know time, sockets or hashing: the driver exchanges greetings and makes things durable before it says so here.
-Invariant: `recorded` changes once, from None; `formed` only from False to True.
+Invariant: `recorded` changes once, from None; `formed` only from False to True. A node that joined has formed.
 """
 
 from __future__ import annotations
@@ -20,17 +22,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .model import Identity
+from .change import members_of
+from .model import Identity, Membership
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a node says about itself to a peer. `configured`: ids of the voters in its config, ascending."""
+    """What a node says about itself to a peer.
+
+    Attributes:
+        configured: ids of the voters in its config, ascending.
+        members: of a node that has formed, the configuration that is in force there now.
+        cluster_id: of a node that has formed.
+    """
 
     identity: Identity
     configured: tuple[int, ...]
     recorded: tuple[Identity, ...] | None = None
     formed: bool = False
+    members: Membership | None = None
+    cluster_id: bytes = b""
 
 
 class Step(Enum):
@@ -38,6 +49,7 @@ class Step(Enum):
 
     WAIT = "wait"  # and say why: `Forming.reason`
     RECORD = "record"  # make `Forming.proposal` durable, then call `has_recorded`
+    JOIN = "join"  # make `Forming.joining` durable, then call `has_joined`
     FORM = "form"  # make it durable that the recorded set acts, then call `has_formed`
     DONE = "done"
 
@@ -61,13 +73,14 @@ class Forming:
         formed: bool = False,
         without: Sequence[int] = (),
     ) -> None:
-        assert own.id in configured and (recorded is not None or not formed)
+        assert own.id in configured
         self.own = own
         self.configured = tuple(sorted(configured))
         self.voters = tuple(number for number in self.configured if number not in without)
         self.recorded = recorded
         self.formed = formed
         self.proposal: tuple[Identity, ...] = ()
+        self.joining: Greeting | None = None  # of who says that this node is named; its `members` are not None
         self.reason = ""
         self._heard: dict[int, Greeting] = {}
 
@@ -83,11 +96,19 @@ class Forming:
         """What to do now, given all that was heard."""
         if self.formed:
             return Step.DONE
+        for greeting in self._heard.values():
+            if greeting.formed and greeting.members is not None and self.own in members_of(greeting.members):
+                self.joining = greeting
+                return Step.JOIN
         return self._when_fresh() if self.recorded is None else self._when_recorded(self.recorded)
 
     def has_recorded(self, voters: tuple[Identity, ...]) -> None:
         assert self.recorded is None and self.own in voters
         self.recorded = voters
+
+    def has_joined(self) -> None:
+        assert self.joining is not None
+        self.formed = True
 
     def has_formed(self) -> None:
         assert self.recorded is not None

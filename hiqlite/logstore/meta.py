@@ -136,6 +136,11 @@ class Meta:
         values: dict[str, Any] = {_key(group, "recorded_set"): _pairs(recorded)}
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
+    def set_joined(self, group: int, cluster_id: bytes, membership: Membership) -> None:
+        """Records the membership of a group that formed elsewhere, and the cluster's id as `set_formed` does."""
+        values = self._newer_membership(group, membership)
+        self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
+
     def hard_state(self, group: int) -> HardState:
         found = self._typed(_key(group, "hard_state"), list)
         if found is None:

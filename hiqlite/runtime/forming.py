@@ -9,14 +9,17 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgpack
 
 from hiqlite import observe
 from hiqlite.engine.forming import Forming, Greeting, Step
-from hiqlite.engine.model import Identity
+from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import HiqliteError, ProtocolError
+
+from .membership_record import decode_membership, encode_membership
 
 ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
@@ -33,10 +36,11 @@ class Peers(Protocol):
 
 
 class Records(Protocol):
-    """Where the steps become durable; both return when they are."""
+    """Where the steps become durable; each returns when it is."""
 
     async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None: ...
     async def form(self, voters: tuple[Identity, ...]) -> None: ...
+    async def join(self, members: Membership, cluster_id: bytes) -> None: ...
 
 
 def cluster_id_of(voters: Sequence[Identity]) -> bytes:
@@ -46,10 +50,21 @@ def cluster_id_of(voters: Sequence[Identity]) -> bytes:
 
 
 class Former:
-    """One node's forming; answers peers' greetings as long as the node lives."""
+    """One node's forming; answers peers' greetings as long as the node lives.
 
-    def __init__(self, forming: Forming, records: Records, peers: Peers | None) -> None:
+    Args:
+        state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
+    """
+
+    def __init__(
+        self,
+        forming: Forming,
+        records: Records,
+        peers: Peers | None,
+        state: Callable[[], tuple[Membership | None, bytes]] = lambda: (None, b""),
+    ) -> None:
         self._forming = forming
+        self._state = state
         self._records = records
         self._peers = peers
         self._turn = asyncio.Event()
@@ -57,8 +72,8 @@ class Former:
         if peers is not None:
             peers.serve(REQUEST, self._greeted)
 
-    async def run(self) -> tuple[Identity, ...]:
-        """Until this node has formed. Returns the first voters."""
+    async def run(self) -> None:
+        """Until this node has formed, or joined."""
         forming = self._forming
         said_at, why = 0.0, ""
         loop = asyncio.get_running_loop()
@@ -71,13 +86,16 @@ class Former:
                 assert forming.recorded is not None
                 await self._records.form(forming.recorded)
                 forming.has_formed()
+            elif step is Step.JOIN:
+                assert forming.joining is not None and forming.joining.members is not None
+                # What the log says counts from its first configuration on; until then this is who it is fetched from.
+                await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
+                forming.has_joined()
             else:
                 if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), forming.reason
                     log.info("node %d: %s", forming.own.id, why)
                 await self._ask_all()
-        assert forming.recorded is not None
-        return forming.recorded
 
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
@@ -94,7 +112,7 @@ class Former:
     async def _ask(self, number: int) -> None:
         assert self._peers is not None
         try:
-            answer = await self._peers.request(number, REQUEST, to_wire(self._forming.greeting()), ASK_TIMEOUT_S)
+            answer = await self._peers.request(number, REQUEST, to_wire(self._greeting()), ASK_TIMEOUT_S)
             self._hear(number, answer)
         except HiqliteError as error:
             log.debug("node %d did not answer the greeting: %s", number, error)
@@ -102,7 +120,14 @@ class Former:
     async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
         if self._hear(peer_id, payload):
             self._turn.set()  # only for news: two nodes that wait would wake each other for ever
-        return to_wire(self._forming.greeting())
+        return to_wire(self._greeting())
+
+    def _greeting(self) -> Greeting:
+        greeting = self._forming.greeting()
+        if not greeting.formed:
+            return greeting
+        members, cluster_id = self._state()
+        return replace(greeting, members=members, cluster_id=cluster_id)
 
     def _hear(self, peer_id: int, wire: Any) -> bool:
         """Takes a peer's greeting; whether it says anything that it had not said before."""
@@ -123,6 +148,8 @@ def to_wire(greeting: Greeting) -> dict[str, Any]:
         "configured": list(greeting.configured),
         "recorded": None if recorded is None else [[one.id, one.incarnation] for one in recorded],
         "formed": greeting.formed,
+        "members": None if greeting.members is None else encode_membership(greeting.members),
+        "cluster_id": greeting.cluster_id,
     }
 
 
@@ -135,9 +162,17 @@ def from_wire(wire: Any) -> Greeting:
             tuple(whole(number) for number in wire["configured"]),
             None if recorded is None else tuple(Identity(whole(one), whole(life)) for one, life in recorded),
             wire["formed"] is True,
+            None if wire["members"] is None else decode_membership(wire["members"]),
+            id_of(wire["cluster_id"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError("the peer's greeting is malformed") from error
+
+
+def id_of(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) not in (0, 32):
+        raise ValueError("expected the id of a cluster")
+    return value
 
 
 def whole(value: Any) -> int:

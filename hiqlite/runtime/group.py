@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from hiqlite import observe
@@ -163,14 +162,6 @@ class Group:
         self.proposals.fail(error)
         self.reads.fail(error)
         self.waiters.fail(error)
-
-    async def until_changed(self, timeout_s: float) -> None:
-        """Until role, term, leader or members change, or the group fails, or the time is over."""
-        self.changed.clear()
-        # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self.changed.wait()
 
     # -- writes
 

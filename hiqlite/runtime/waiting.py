@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hiqlite.engine.model import Ready
@@ -171,3 +172,12 @@ class ReadRound:
                 future.set_exception(error)
                 future.exception()  # the caller may be gone; a close is no reason for a warning about it
         self._joined, self._next = {}, {}
+
+
+async def until_next(event: asyncio.Event, timeout_s: float) -> None:
+    """Until `event` is set from now on, or the time is over."""
+    event.clear()
+    # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

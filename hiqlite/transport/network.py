@@ -81,6 +81,7 @@ class Network(Hooks):
         self._epoch = random_secrets.randbits(30) << 32
         self.bulk = Bulk(self.settings, connect=self._bulk_link, sender=self._sender)
         self._links: set[Link] = set()
+        self._lives: dict[int, Mapping[int, int]] = {}  # peer -> its incarnations, by its newest handshake
         self._peers: dict[int, Peer] = {}
         self._running = False
         for peer_id, address in addresses.items():
@@ -149,6 +150,7 @@ class Network(Hooks):
     async def remove_peer(self, peer_id: int) -> None:
         """Ends all links to a node and refuses it from now on."""
         peer = self._peers.pop(peer_id, None)
+        self._lives.pop(peer_id, None)
         if peer is not None:
             await end_all(await peer.close(), self.settings.close_timeout_s)
 
@@ -219,6 +221,10 @@ class Network(Hooks):
     def connected(self, peer_id: int) -> bool:
         peer = self._peers.get(peer_id)
         return peer is not None and peer.connected
+
+    def incarnation_of(self, peer_id: int, group: int) -> int:
+        """Who the peer is in a group by the handshake of its newest link; 0: not heard of, or not in it."""
+        return self._lives.get(peer_id, {}).get(group, 0)
 
     def metrics(self) -> dict[str, Any]:
         return {
@@ -302,6 +308,7 @@ class Network(Hooks):
 
     def _make_link(self, session: Session, transport: asyncio.Transport) -> Link:
         settings = self.settings
+        self._lives[session.peer_id] = session.claims.incarnations
         frame_bytes_max, buffer_bytes_max, on_frame = {
             LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame),
             LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame),

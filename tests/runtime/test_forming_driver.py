@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hiqlite.engine.forming import Forming
-from hiqlite.engine.model import Identity
+from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import PeerUnreachable, ProtocolError
 from hiqlite.runtime.forming import REQUEST, Former, cluster_id_of, from_wire, to_wire
 
@@ -27,6 +27,10 @@ class Disk:
     async def form(self, voters: tuple[Identity, ...]) -> None:
         await asyncio.sleep(0)
         self.steps.append(("formed", voters))
+
+    async def join(self, members: Membership, cluster_id: bytes) -> None:
+        await asyncio.sleep(0)
+        self.joined = members, cluster_id
 
 
 class Wire:
@@ -67,10 +71,10 @@ async def test_three_nodes_agree_on_one_set_and_record_it_before_they_form() -> 
     first = asyncio.create_task(former(wire, 1, disks[0]).run())
     await asyncio.sleep(0)
     rest = [former(wire, number, disks[number - 1]).run() for number in (2, 3)]
-    sets = await asyncio.wait_for(asyncio.gather(first, *rest), 10)
-    assert sets[0] == sets[1] == sets[2] == (Identity(1, 100), Identity(2, 200), Identity(3, 300))
+    await asyncio.wait_for(asyncio.gather(first, *rest), 10)
+    members = (Identity(1, 100), Identity(2, 200), Identity(3, 300))
     for disk in disks:
-        assert [step for step, _ in disk.steps] == ["recorded", "formed"]
+        assert disk.steps == [("recorded", members), ("formed", members)]
 
 
 async def test_nodes_that_wait_do_not_wake_each_other_for_ever() -> None:
@@ -105,11 +109,29 @@ async def test_a_single_node_forms_alone() -> None:
     """It asks nobody."""
     disk = Disk()
     forming = Forming(Identity(1, 5), [1])
-    assert await Former(forming, disk, None).run() == (Identity(1, 5),)
-    assert [step for step, _ in disk.steps] == ["recorded", "formed"]
+    await Former(forming, disk, None).run()
+    assert disk.steps == [("recorded", (Identity(1, 5),)), ("formed", (Identity(1, 5),))]
 
 
-GOOD = {"id": 1, "incarnation": 5, "configured": [1, 2], "recorded": None, "formed": False}
+async def test_who_is_named_by_a_formed_node_joins_what_has_formed() -> None:
+    """A new incarnation or a new node waits until it is named, then takes over the members and the cluster's id."""
+    wire, disk = Wire(), Disk()
+    named: list[Membership | None] = [Membership(0, (Identity(1, 100),))]
+    formed = Forming(Identity(1, 100), [1, 2], recorded=(Identity(1, 100),), formed=True)
+    Former(formed, Disk(), Peer(wire, 1), lambda: (named[0], b"c" * 32))
+    joining = asyncio.create_task(former(wire, 2, disk, 2).run())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not joining.done() and disk.steps == []
+    named[0] = Membership(9, (Identity(1, 100),), (Identity(2, 200),))
+    await asyncio.wait_for(joining, 10)
+    assert disk.joined == (Membership(0, (Identity(1, 100),), (Identity(2, 200),)), b"c" * 32) and disk.steps == []
+
+
+GOOD = {
+    "id": 1, "incarnation": 5, "configured": [1, 2], "recorded": None, "formed": False, "members": None,
+    "cluster_id": b"",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -118,6 +140,7 @@ GOOD = {"id": 1, "incarnation": 5, "configured": [1, 2], "recorded": None, "form
         None, 5, [], "x", {}, {**GOOD, "id": 0}, {**GOOD, "id": True}, {**GOOD, "id": "1"}, {**GOOD, "incarnation": -1},
         {**GOOD, "configured": 5}, {**GOOD, "configured": [1, "2"]}, {**GOOD, "recorded": [[1]]},
         {**GOOD, "recorded": [[1, 2, 3]]}, {**GOOD, "recorded": [5]}, {**GOOD, "recorded": "ab"},
+        {**GOOD, "members": b"x"}, {**GOOD, "members": 5}, {**GOOD, "cluster_id": b"x"}, {**GOOD, "cluster_id": None},
     ],
 )  # fmt: skip
 def test_a_malformed_greeting_is_a_protocol_error(wire: Any) -> None:

@@ -1,0 +1,200 @@
+"""Two groups on one set of nodes: each with its own leader and log, and one membership for both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hiqlite
+from hiqlite._accel.batch import Op
+from hiqlite.engine.model import Change, ChangeKind, Identity, Membership
+from hiqlite.logstore.folder import CACHE, DB
+from hiqlite.node import Node
+from hiqlite.runtime.mirror_record import Mirrored
+from hiqlite.testing import Cluster, cluster
+from tests.cluster.agreement import eventually
+
+SETTINGS = {"wal_size": "256 KiB", "logs_until_snapshot": 100}
+
+
+def node(three: Cluster, number: int) -> Node:
+    return three._running[number]
+
+
+def leader_of(three: Cluster, group: int) -> Node:
+    return next(one for one in three._running.values() if one.groups[group].group.leads)
+
+
+def members_of(one: Node, group: int) -> Membership:
+    return one.groups[group].group.engine.membership
+
+
+def roles_of(membership: Membership) -> tuple[set[int], set[int]]:
+    """Ids of voters and learners; a joint configuration is none of what tests wait for."""
+    if membership.joint:
+        return set(), set()
+    return {one.id for one in membership.voters}, {one.id for one in membership.learners}
+
+
+async def settled(three: Cluster, voters: set[int], learners: set[int]) -> None:
+    """All nodes that run know these members, in both groups."""
+
+    async def known() -> bool:
+        found = [roles_of(members_of(one, group)) for one in three._running.values() for group in (DB, CACHE)]
+        return all(roles == (voters, learners) for roles in found)
+
+    await eventually(known)
+
+
+async def change(three: Cluster, kind: ChangeKind, *numbers: int) -> None:
+    members = tuple(node(three, number).groups[DB].group.identity for number in numbers)
+    await leader_of(three, DB).change_members(Change(kind, members), 20.0)
+
+
+async def cache_entries(three: Cluster, count: int) -> None:
+    """Entries in the cache group's log that change nothing: lists older than any that counts."""
+    group = leader_of(three, CACHE).groups[CACHE].group
+    record = Mirrored(0, (1, 2, 3), ()).record()
+    for _ in range(count):
+        op = Op(group._loop, lambda answer, index, detail: index, None, group.clock.monotonic_ns() + int(20e9))
+        group.write(record, op)
+        await op
+
+
+async def test_each_group_has_its_leader_and_says_so() -> None:
+    """Metrics of both; the identities differ from group to group; writes are the database's business alone."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        for one in three.nodes.values():
+            metrics = await one.metrics()
+            assert metrics.cache.members == metrics.db.members == (1, 2, 3)
+            assert metrics.cache.leader_id in (1, 2, 3)
+        one = node(three, 1)
+        assert one.groups[DB].group.identity.incarnation != one.groups[CACHE].group.identity.incarnation
+
+
+async def test_a_change_of_members_acts_on_both_groups() -> None:
+    """The call returns when both have it; a later one takes its place, and nodes that come back know it."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        one = next(number for number in three.followers if not node(three, number).groups[CACHE].group.leads)
+        others = {1, 2, 3} - {one}
+        await change(three, ChangeKind.DEMOTE, one)
+        assert roles_of(members_of(leader_of(three, CACHE), CACHE)) == (others, {one})
+        await settled(three, others, {one})
+        await change(three, ChangeKind.PROMOTE, one)
+        await settled(three, {1, 2, 3}, set())
+        await change(three, ChangeKind.REMOVE, one)
+        assert roles_of(members_of(leader_of(three, CACHE), CACHE)) == (others, set())
+        await three.stop(one)
+        for number in sorted(others):
+            await three.stop(number)
+            await three.start(number)
+            await three.wait_until(three.settled)
+        for number in others:
+            assert roles_of(members_of(node(three, number), CACHE)) == (others, set())
+
+
+async def test_the_leader_of_the_cache_group_can_be_removed() -> None:
+    """It carries the change out to its end, and somebody else leads."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        one = leader_of(three, CACHE).config.node_id
+        others = {1, 2, 3} - {one}
+        await change(three, ChangeKind.REMOVE, one)
+
+        async def moved() -> bool:
+            return any(node(three, number).groups[CACHE].group.leads for number in others)
+
+        await eventually(moved)
+        assert roles_of(members_of(leader_of(three, CACHE), CACHE)) == (others, set())
+
+
+async def test_an_older_list_of_members_changes_nothing() -> None:
+    """Whoever sends it: the list that counts is the newest, on every node and after a restart."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        one = three.followers[0]
+        await change(three, ChangeKind.DEMOTE, one)
+        group = leader_of(three, CACHE).groups[CACHE].group
+        state = leader_of(three, CACHE).storage.cache.cache.state
+        for index in (state.mirrored_index, state.mirrored_index - 1, 0):
+            op = Op(group._loop, lambda answer, index, detail: index, None, group.clock.monotonic_ns() + int(20e9))
+            group.write(Mirrored(index, (1, 2, 3), ()).record(), op)
+            await op
+        found = leader_of(three, CACHE).storage.cache.cache.state
+        assert (found.mirrored_index, found.mirrored) == (state.mirrored_index, state.mirrored)
+        await settled(three, {1, 2, 3} - {one}, {one})
+
+
+async def test_the_cache_groups_log_is_purged_and_a_node_that_was_away_gets_an_image() -> None:
+    """Behind a durable state; the image goes over the same bulk link as a database would."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        away = next(number for number in three.nodes if number != leader_of(three, CACHE).config.node_id)
+        await three.kill(away)
+        await three.wait_until(three.settled)
+        await cache_entries(three, 450)
+
+        async def purged() -> bool:
+            return all([(await one.metrics()).cache.first_index > 200 for one in three.nodes.values()])
+
+        await eventually(purged)
+        last = leader_of(three, CACHE).groups[CACHE].group.engine.commit_index
+        await three.start(away)
+        await three.wait_until(lambda: node(three, away).groups[CACHE].group.applier.applied_index >= last)
+        assert node(three, away).groups[CACHE].group.engine.base_index > 200
+        state = node(three, away).storage.cache.cache.state
+        assert state.applied_index >= last
+        await three.kill(away)
+        await three.start(away)  # from what it keeps itself
+        await three.wait_until(lambda: node(three, away).groups[CACHE].group.applier.applied_index >= last)
+
+
+@pytest.mark.parametrize("killed", ["follower", "leader"])
+async def test_in_memory_only_a_node_that_comes_back_is_another_one_and_becomes_a_voter_again(killed: str) -> None:
+    """It forgot what it promised: the old incarnation never votes again, the new one learns, then takes the place."""
+    async with cluster(3, cache_storage_disk=False, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        await cache_entries(three, 30)
+        leader = leader_of(three, CACHE).config.node_id
+        one = leader if killed == "leader" else next(number for number in three.nodes if number != leader)
+        before: Identity = node(three, one).groups[CACHE].group.identity
+        await three.kill(one)
+        await three.start(one)
+        after: Identity = node(three, one).groups[CACHE].group.identity
+        assert after.incarnation != before.incarnation
+
+        async def replaced() -> bool:
+            found = [members_of(other, CACHE) for other in three._running.values() if other.groups[CACHE].group.started]
+            return len(found) == 3 and all(after in found.voters and not found.joint for found in found)
+
+        await eventually(replaced)
+        await settled(three, {1, 2, 3}, set())
+        last = leader_of(three, CACHE).groups[CACHE].group.engine.commit_index
+        await three.wait_until(lambda: node(three, one).groups[CACHE].group.applier.applied_index >= last)
+
+
+async def test_a_group_that_is_switched_on_later_forms_then(tmp_path: Path) -> None:
+    """A single node, and its data of before; switched off again it is not there."""
+    async with hiqlite.open(tmp_path / "data", cache=False, wal_size="1 MiB") as db:
+        await db.execute("CREATE TABLE t (x)")
+        assert list((await db.metrics()).groups) == ["db"]
+    async with hiqlite.open(tmp_path / "data", wal_size="1 MiB") as db:
+        await db.execute("INSERT INTO t VALUES (1)")
+        metrics = await db.metrics()
+        assert (metrics.cache.role, metrics.db.role, metrics.cache.members) == ("leader", "leader", (1,))
+    async with hiqlite.open(tmp_path / "data", cache=False, wal_size="1 MiB") as db:
+        assert list((await db.metrics()).groups) == ["db"]
+        assert await db.query_value("SELECT count(*) FROM t") == 1
+
+
+async def test_switching_between_disk_and_memory_begins_a_new_incarnation(tmp_path: Path) -> None:
+    """What the other kind of log had promised cannot be looked up any more."""
+    lives = []
+    for on_disk in (True, True, False, False, True):
+        async with hiqlite.open(tmp_path / "data", cache_storage_disk=on_disk, wal_size="1 MiB") as db:
+            lives.append(db._services.node.groups[CACHE].group.identity.incarnation)
+            assert (tmp_path / "data" / "log" / "cache").exists() is on_disk
+    assert lives[0] == lives[1] and len(set(lives)) == 4
