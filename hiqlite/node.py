@@ -20,11 +20,12 @@ from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Change, Membership, Message
-from hiqlite.errors import RequestTimeout, ShuttingDown, StorageError, UsageError
+from hiqlite.errors import LeadershipLost, RequestTimeout, ShuttingDown, StorageError, UsageError
 from hiqlite.logstore.folder import CACHE, DB
+from hiqlite.node_cache import CacheStorage
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
-from hiqlite.node_links import GroupLinks
+from hiqlite.node_links import GroupLinks, takes_none
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
@@ -101,6 +102,9 @@ class Node:
             await self._listen_api()
         joining = self._loop.create_task(self._join(), name="hiqlite-join")
         self._stack.push_async_callback(stop_task, joining)
+        if self.network is not None and self.storage.cache is not None and self.storage.cache.forgets:
+            watching = self._loop.create_task(self._watch_cache(joining), name="hiqlite-watch")
+            self._stack.push_async_callback(stop_task, watching)
         if wait:
             await joining
             await asyncio.gather(*(group.until_leader() for group in self.groups.values()))
@@ -120,11 +124,14 @@ class Node:
             secret=config.secret_raft or "",
             loop=self._loop,
             settings=NetworkSettings(max_entry_bytes=frame_bytes_max),
-            incarnations={group.number: group.identity.incarnation for group in self.storage.groups},
+            incarnations=self._incarnations(),
             cluster_id=self.storage.meta.cluster_id or b"",
         )
         self._stack.push_async_callback(self._close_images)
         self._stack.push_async_callback(self.network.close)
+
+    def _incarnations(self) -> dict[int, int]:
+        return {group.number: group.identity.incarnation for group in self.storage.groups}
 
     async def _close_images(self) -> None:
         for group in self.groups.values():
@@ -154,26 +161,56 @@ class Node:
         settings = config.raft_settings()
         self._beat = BeatThread(config.node_id, settings.heartbeat_interval_ms, settings.stall_ms)
         self._pulse = Pulse(self._beat, self.clock, self._loop, settings, self.network)
-        around = Surroundings(config, self.clock, self._loop, self._pulse, form_without)
+        self._around = Surroundings(config, self.clock, self._loop, self._pulse, form_without)
         inspector = storage.db.inspector
         self.links = {group.number: GroupLinks(self.network, group.number) for group in storage.groups}
         self.groups[DB] = NodeGroup(
             storage.db,
             NodeImages(storage.db),
             self.links[DB],
-            around,
+            self._around,
+            founders=lambda: [node.id for node in config.nodes] or [config.node_id],
             kinds=(EntryKind.COMMAND, EntryKind.MIGRATION),
             check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
         )
-        if (cache := storage.cache) is not None:
-            links = self.links[CACHE]
-            self.groups[CACHE] = NodeGroup(
-                cache, cache, links, around, kinds=(EntryKind.MIRROR,), check=lambda group, record: None
-            )
-            groups = (self.groups[DB].group, self.groups[CACHE].group)
-            self._mirroring = Mirroring(
-                *groups, lambda: cache.cache.state, links.incarnation_of, self.clock, self._loop
-            )
+        if storage.cache is not None:
+            self._make_cache(storage.cache)
+
+    def _make_cache(self, storage: CacheStorage) -> None:
+        """The cache group, and what keeps its members those of the database's."""
+        source, links = self.groups[DB].group, self.links[CACHE]
+
+        def founders() -> list[int]:
+            return sorted({one.id for one in source.engine.membership.voters}) if source.started else []
+
+        made = self.groups[CACHE] = NodeGroup(
+            storage, storage, links, self._around, founders=founders, kinds=(EntryKind.MIRROR,), check=lambda *_: None
+        )
+        self._mirroring = Mirroring(
+            source, made.group, lambda: storage.cache.state, made.life_of, self.clock, self._loop
+        )
+
+    async def _watch_cache(self, joining: asyncio.Task[None]) -> None:
+        """A cache group in memory that has lost its majority for good begins anew, as another incarnation."""
+        await asyncio.wait([joining])
+        interval_s = self.config.heartbeat_interval_ms / 1000
+        while True:
+            await asyncio.sleep(interval_s)
+            old = self.groups[CACHE]
+            if not old.is_over:
+                continue
+            log.warning("too many nodes forgot the cache group: it begins anew, empty")
+            error = LeadershipLost("the cache group began anew, empty", outcome="unknown")
+            assert self._mirroring is not None
+            await self._mirroring.close()
+            await old.stop(error)
+            await old.close_images()
+            self.links[CACHE].on_offer = takes_none
+            self._make_cache(await self.storage.renew_cache(self._loop))
+            if self.network is not None:
+                self.network.identify(incarnations=self._incarnations())
+            await self.groups[CACHE].join(self._formed)
+            self._mirroring.start()
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
@@ -219,7 +256,7 @@ class Node:
 
         def message(number: int, message: Message, body: bytes | None, sender: int) -> None:
             if number in groups:
-                groups[number].group.receive(message, body)
+                groups[number].receive(message, body)
 
         def read_end() -> None:
             for group in groups.values():

@@ -1,7 +1,9 @@
 """The cache group of a node: its log, on disk or in memory, its state machine, and that state's file and images.
 
-Part of the composition root. Invariant: the file never holds a state that the log on disk does not cover, and there is
-none while the log is in memory only.
+In memory only, each start is another incarnation, a higher number than all before; and a group that forms anew begins
+behind the highest of its founders' numbers, so an index is never used twice (semantics.md section 12).
+Part of the composition root. Invariants: the file never holds a state that the log on disk does not cover, and there is
+none while the log is in memory only; no index at or above the recorded token mark has been in use.
 """
 
 from __future__ import annotations
@@ -9,28 +11,36 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from hiqlite.cache import state_file
 from hiqlite.cache.image import IncomingState, OutgoingState
 from hiqlite.cache.machine import CacheMachine
 from hiqlite.cache.state import CacheState
 from hiqlite.config import NodeConfig
-from hiqlite.engine.model import Membership
+from hiqlite.engine.model import Membership, Restored
 from hiqlite.engine.ports import StateMachine
 from hiqlite.errors import StorageError
 from hiqlite.logstore.folder import CACHE, DataFolder, make_durable_folder
+from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.recovered import Recovered
 from hiqlite.node_group_storage import GroupStorage
 from hiqlite.runtime.receiving import IncomingFile
 from hiqlite.runtime.snapshots import ImageFile
+
+TOKEN_BITS: Final = 24  # a second of the wall clock is worth so many indexes
+TOKENS_RESERVED: Final = 1 << TOKEN_BITS
 
 
 class CacheStorage(GroupStorage):
     """Made by `open`, ended by `close`."""
 
     cache: CacheMachine
+    _mark: int
 
     @classmethod
     async def open(
@@ -59,6 +69,7 @@ class CacheStorage(GroupStorage):
         self.open_log()
         if self._in_memory:
             self.cache = CacheMachine(self._loop)
+            self.cache.on_applied = self._applied
         else:
             self.cache = CacheMachine(self._loop, state_file.read(self._file), keep=self._keep)
         self._stack.push_async_callback(self.cache.close)
@@ -66,6 +77,31 @@ class CacheStorage(GroupStorage):
     @property
     def machine(self) -> StateMachine:
         return self.cache
+
+    def _new_incarnation(self) -> int:
+        """In memory: ascending, whatever the wall clock does."""
+        if not self._in_memory:
+            return super()._new_incarnation()
+        life = max(time.time_ns() // 1_000_000_000 << TOKEN_BITS, self.meta.token_mark(CACHE))
+        self._mark = life + TOKENS_RESERVED
+        self.meta.set_token_mark(CACHE, self._mark)
+        return life
+
+    async def restored(self, membership: Membership) -> Restored:
+        """In memory the founders begin behind the highest of their numbers; who joins is given an image."""
+        founders = self.meta.recorded_set(CACHE)
+        if founders is not None and isinstance(self.log, MemoryLog):
+            base_index = max(one.incarnation for one in founders)
+            io_sequence = await self.log.restart_at(base_index, 0)
+            self.recovered = Recovered(base_index=base_index, io_sequence=io_sequence)
+            self.cache.begin_at(base_index)
+        return await super().restored(membership)
+
+    def _applied(self, index: int) -> None:
+        """Reserve indexes long before they are in use: a group that begins anew begins behind all of them."""
+        if index > self._mark - TOKENS_RESERVED // 2:
+            self._mark = index + TOKENS_RESERVED
+            self.meta.worker.submit(self.meta.set_token_mark, CACHE, self._mark)
 
     @property
     def _file(self) -> Path:

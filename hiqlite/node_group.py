@@ -7,7 +7,7 @@ turns only once this node is a member.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hiqlite import observe
@@ -15,7 +15,8 @@ from hiqlite._accel.records import EntryKind
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.forming import Forming
-from hiqlite.engine.model import Membership, Role
+from hiqlite.engine.mirror import is_of_the_past, is_over
+from hiqlite.engine.model import Membership, Message, Role
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, StorageError
 from hiqlite.logstore.folder import GROUP_NAMES
@@ -48,6 +49,7 @@ class NodeGroup:
     """One group of one node.
 
     Args:
+        founders: ids of the nodes that found the group, as far as this node knows now.
         kinds: of entries that peers may forward to this group's leader.
         check: the leader's look at a forwarded command, given the group.
     """
@@ -59,6 +61,7 @@ class NodeGroup:
         links: GroupLinks,
         around: Surroundings,
         *,
+        founders: Callable[[], Sequence[int]],
         kinds: tuple[EntryKind, ...],
         check: Callable[[Group, bytes], object],
     ) -> None:
@@ -89,12 +92,13 @@ class NodeGroup:
         self._leaving = Leaving(group, links)
         forming = Forming(
             storage.identity,
-            [node.id for node in config.nodes] or [config.node_id],
+            founders(),
             recorded=storage.meta.recorded_set(storage.number),
             formed=storage.membership() is not None,
             without=around.form_without,
         )
-        self.former = Former(forming, storage, links if config.nodes else None, self._state)
+        peers = links if config.nodes else None
+        self.former = Former(forming, storage, peers, self._state, founders, links.met)
 
     async def join(self, formed: Callable[[], None]) -> None:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
@@ -107,7 +111,7 @@ class NodeGroup:
         formed()
         membership = storage.membership()
         assert membership is not None, "who has formed or joined has recorded with whom"
-        restored = storage.restored(membership)
+        restored = await storage.restored(membership)
         now_ns = around.clock.monotonic_ns()
         engine = Raft(storage.identity, self.group.settings, restored, now_ns, storage.chance())
         self.group.start(engine)
@@ -140,7 +144,28 @@ class NodeGroup:
         members = self.group.engine.membership if self.group.started else self.storage.membership()
         return members, self.storage.meta.cluster_id or b""
 
+    # -- a group that forgets
+
+    @property
+    def is_over(self) -> bool:
+        """Too many of its members began anew since: nothing can be agreed on in it any more (semantics.md section 12).
+
+        Only said of a group that no node keeps; one that is kept waits for its members.
+        """
+        return self.storage.forgets and self.group.started and is_over(self.group.engine.membership, self.life_of)
+
+    def life_of(self, number: int) -> int:
+        """The incarnation in which a node lives now in this group; 0: not heard of."""
+        own = self.storage.identity
+        return own.incarnation if number == own.id else self._links.incarnation_of(number)
+
     # -- events
+
+    def receive(self, message: Message, body: bytes | None) -> None:
+        group = self.group
+        if self.storage.forgets and group.started and is_of_the_past(group.engine.membership, message.sender):
+            return  # of a group that is over, whatever its term: nothing in it follows from what this one holds
+        group.receive(message, body)
 
     def connected(self, peer_id: int, epoch: int) -> None:
         self.group.connected(peer_id, epoch)

@@ -63,6 +63,11 @@ class GroupStorage(ABC):
         self.identity = self._identify()
 
     @property
+    def forgets(self) -> bool:
+        """Whether this node's part of the group ends with the process."""
+        return self._in_memory
+
+    @property
     @abstractmethod
     def machine(self) -> StateMachine:
         """The state machine, once it is open."""
@@ -135,9 +140,12 @@ class GroupStorage(ABC):
         """This node's identity in the group: durable before anybody hears of it."""
         incarnation = self.meta.incarnation(self.number)
         if incarnation is None or self._in_memory or self.meta.in_memory(self.number):
-            incarnation = secrets.randbits(INCARNATION_BITS) | 1
+            incarnation = self._new_incarnation()
             self.meta.begin_incarnation(self.number, incarnation, in_memory=self._in_memory)
         return Identity(self.config.node_id, incarnation)
+
+    def _new_incarnation(self) -> int:
+        return secrets.randbits(INCARNATION_BITS) | 1
 
     # -- members
 
@@ -163,7 +171,7 @@ class GroupStorage(ABC):
 
     # -- the engine's start
 
-    def restored(self, membership: Membership) -> Restored:
+    async def restored(self, membership: Membership) -> Restored:
         """What the engine starts from."""
         found = self.recovered
         return Restored(

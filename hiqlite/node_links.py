@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hiqlite.engine.model import Message
+from hiqlite.engine.model import Identity, Message
 from hiqlite.errors import ClusterError, PeerUnreachable
 from hiqlite.logstore.folder import GROUP_NAMES
 from hiqlite.runtime.receiving import Reception
@@ -48,6 +48,11 @@ class GroupLinks:
     def incarnation_of(self, peer_id: int) -> int:
         """Who that node is in this group by its newest handshake; 0: unknown."""
         return 0 if self._network is None else self._network.incarnation_of(peer_id, self._group)
+
+    def met(self, identity: Identity) -> None:
+        """The node itself said who it is in this group."""
+        if self._network is not None:
+            self._network.met(identity.id, self._group, identity.incarnation)
 
     def serve(self, name: str, handler: Handler) -> None:
         """`handler` answers from now on; a group that begins anew takes the place of the one before."""

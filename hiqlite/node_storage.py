@@ -57,11 +57,22 @@ class Storage:
         self._stack.push_async_callback(self.db.close)
         if config.cache:
             self.cache = await CacheStorage.open(config, folder, self.meta, loop)
-            self._stack.push_async_callback(self.cache.close)
+            self._stack.push_async_callback(self._close_cache)
 
     @property
     def groups(self) -> tuple[GroupStorage, ...]:
         return (self.db,) if self.cache is None else (self.db, self.cache)
+
+    async def renew_cache(self, loop: asyncio.AbstractEventLoop) -> CacheStorage:
+        """The cache group's part of a new incarnation, in place of one that is over. Only of a group in memory."""
+        assert not self.config.cache_storage_disk
+        await self._close_cache()
+        self.cache = await CacheStorage.open(self.config, self.folder, self.meta, loop)
+        return self.cache
+
+    async def _close_cache(self) -> None:
+        if self.cache is not None:
+            await self.cache.close()
 
     def _check_node_id(self) -> None:
         """Whose folder this is: made durable by the first start."""

@@ -43,7 +43,7 @@ class CacheMachine:
         state: what it begins with.
         keep: makes a state durable; None: nothing of this group outlives the process, and all of it counts as durable.
 
-    `on_mirrored` is called when another mirrored change is the newest.
+    `on_applied` is told the index after each turn in which something was applied.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CacheMachine:
         self._loop = loop
         self._keep = keep
         self.state = state or CacheState()
-        self.on_mirrored: Callable[[], None] = lambda: None
+        self.on_applied: Callable[[int], None] = lambda _index: None
         self._durable_index = self.state.applied_index
         self._synced_index = 0
         self._wanted = False  # a durable state is asked for
@@ -128,7 +128,12 @@ class CacheMachine:
         self.state = state
         self._durable_index = state.applied_index
         self._synced_index = max(self._synced_index, state.applied_index)
-        self.on_mirrored()
+        self.on_applied(state.applied_index)
+
+    def begin_at(self, index: int) -> None:
+        """Nothing of the group is known before its first entry, which follows `index`."""
+        assert self._keep is None and not self._waiting, "only what is in memory begins anywhere"
+        self.state = CacheState(index)
 
     # -- inside
 
@@ -136,7 +141,6 @@ class CacheMachine:
         self._turn = None
         waiting, self._waiting = self._waiting, []
         self.queued_bytes = 0
-        mirrored_index = self.state.mirrored_index
         for first, last, last_term, records in waiting:
             assert first == self.state.applied_index + 1, "entries are applied in order, each once"
             index, mirrored = self.state.mirrored_index, self.state.mirrored
@@ -146,9 +150,8 @@ class CacheMachine:
                     index, mirrored = its_index, payload[INDEX_BYTES:]
             self.state = CacheState(last, last_term, index, mirrored)
             self._runs.append(CacheRun(first, last))
+        self.on_applied(self.state.applied_index)
         self._progress()
-        if self.state.mirrored_index != mirrored_index:
-            self.on_mirrored()
         self._keep_if_wanted()
 
     def _keep_if_wanted(self) -> None:

@@ -49,6 +49,6 @@ class CacheState:
             raise SnapshotCorruption("the checksum of the cache group's state is wrong")
         _, index, term, mirrored_index, size = _HEAD.unpack_from(data)
         mirrored = data[_HEAD.size : -_CRC.size]
-        if size != len(mirrored) or size > MIRRORED_BYTES_MAX or (term == 0) != (index == 0):
+        if size != len(mirrored) or size > MIRRORED_BYTES_MAX or (term and not index):
             raise SnapshotCorruption("the state of the cache group contradicts itself")
         return cls(index, term, mirrored_index, mirrored)

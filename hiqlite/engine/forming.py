@@ -59,7 +59,7 @@ class Forming:
 
     Args:
         own: this node's identity.
-        configured: ids of all voters in the config, this node's among them.
+        configured: see `configure`.
         recorded, formed: what an earlier start made durable.
         without: configured voters that are not waited for, by command; they join later.
     """
@@ -73,16 +73,22 @@ class Forming:
         formed: bool = False,
         without: Sequence[int] = (),
     ) -> None:
-        assert own.id in configured
         self.own = own
-        self.configured = tuple(sorted(configured))
-        self.voters = tuple(number for number in self.configured if number not in without)
+        self.configured: tuple[int, ...] = ()
+        self.voters: tuple[int, ...] = ()
+        self._without = tuple(without)
+        self.configure(configured)
         self.recorded = recorded
         self.formed = formed
         self.proposal: tuple[Identity, ...] = ()
         self.joining: Greeting | None = None  # of who says that this node is named; its `members` are not None
         self.reason = ""
         self._heard: dict[int, Greeting] = {}
+
+    def configure(self, configured: Sequence[int]) -> None:
+        """Ids of all who shall found the group, this node's usually among them; may be told anew while it waits."""
+        self.configured = tuple(sorted(configured))
+        self.voters = tuple(number for number in self.configured if number not in self._without)
 
     def greeting(self) -> Greeting:
         return Greeting(self.own, self.configured, self.recorded, self.formed)

@@ -1,4 +1,5 @@
-"""Which change brings one group's members closer to a list that another group gave (semantics.md section 1).
+"""Which change brings one group's members closer to a list that another group gave (semantics.md section 1), and when
+no change can help a group that forgets any more (section 12).
 
 Values in, values out: must not know logs, time or how a change is carried out. Invariant: following what is returned,
 step by step, ends with exactly the listed nodes, each in its newest incarnation, as far as they have been heard of; no
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .change import members_of
 from .model import Change, ChangeKind, Identity, Membership
 
 
@@ -44,3 +46,22 @@ def next_change(
     for number in sorted(learning.keys() - wanted):
         return Change(ChangeKind.REMOVE, (learning[number],))
     return None
+
+
+def is_over(members: Membership, life_of: Callable[[int], int]) -> bool:
+    """Whether this configuration can never agree on anything any more: too many of its voters live on as others."""
+    for voters in (members.voters, members.outgoing):
+        living = sum(1 for one in voters if life_of(one.id) in (0, one.incarnation))
+        if voters and living <= len(voters) // 2:
+            return True
+    return False
+
+
+def is_of_the_past(members: Membership, sender: Identity) -> bool:
+    """Whether a sender is an incarnation that a member had before: where groups begin anew, of a group that is over.
+
+    Only where each incarnation of a node is a higher number than the one before.
+    """
+    return any(one.id == sender.id and sender.incarnation < one.incarnation for one in members_of(members)) and not any(
+        one == sender for one in members_of(members)
+    )

@@ -121,6 +121,13 @@ class Meta:
         begun = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
         self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
 
+    def token_mark(self, group: int) -> int:
+        """No index of the group's log at or above this one has been in use on this node."""
+        return self._typed(_key(group, "token_mark"), int) or 0
+
+    def set_token_mark(self, group: int, mark: int) -> None:
+        self.put({_key(group, "token_mark"): mark})
+
     def in_memory(self, group: int) -> bool:
         """Whether the recorded incarnation had its log in memory only."""
         return self._typed(_key(group, "in_memory"), bool) or False

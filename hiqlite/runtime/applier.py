@@ -67,8 +67,9 @@ class Applier:
         self.applied_index = machine.applied_index
 
     def begin(self, term_at: Callable[[int], int]) -> None:
-        """The engine is there: `term_at` tells the term of an index of its log."""
+        """The engine is there: `term_at` tells the term of an index of its log. The feed begins behind the machine."""
         self._term_at = term_at
+        self.submitted = self.applied_index = self._target = self._machine.applied_index
 
     def commit(self, index: int, *, answers: bool) -> None:
         """Everything up to `index` is committed and written here."""

@@ -54,6 +54,8 @@ class Former:
 
     Args:
         state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
+        founders: ids of who shall found the group, as far as this node knows now; None: they stay what they are.
+        met: told who a peer says that it is now, which may be news since its handshake.
     """
 
     def __init__(
@@ -62,7 +64,11 @@ class Former:
         records: Records,
         peers: Peers | None,
         state: Callable[[], tuple[Membership | None, bytes]] = lambda: (None, b""),
+        founders: Callable[[], Sequence[int]] | None = None,
+        met: Callable[[Identity], None] = lambda _identity: None,
     ) -> None:
+        self._founders = founders
+        self._met = met
         self._forming = forming
         self._state = state
         self._records = records
@@ -77,7 +83,7 @@ class Former:
         forming = self._forming
         said_at, why = 0.0, ""
         loop = asyncio.get_running_loop()
-        while (step := forming.step()) is not Step.DONE:
+        while (step := self._step()) is not Step.DONE:
             if step is Step.RECORD:
                 voters = forming.proposal
                 await self._records.record(voters, cluster_id_of(voters))
@@ -97,13 +103,18 @@ class Former:
                     log.info("node %d: %s", forming.own.id, why)
                 await self._ask_all()
 
+    def _step(self) -> Step:
+        if self._founders is not None:
+            self._forming.configure(self._founders())
+        return self._forming.step()
+
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
         assert self._peers is not None, "a single node never waits"
         self._turn.clear()
         others = [number for number in self._forming.configured if number != self._forming.own.id]
         await asyncio.gather(*(self._ask(number) for number in others))
-        if self._forming.step() is Step.WAIT:
+        if self._step() is Step.WAIT:
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_EVERY_S):
@@ -134,6 +145,7 @@ class Former:
         greeting = from_wire(wire)
         if greeting.identity.id != peer_id:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
+        self._met(greeting.identity)
         self._forming.hear(greeting)
         news = self._last.get(peer_id) != greeting
         self._last[peer_id] = greeting

@@ -45,7 +45,7 @@ class Mirroring:
 
     Args:
         state: of the target's state machine, now.
-        life_of: the incarnation in which a node lives in the target, by its newest handshake; 0: not heard of.
+        life_of: the incarnation in which a node lives in the target now; 0: not heard of.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Mirroring:
             return
         membership = target.engine.membership
         wanted = self._wanted(membership)
-        change = next_change(membership, wanted.voters, wanted.learners, self._incarnation_of)
+        change = next_change(membership, wanted.voters, wanted.learners, self._life_of)
         if change is not None:
             log.info("the members follow those of the other group: %s %s", change.kind.name.lower(), change.members)
             await target.change_members(change, STEP_S)
@@ -140,7 +140,3 @@ class Mirroring:
             return Mirrored.decode(state.mirrored_index, state.mirrored)
         log.error("the list of members in this group's log cannot be read")
         return Mirrored.of(current)
-
-    def _incarnation_of(self, number: int) -> int:
-        own = self._target.identity
-        return own.incarnation if number == own.id else self._life_of(number)

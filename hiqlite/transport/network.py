@@ -226,6 +226,10 @@ class Network(Hooks):
         """Who the peer is in a group by the handshake of its newest link; 0: not heard of, or not in it."""
         return self._lives.get(peer_id, {}).get(group, 0)
 
+    def met(self, peer_id: int, group: int, incarnation: int) -> None:
+        """The peer itself said, over a link, who it is in a group since it made that."""
+        self._lives[peer_id] = {**self._lives.get(peer_id, {}), group: incarnation}
+
     def metrics(self) -> dict[str, Any]:
         return {
             "peers": {peer_id: peer.metrics() for peer_id, peer in self._peers.items()},

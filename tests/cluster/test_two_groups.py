@@ -198,3 +198,30 @@ async def test_switching_between_disk_and_memory_begins_a_new_incarnation(tmp_pa
             lives.append(db._services.node.groups[CACHE].group.identity.incarnation)
             assert (tmp_path / "data" / "log" / "cache").exists() is on_disk
     assert lives[0] == lives[1] and len(set(lives)) == 4
+
+
+@pytest.mark.parametrize("survivors", [1, 0])
+async def test_a_group_in_memory_that_lost_its_majority_begins_anew_behind_all_it_had(survivors: int) -> None:
+    """Who survived gives up what it had, all form again, and no index comes a second time."""
+    async with cluster(3, cache_storage_disk=False, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        await cache_entries(three, 30)
+        last = leader_of(three, CACHE).groups[CACHE].group.engine.last_index
+        before = {number: node(three, number).groups[CACHE].group.identity for number in three.nodes}
+        gone = sorted(three.nodes)[survivors:]
+        for number in gone:
+            await three.kill(number)
+        for number in gone:
+            await three.start(number)
+        await three.wait_until(three.settled)
+        await three.wait_until(lambda: all(
+            one.groups[CACHE].group.started and one.groups[CACHE].group.identity != before[number]
+            and one.groups[CACHE].group.applier.applied_index > last
+            for number, one in three._running.items()
+        ))  # fmt: skip
+        await settled(three, {1, 2, 3}, set())
+        assert leader_of(three, CACHE).groups[CACHE].group.engine.base_index > last
+        await cache_entries(three, 5)
+        one = three.followers[0]  # the members of the database are those of the group that began anew
+        await change(three, ChangeKind.DEMOTE, one)
+        await settled(three, {1, 2, 3} - {one}, {one})
