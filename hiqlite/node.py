@@ -196,21 +196,28 @@ class Node:
         interval_s = self.config.heartbeat_interval_ms / 1000
         while True:
             await asyncio.sleep(interval_s)
-            old = self.groups[CACHE]
-            if not old.is_over:
-                continue
-            log.warning("too many nodes forgot the cache group: it begins anew, empty")
-            error = LeadershipLost("the cache group began anew, empty", outcome="unknown")
-            assert self._mirroring is not None
-            await self._mirroring.close()
-            await old.stop(error)
-            await old.close_images()
-            self.links[CACHE].on_offer = takes_none
-            self._make_cache(await self.storage.renew_cache(self._loop))
-            if self.network is not None:
-                self.network.identify(incarnations=self._incarnations())
-            await self.groups[CACHE].join(self._formed)
-            self._mirroring.start()
+            if self.groups[CACHE].is_over:
+                log.warning("too many nodes forgot the cache group: it begins anew, empty")
+                await self._renew_cache()
+                await self._join_cache()
+
+    async def _renew_cache(self) -> None:
+        """Another incarnation takes the place of what this node was in the cache group."""
+        assert self._mirroring is not None and self.network is not None
+        await self._mirroring.close()
+        await self.groups[CACHE].stop(LeadershipLost("the cache group began anew, empty", outcome="unknown"))
+        await self.groups[CACHE].close_images()
+        self.links[CACHE].on_offer = takes_none
+        self._make_cache(await self.storage.renew_cache(self._loop))
+        self.network.identify(incarnations=self._incarnations())
+        for peer_id, epoch in self.network.epochs().items():  # links that stand are no news to anybody else
+            self.groups[CACHE].connected(peer_id, epoch)
+
+    async def _join_cache(self) -> None:
+        while not await self.groups[CACHE].join(self._formed):
+            await self._renew_cache()
+        assert self._mirroring is not None
+        self._mirroring.start()
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
@@ -234,12 +241,11 @@ class Node:
 
     async def _join(self) -> None:
         """The groups become members one after the other: the cluster's id follows from the first one's forming."""
-        for group in self.groups.values():
-            await group.join(self._formed)
+        await self.groups[DB].join(self._formed)
         if self.network is not None:
             self._beat.start()
-        if self._mirroring is not None:
-            self._mirroring.start()
+        if CACHE in self.groups:
+            await self._join_cache()
 
     def _formed(self) -> None:
         if self.network is not None:

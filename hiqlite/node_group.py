@@ -16,7 +16,7 @@ from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.forming import Forming
 from hiqlite.engine.mirror import is_of_the_past, is_over
-from hiqlite.engine.model import Membership, Message, Role
+from hiqlite.engine.model import Identity, Membership, Message, Role
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, StorageError
 from hiqlite.logstore.folder import GROUP_NAMES
@@ -100,14 +100,18 @@ class NodeGroup:
         peers = links if config.nodes else None
         self.former = Former(forming, storage, peers, self._state, founders, links.met)
 
-    async def join(self, formed: Callable[[], None]) -> None:
+    async def join(self, formed: Callable[[], None]) -> bool:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
 
         Args:
             formed: called in between.
+
+        Returns:
+            False: what was to form never will, for a member began anew meanwhile. Only of a group that forgets.
         """
         storage, around = self.storage, self._around
-        await self.former.run()
+        if not await self.former.run(self._in_vain):
+            return False
         formed()
         membership = storage.membership()
         assert membership is not None, "who has formed or joined has recorded with whom"
@@ -117,6 +121,7 @@ class NodeGroup:
         self.group.start(engine)
         if around.config.nodes:
             self._exchange = ImageExchange(self.group, self._images, self._links, around.clock, around.loop)
+        return True
 
     async def until_leader(self) -> None:
         """Until this node knows a leader and has applied what that had committed when it was found."""
@@ -153,6 +158,9 @@ class NodeGroup:
         Only said of a group that no node keeps; one that is kept waits for its members.
         """
         return self.storage.forgets and self.group.started and is_over(self.group.engine.membership, self.life_of)
+
+    def _in_vain(self, recorded: Sequence[Identity]) -> bool:
+        return self.storage.forgets and any(self.life_of(one.id) not in (0, one.incarnation) for one in recorded)
 
     def life_of(self, number: int) -> int:
         """The incarnation in which a node lives now in this group; 0: not heard of."""

@@ -78,8 +78,15 @@ class Former:
         if peers is not None:
             peers.serve(REQUEST, self._greeted)
 
-    async def run(self) -> None:
-        """Until this node has formed, or joined."""
+    async def run(self, in_vain: Callable[[Sequence[Identity]], bool] = lambda recorded: False) -> bool:
+        """Until this node has formed, or joined.
+
+        Args:
+            in_vain: whether the set that is recorded here can never act, as far as this node knows now.
+
+        Returns:
+            False: it was given up, because it was in vain.
+        """
         forming = self._forming
         said_at, why = 0.0, ""
         loop = asyncio.get_running_loop()
@@ -101,7 +108,10 @@ class Former:
                 if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), forming.reason
                     log.info("node %d: %s", forming.own.id, why)
+                if forming.recorded is not None and in_vain(forming.recorded):
+                    return False
                 await self._ask_all()
+        return True
 
     def _step(self) -> Step:
         if self._founders is not None:

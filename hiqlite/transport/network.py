@@ -218,6 +218,10 @@ class Network(Hooks):
         if peer is not None:
             peer.redial(LinkKind.BEAT)
 
+    def epochs(self) -> dict[int, int]:
+        """The peers that are connected, each with the epoch of its links."""
+        return {peer.id: peer.epoch for peer in self._peers.values() if peer.connected}
+
     def connected(self, peer_id: int) -> bool:
         peer = self._peers.get(peer_id)
         return peer is not None and peer.connected

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import hiqlite.testing
+from hiqlite.logstore.folder import DB
 from hiqlite.transport.session import LinkKind
 
 
@@ -16,7 +17,7 @@ async def test_an_answer_is_not_lost_with_a_link_that_does_not_carry_it(tmp_path
         number = cluster.followers[0]
         network = cluster._running[cluster.leader].network
         assert network is not None
-        peer, remote = network._peers[number], network.on_forward.__self__
+        peer, remote = network._peers[number], cluster._running[cluster.leader].groups[DB].remote
         write = asyncio.ensure_future(cluster.nodes[number].execute("INSERT INTO t VALUES (1)"))
         cut = False
         while not write.done():

@@ -10,6 +10,7 @@ from typing import Any
 
 import hiqlite
 from hiqlite._accel.commands import encode_command
+from hiqlite._accel.records import EntryKind
 from hiqlite.errors import NotLeader
 from hiqlite.runtime.forwarding import ANSWERED, FORWARD, REFUSED, refusal, split_replies
 from hiqlite.runtime.remote import RemoteWrites
@@ -50,7 +51,7 @@ async def test_a_leader_takes_no_write_that_was_sent_in_another_term(tmp_path: P
         group = db._services.group
         term = group.engine.term
         network = Replies()
-        remote = RemoteWrites(group, lambda record: None, network, asyncio.get_running_loop())
+        remote = RemoteWrites(group, (EntryKind.COMMAND,), lambda record: None, network, asyncio.get_running_loop())
         for number, sent_in in enumerate((term - 1, term + 1, term), 1):
             remote.received(2, forwarded(number, sent_in, number))
         await until(lambda: len(network.sent) == 3)
