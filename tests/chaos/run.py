@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15.0, help="of faults in a history")
     parser.add_argument("--mix", choices=list(MIXES), help="instead of what the seed tells")
     parser.add_argument("--nodes", type=int, choices=(3, 5), help="instead of what the seed tells")
+    parser.add_argument("--until-violation", action="store_true", help="end with the first one")
     parser.add_argument("--keep", type=Path, default=Path("build/chaos"), help="folder of reports")
     options = parser.parse_args()
     end = time.monotonic() + options.minutes * 60
@@ -41,6 +42,8 @@ def main() -> int:
             violations += len(outcome.violations)
             if outcome.violations:
                 _keep(outcome, folder, options.keep)
+                if options.until_violation:
+                    break
     print(f"histories: {histories} violations: {violations}")
     return 1 if violations else 0
 

@@ -41,6 +41,11 @@ LOG = (
     ),
     Mutant("M50", "a truncation is ignored at recovery", RECOVERY, "self.trail.truncate(first)", "self.trail.copy()", Killer.LOG),
     Mutant(
+        "M42", "a linearizable read does not wait until this node has applied its index", "client/local.py",
+        "await self._group.until_applied(await self._services.read_round.join())", "await self._services.read_round.join()",
+        Killer.HISTORIES,
+    ),
+    Mutant(
         "M51", "purged beyond what the database holds durably", "runtime/purging.py",
         "durable_index = self._machine.durable_index", "durable_index = self._machine.applied_index", Killer.SWEEP,
     ),
@@ -71,5 +76,5 @@ LOG = (
 # Numbers of the fixed list that cannot be applied yet, and what brings the place to change. Those of other parts of
 # the product (SQL, the cache group, the life of a cluster) are not named here: they are due with those.
 NOT_DUE = {
-    "M37": "the cache group", "M42": "reads on followers",
+    "M37": "the cache group",
 }  # fmt: skip

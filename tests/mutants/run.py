@@ -48,6 +48,8 @@ settings.load_profile("mutants")
 """
 FAILED = re.compile(r"^FAILED \S+::(\w+)", re.MULTILINE)
 FOUND = re.compile(r"^seed (\d+): ([^:]+)", re.MULTILINE)
+PLAYED = re.compile(r"^histories: (\d+)", re.MULTILINE)
+VIOLATED = re.compile(r"^VIOLATION: ([^:\n]{1,60})", re.MULTILINE)
 DONE = re.compile(r"^schedules: (\d+)", re.MULTILINE)
 
 
@@ -104,7 +106,7 @@ def run(mutant: Mutant, seconds: float, seed: int) -> Outcome:
         change(mutant, folder / "hiqlite" / mutant.file)
         if mutant.native:
             build(folder, mutant.native)
-        ask = ask_simulator if mutant.killer is Killer.SIMULATOR else ask_properties
+        ask = {Killer.SIMULATOR: ask_simulator, Killer.HISTORIES: ask_histories}.get(mutant.killer, ask_properties)
         killed_by, schedules = ask(mutant, folder, seconds, seed)
     return Outcome(killed_by, schedules, time.monotonic() - began)
 
@@ -125,6 +127,17 @@ def ask_simulator(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tu
     if schedules is None:
         raise SystemExit(f"{mutant.name}: the simulator broke\n{done.stderr[-2000:]}")
     return (found[2] if found else ""), int(schedules[1])
+
+
+def ask_histories(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
+    """Each takes its time to start and to end, so there are fewer of them than the seconds say."""
+    command = [sys.executable, "-m", "tests.chaos.run", "--minutes", str(seconds / 30), "--seed", str(seed), "--until-violation"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    histories, found = PLAYED.search(done.stdout), VIOLATED.search(done.stdout)
+    if histories is None:
+        raise SystemExit(f"{mutant.name}: no history was played\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return (f"histories: {found[1]}" if found else ""), int(histories[1])
 
 
 def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
@@ -162,7 +175,7 @@ def copy_product(folder: Path) -> None:
     shutil.copytree(ROOT / "hiqlite", folder / "hiqlite", ignore=ignore)
     for twin in (folder / "hiqlite" / "engine").glob("*.so"):
         twin.unlink()
-    for name in ("engine", "logstore", "crash", "statemachine"):
+    for name in ("engine", "logstore", "crash", "statemachine", "chaos"):
         shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, folder / name)
