@@ -131,7 +131,8 @@ def ask_simulator(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tu
 
 def ask_histories(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
     """Each takes its time to start and to end, so there are fewer of them than the seconds say."""
-    command = [sys.executable, "-m", "tests.chaos.run", "--minutes", str(seconds / 30), "--seed", str(seed), "--until-violation"]
+    time_limit = ["--minutes", str(seconds / 30), "--seed", str(seed), "--until-violation"]
+    command = [sys.executable, "-m", "tests.chaos.run", *time_limit]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     histories, found = PLAYED.search(done.stdout), VIOLATED.search(done.stdout)
