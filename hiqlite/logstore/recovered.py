@@ -5,7 +5,7 @@ Must not know files. Invariant: `runs` is without gaps, and every range of `faul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiqlite.engine.model import Identity, TermRun
 
@@ -51,3 +51,9 @@ class Recovered:
             if low <= newest <= high:
                 newest = low - 1
         return newest
+
+    def with_hard_state(self, term: int, vote: Identity | None) -> Recovered:
+        """Term and vote stand in the metadata as well; the higher one rules, a vote beats none in the same term."""
+        if term > self.term or (term == self.term and self.vote is None):
+            return replace(self, term=term, vote=vote)
+        return self

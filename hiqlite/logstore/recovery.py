@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import NoReturn
 
 from hiqlite._accel import wal as native
@@ -32,14 +31,9 @@ from hiqlite.errors import StorageError
 from .recovered import Recovered
 from .segments import (
     Position,
+    SegmentFiles,
     SegmentHeader,
-    SegmentReader,
     decode_header,
-    list_segments,
-    segment_path,
-    set_aside,
-    sync_segments,
-    write_end,
 )
 from .trail import Trail
 
@@ -104,9 +98,9 @@ class _Scanned:
 
 
 def recover(
-    folder: Path, *, group: int, node_id: int, newest_named: int, purge_point: tuple[int, int] = (0, 0)
+    files: SegmentFiles, *, group: int, node_id: int, newest_named: int, purge_point: tuple[int, int] = (0, 0)
 ) -> Plan:
-    """Reads the log in `folder` and says what it holds; writes nothing.
+    """Reads the log in `files` and says what it holds; writes nothing.
 
     Args:
         newest_named: number of the newest segment that the metadata names, 0 for none.
@@ -115,41 +109,42 @@ def recover(
     Raises:
         StorageError: a segment belongs to another node or group, or cannot be read.
     """
-    numbers = list_segments(folder)
-    scanned, broken = _scan_all(folder, numbers, group, node_id)
+    numbers = files.numbers()
+    scanned, broken = _scan_all(files, numbers, group, node_id)
     return _Replay(scanned, broken, numbers, newest_named, purge_point).run()
 
 
-def settle(folder: Path, plan: Plan) -> None:
+def settle(files: SegmentFiles, plan: Plan) -> None:
     """Makes durable what `plan` keeps and cuts the rest off, so that the node may speak of it."""
-    sync_segments(folder, list(plan.kept))
-    set_aside(folder, list(plan.discarded))
+    files.sync(list(plan.kept))
+    files.set_aside(list(plan.discarded))
     if plan.cut is not None and plan.end is not None:
-        write_end(folder, plan.cut, plan.end)
+        end = plan.end  # all before it is on disk by now; what stands behind is never read again
+        files.write(end.number, end.offset, native.end_batch(plan.cut.salt, end.last_io, end.last_io, end.last_crc))
 
 
-def _scan_all(folder: Path, numbers: list[int], group: int, node_id: int) -> tuple[list[_Scanned], str]:
+def _scan_all(files: SegmentFiles, numbers: list[int], group: int, node_id: int) -> tuple[list[_Scanned], str]:
     """Scans from the newest to the oldest: a segment's batches end where the next one's io sequences begin.
 
     Returns the segments below the lowest one with a damaged header, and what is wrong with that one.
     """
-    reader = SegmentReader()
     found: list[_Scanned] = []
     broken = ""
     io_limit = IO_SEQUENCE_MAX
     for number in reversed(numbers):
-        path = segment_path(folder, number)
         try:
-            view = reader.read(path)
+            view = files.read(number)
         except OSError as error:
-            raise StorageError(f"cannot read log segment {path}: {error.strerror}", hint="check the disk") from error
+            raise StorageError(
+                f"cannot read log segment {files.place(number)}: {error.strerror}", hint="check the disk"
+            ) from error
         header = decode_header(view[: native.SEGMENT_HEADER_BYTES])
         if header is None or header.number != number:
             broken, found, io_limit = f"the header of segment {number} is damaged", [], IO_SEQUENCE_MAX
             continue
         if header.node_id != node_id or header.group != group:
             raise StorageError(
-                f"log segment {path} belongs to node {header.node_id}, group {header.group}",
+                f"log segment {files.place(number)} belongs to node {header.node_id}, group {header.group}",
                 hint="each node needs its own data folder; check node_id and data_dir",
             )
         events, synced, last_io, last_crc, end, ended = native.scan(view, header.salt, header.first_io, io_limit)

@@ -12,6 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hiqlite._accel import wal as native
 
@@ -94,15 +95,46 @@ def list_segments(folder: Path) -> list[int]:
     return sorted(found)
 
 
-class SegmentReader:
-    """Reads whole segments into one buffer that is used again: a log is scanned one segment at a time."""
+class SegmentFiles(Protocol):
+    """The segments of one log, wherever they lie, as recovery needs them."""
 
-    def __init__(self) -> None:
+    def numbers(self) -> list[int]:
+        """Of the segments that are part of the log, ascending."""
+
+    def place(self, number: int) -> str:
+        """Where a segment lies, for messages."""
+
+    def read(self, number: int) -> memoryview:
+        """The bytes of a segment; valid until the next call. Raises OSError."""
+
+    def sync(self, numbers: list[int]) -> None:
+        """What was read of these segments is on disk when this returns, and so are their names."""
+
+    def write(self, number: int, offset: int, content: bytes) -> None:
+        """Durable when this returns."""
+
+    def set_aside(self, numbers: list[int]) -> None:
+        """Takes segments out of the log, durably; what they hold stays for whoever wants to look at it."""
+
+
+class SegmentFolder:
+    """Segments as files of a folder.
+
+    They are read whole into one buffer that is used again: a log is scanned one segment at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._buffer = memoryview(b"")
 
-    def read(self, path: Path) -> memoryview:
-        """The bytes of the file; valid until the next call."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def numbers(self) -> list[int]:
+        return list_segments(self.folder)
+
+    def place(self, number: int) -> str:
+        return str(segment_path(self.folder, number))
+
+    def read(self, number: int) -> memoryview:
+        descriptor = os.open(segment_path(self.folder, number), os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
             if len(self._buffer) < size:
@@ -118,35 +150,28 @@ class SegmentReader:
         finally:
             os.close(descriptor)
 
+    def sync(self, numbers: list[int]) -> None:
+        for number in numbers:
+            descriptor = os.open(segment_path(self.folder, number), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(self.folder)
 
-def sync_segments(folder: Path, numbers: list[int]) -> None:
-    """What was read of these segments is on disk when this returns, and so are their names."""
-    for number in numbers:
-        descriptor = os.open(segment_path(folder, number), os.O_RDONLY | os.O_CLOEXEC)
+    def write(self, number: int, offset: int, content: bytes) -> None:
+        descriptor = os.open(segment_path(self.folder, number), os.O_WRONLY | os.O_CLOEXEC)
         try:
+            done = 0
+            while done < len(content):
+                done += os.pwrite(descriptor, content[done:], offset + done)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    sync_folder(folder)
 
-
-def write_end(folder: Path, header: SegmentHeader, at: Position) -> None:
-    """Ends a segment at `at`, durably; what stands behind is never read again. All before it is on disk by now."""
-    batch = native.end_batch(header.salt, at.last_io, at.last_io, at.last_crc)
-    descriptor = os.open(segment_path(folder, at.number), os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        done = 0
-        while done < len(batch):
-            done += os.pwrite(descriptor, batch[done:], at.offset + done)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def set_aside(folder: Path, numbers: list[int]) -> None:
-    """Renames segments that are no part of the log any more; kept for whoever wants to look at them."""
-    for number in numbers:
-        path = segment_path(folder, number)
-        path.rename(path.with_suffix(".aside"))
-    if numbers:
-        sync_folder(folder)
+    def set_aside(self, numbers: list[int]) -> None:
+        for number in numbers:
+            path = segment_path(self.folder, number)
+            path.rename(path.with_suffix(".aside"))
+        if numbers:
+            sync_folder(self.folder)

@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from .memory import was_purged
 from .meta import Meta
 from .recovered import Recovered
 from .recovery import recover, settle
+from .segments import SegmentFolder
 from .starting import parse_log_sync, start_native
 from .worker import Worker
 
@@ -91,8 +91,9 @@ class WalLog:
         loop = loop or asyncio.get_running_loop()
         try:
             make_durable_folder(folder)
+            files = SegmentFolder(folder)
             plan = recover(
-                folder,
+                files,
                 group=group,
                 node_id=identity.id,
                 newest_named=meta.newest_segment(group),
@@ -100,7 +101,7 @@ class WalLog:
             )
             usable = plan.recovered.whole or accept_loss
             if usable:
-                settle(folder, plan)
+                settle(files, plan)
                 if meta.newest_segment(group) != max(plan.kept, default=0):
                     meta.set_newest_segment(group, max(plan.kept, default=0))
                 if plan.recovered.base_index > meta.purge_point(group)[0]:
@@ -108,7 +109,8 @@ class WalLog:
             log = start_native(folder, plan, group, identity, segment_bytes, mode, interval_ns, usable)
         except OSError as error:
             raise StorageError(f"cannot open the log in {folder}: {error.strerror}", hint="check the disk") from error
-        recovered = _with_metadata(plan.recovered, meta, group)
+        kept = meta.hard_state(group)
+        recovered = plan.recovered.with_hard_state(kept.term, kept.vote)
         _report(folder, recovered)
         opened = cls(log, meta, group, recovered, loop)
         loop.call_soon_threadsafe(opened._listen)
@@ -362,14 +364,6 @@ class WalLog:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
-
-
-def _with_metadata(recovered: Recovered, meta: Meta, group: int) -> Recovered:
-    """Term and vote stand in the log and in the metadata; the higher one rules, a vote beats none in the same term."""
-    kept = meta.hard_state(group)
-    if kept.term > recovered.term or (kept.term == recovered.term and recovered.vote is None):
-        return replace(recovered, term=kept.term, vote=kept.vote)
-    return recovered
 
 
 def _report(folder: Path, recovered: Recovered) -> None:

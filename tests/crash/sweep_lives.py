@@ -20,6 +20,7 @@ from hiqlite.engine.model import Identity
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
 from hiqlite.logstore.recovery import recover
+from hiqlite.logstore.segments import SegmentFolder
 from hiqlite.logstore.wal import WalLog
 
 WAL_BYTES = 16 << 10
@@ -126,7 +127,7 @@ async def look(place: Place) -> None:
 
 
 def left_of(place: Place, purge_point: tuple[int, int] = (0, 0)) -> Recovered:
-    return recover(place.log, group=0, node_id=1, newest_named=0, purge_point=purge_point).recovered
+    return recover(SegmentFolder(place.log), group=0, node_id=1, newest_named=0, purge_point=purge_point).recovered
 
 
 async def check(place: Place) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hiqlite._accel.plain import records
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.logstore.recovery import Plan, recover
-from hiqlite.logstore.segments import SegmentHeader, decode_header, encode_header, segment_path
+from hiqlite.logstore.segments import SegmentFolder, SegmentHeader, decode_header, encode_header, segment_path
 
 ENTRY, HARD_STATE, TRUNCATE, PURGE_MARK, SYNCED, REPAIR, SEGMENT_END = 1, 2, 3, 4, 5, 6, 7
 BATCH = struct.Struct("<IIQQQIII")
@@ -186,7 +186,7 @@ def terms_of(runs: tuple[TermRun, ...], base_index: int = 0) -> tuple[int, ...]:
 
 
 def plan_of(folder: Path, newest_named: int = 0, purge_point: tuple[int, int] = (0, 0)) -> Plan:
-    return recover(folder, group=0, node_id=NODE.id, newest_named=newest_named, purge_point=purge_point)
+    return recover(SegmentFolder(folder), group=0, node_id=NODE.id, newest_named=newest_named, purge_point=purge_point)
 
 
 def is_faulty(plan: Plan, index: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import StorageError
 from hiqlite.logstore.recovery import recover, settle
-from hiqlite.logstore.segments import list_segments, segment_path
+from hiqlite.logstore.segments import SegmentFolder, list_segments, segment_path
 from tests.logstore.log_checks import check_entries, check_plan, state_of
 from tests.logstore.log_twin import (
     PURGE_MARK,
@@ -117,7 +117,7 @@ def test_damage_above_what_is_synced_is_cut(tmp_path: Path) -> None:
     assert plan.recovered.whole and terms_of(plan.recovered.runs) == (1, 1)
     assert plan.recovered.io_sequence == 3, "the sequence goes on above what was cut"
     assert plan.resume is None
-    settle(tmp_path, plan)
+    settle(SegmentFolder(tmp_path), plan)
     again = plan_of(tmp_path)
     assert terms_of(again.recovered.runs) == (1, 1) and again.resume is None
 
@@ -132,7 +132,7 @@ def test_a_batch_cut_off_once_never_comes_back(tmp_path: Path) -> None:
     damaged = bytearray(segment.content())
     damaged[segment.batches[1].offset + 50] ^= 1
     path.write_bytes(damaged)
-    settle(tmp_path, plan_of(tmp_path))
+    settle(SegmentFolder(tmp_path), plan_of(tmp_path))
     cut = path.read_bytes()
     following = new_segment(2, first_io=2)
     following.batch(4, 3, entries(2, 3, 3), 1)
@@ -203,7 +203,7 @@ def test_an_unreadable_batch_between_terms_makes_the_log_corrupt(tmp_path: Path)
     path.write_bytes(damaged)
     plan = plan_of(tmp_path)
     assert plan.recovered.corrupt and terms_of(plan.recovered.runs) == (1, 1)
-    settle(tmp_path, plan)
+    settle(SegmentFolder(tmp_path), plan)
     again = plan_of(tmp_path)
     assert again.recovered.whole and terms_of(again.recovered.runs) == (1, 1)
 
@@ -300,7 +300,7 @@ def test_a_missing_or_short_newest_segment_is_a_lost_log(tmp_path: Path) -> None
         path.write_bytes(segment.content()[:size])
         plan = plan_of(tmp_path, newest_named=1)
         assert not plan.recovered.whole and plan.resume is None
-        settle(tmp_path, plan)
+        settle(SegmentFolder(tmp_path), plan)
         assert terms_of(plan.recovered.runs) in {state.terms for state in history.states.values()}
         for number in list_segments(tmp_path):
             segment_path(tmp_path, number).unlink()
@@ -318,7 +318,7 @@ def test_a_missing_segment_in_the_middle_makes_the_log_corrupt(tmp_path: Path) -
             path.unlink()
     plan = plan_of(tmp_path, newest_named=3)
     assert plan.recovered.corrupt and terms_of(plan.recovered.runs) == (1,) and plan.discarded == (3,)
-    settle(tmp_path, plan)
+    settle(SegmentFolder(tmp_path), plan)
     assert list_segments(tmp_path) == [1]
 
 
@@ -343,9 +343,9 @@ def test_a_segment_of_another_node_is_refused(tmp_path: Path) -> None:
     segment = new_segment()
     segment.write(tmp_path)
     with pytest.raises(StorageError, match="belongs to node 7"):
-        recover(tmp_path, group=0, node_id=8, newest_named=0)
+        recover(SegmentFolder(tmp_path), group=0, node_id=8, newest_named=0)
     with pytest.raises(StorageError, match="group 0"):
-        recover(tmp_path, group=1, node_id=7, newest_named=0)
+        recover(SegmentFolder(tmp_path), group=1, node_id=7, newest_named=0)
 
 
 def test_noise_is_no_log(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.recovery import settle
+from hiqlite.logstore.segments import SegmentFolder
 from tests.logstore.log_checks import check_plan, state_of
 from tests.logstore.log_twin import BatchAt, History, SegmentTwin, State, new_segment, plan_of
 
@@ -119,7 +120,7 @@ def test_damage_anywhere_is_never_silent(
         (folder / f"{victim.header.number:016x}.wal").write_bytes(content)
         plan = plan_of(folder, newest_named=newest, purge_point=known)
         check_plan(folder, plan, history, said_by(segments, (victim.header.number, low, high)))
-        settle(folder, plan)
+        settle(SegmentFolder(folder), plan)
         assert plan.recovered.base_index >= known[0]
         again = plan_of(folder, purge_point=(plan.recovered.base_index, plan.recovered.base_term))
         assert again.recovered.whole and again.recovered.faulty == plan.recovered.faulty

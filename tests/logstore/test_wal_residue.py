@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovery import settle
+from hiqlite.logstore.segments import SegmentFolder
 from tests.logstore.log_checks import check_entries, state_of
 from tests.logstore.log_runs import running, until
 from tests.logstore.log_twin import History, SegmentTwin, new_segment, plan_of
@@ -85,7 +86,7 @@ def test_what_was_cut_off_stays_away(
         path.write_bytes(content)
         plan = plan_of(Path(name))
         assert plan.recovered.whole and state_of(plan) == state
-        settle(Path(name), plan)
+        settle(SegmentFolder(Path(name)), plan)
         assert state_of(plan_of(Path(name))) == state
         going_on = History()
         going_on.io = plan.recovered.io_sequence

@@ -10,8 +10,8 @@ SCAN = "_accel/native/wal_scan.c"
 
 LOG = (
     Mutant(
-        "M15", "the older of the two copies of the vote rules", "logstore/wal.py",
-        "if kept.term > recovered.term or", "if kept.term < recovered.term or", Killer.LOG,
+        "M15", "the older of the two copies of the vote rules", "logstore/recovered.py",
+        "if term > self.term or", "if term < self.term or", Killer.LOG,
     ),
     Mutant(
         "M44", "a record without a valid batch header is accepted", SCAN,
@@ -69,7 +69,7 @@ LOG = (
     ),
     Mutant(
         "M58", "the node speaks before recovery's fsync", RECOVERY,
-        "    sync_segments(folder, list(plan.kept))\n", "", Killer.LOG,
+        "    files.sync(list(plan.kept))\n", "", Killer.LOG,
     ),
 )  # fmt: skip
 
