@@ -210,8 +210,11 @@ cdef class NativeLog:
         """Term and vote (0: none)."""
         self._local(HQ_KIND_HARD_STATE, io_sequence, term, vote, vote_incarnation, True)
 
-    def restart(self, uint64_t io_sequence, uint64_t term, uint64_t index):
-        """A record that says: the log is empty and begins behind (index, term)."""
+    def restart(self, uint64_t io_sequence, uint64_t term, uint64_t index, uint64_t state_term, uint64_t vote,
+                uint64_t vote_incarnation):
+        """The hard state again, as `purge` does; then a record that says: the log is empty and begins behind (index,
+        term)."""
+        self._local(HQ_KIND_HARD_STATE, 0, state_term, vote, vote_incarnation, True)
         self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, 1, True)
 
     def purge(self, uint64_t term, uint64_t index, uint64_t state_term, uint64_t vote, uint64_t vote_incarnation):

@@ -63,7 +63,7 @@ class Plan:
     Attributes:
         spans: (first, last, segment, offset) of entries, for the index.
         repairs: (index, segment, offset) of copies of damaged entries.
-        tops: (segment, highest index of an entry in it), of the segments kept.
+        tops: (segment, highest index that it is needed for), of the segments kept.
         said: the S of the module's text.
         kept, discarded: numbers of segments.
         end: where the last kept batch ends; None when no segment is kept.
@@ -352,6 +352,7 @@ def _marks(scanned: list[_Scanned]) -> list[tuple[int, int]]:
 
 
 def _top(one: _Scanned) -> int:
-    """The highest index of an entry in a segment, whether or not it was cut later."""
+    """The highest index that a segment is needed for: of an entry, even one cut later, or behind a mark."""
     ends = {Event.ENTRIES: 4, Event.FAULTY: 4, Event.REPAIR: 3}
-    return max((event[ends[Event(event[0])]] for event in one.events if event[0] in ends), default=0)
+    entries = [event[ends[Event(event[0])]] for event in one.events if event[0] in ends]
+    return max([*entries, *(event[3] + 1 for event in one.events if event[0] == Event.PURGE)], default=0)

@@ -168,7 +168,8 @@ class WalLog:
         """
         if index < self._base_index:
             raise UsageError(f"the log begins behind entry {self._base_index}, it cannot begin behind {index}")
-        self._log.restart(io_sequence, term, index)
+        vote = self._vote or Identity(0, 0)
+        self._log.restart(io_sequence, term, index, self._term, vote.id, vote.incarnation)
         self._last_io = self._cut_io = io_sequence
         self._cuts += 1
         self._base_index = self._last_index = index
@@ -182,7 +183,8 @@ class WalLog:
         # The metadata first: of two purge points the higher one rules, and this one may be lower than the last.
         await asyncio.wrap_future(self._meta.worker.submit(self._meta.set_purge_point, self._group, index, term))
         io_sequence = self._last_io + 1
-        self._log.restart(io_sequence, term, index)
+        vote = self._vote or Identity(0, 0)
+        self._log.restart(io_sequence, term, index, self._term, vote.id, vote.incarnation)
         self._last_io = self._cut_io = io_sequence
         self._cuts += 1
         self._base_index = self._last_index = index

@@ -313,3 +313,30 @@ async def test_of_a_purge_and_a_reset_in_one_wake_the_metadata_name_the_higher(t
         await until(lambda: not log._purges and not log._resets)
         await until(lambda: log._meta.purge_point(0)[0] > 0)
         assert log._meta.purge_point(0) == (60, 3)
+
+
+@pytest.mark.parametrize("means", ["purge", "reset"])
+async def test_a_log_tells_term_vote_and_purge_point_without_the_metadata(tmp_path: Path, means: str) -> None:
+    """They stand twice, whatever files went: also when all was purged at once, or an image took the log's place."""
+    vote = Identity(3, 33)
+    async with running(tmp_path, segment_bytes=SEGMENT_BYTES) as (log, _):
+        log.hard_state(1, 9, vote)
+        for index in range(1, 301):
+            log.append(index + 1, index, index, entries(1, index, index))
+        await until(lambda: log.synced == 301)
+        before, io = lowest(tmp_path), 301
+        if means == "purge":
+            log.purge(300, 1)
+        else:
+            io += 1
+            log.reset(io, 300, 1)
+        await until(lambda: lowest(tmp_path) > before)
+        for index in range(301, 1001):
+            io += 1
+            log.append(io, index, index, entries(1, index, index))
+        await until(lambda: log.synced == io)
+    async with running(tmp_path, segment_bytes=SEGMENT_BYTES) as (log, _):  # finishes what the first life left to do
+        log.append(io + 1, 1001, 1001, entries(1, 1001, 1001))
+        await until(lambda: log.synced == io + 1)
+    recovered = plan_of(tmp_path / "log").recovered
+    assert (recovered.term, recovered.vote, recovered.base_index) == (9, vote, 300)

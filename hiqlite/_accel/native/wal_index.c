@@ -52,7 +52,8 @@ void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept) {
     pthread_mutex_unlock(&log->index_mutex);
 }
 
-/* Nothing at or below `base_index` is readable any more; beyond the end: the log is empty behind it. */
+/* Nothing at or below `base_index` is readable any more; beyond the end: the log is empty behind it. The segment that holds
+ * the mark which says so, and term and vote before it, is needed until a newer mark stands. */
 void hq_wal_index_base(hq_wal *log, uint64_t base_index) {
     pthread_mutex_lock(&log->index_mutex);
     size_t gone = 0;
@@ -67,6 +68,8 @@ void hq_wal_index_base(hq_wal *log, uint64_t base_index) {
         log->span_count -= gone;
         memmove(log->spans, log->spans + gone, log->span_count * sizeof *log->spans);
     }
+    if (log->extent_count > 0 && log->extents[log->extent_count - 1].top <= base_index)
+        log->extents[log->extent_count - 1].top = base_index + 1;
     log->base_index = base_index;
     hq_wal_repair_forget(log, 0, base_index);
     pthread_mutex_unlock(&log->index_mutex);

@@ -66,7 +66,8 @@ typedef struct hq_span { /* where the record of index `first` stands; those afte
     uint64_t first, segment, offset;
 } hq_span;
 
-typedef struct hq_extent { /* a segment of the log, and the highest index of any entry that was ever written into it */
+typedef struct hq_extent { /* a segment of the log, and the highest index that it is needed for: of any entry ever written
+                            * into it, or the one behind a purge mark in it */
     uint64_t segment, top;
 } hq_extent;
 
