@@ -6,6 +6,7 @@ The tests build segments with this, damage them, and compare what recovery says 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -41,11 +42,19 @@ def vote_record(term: int, vote: Identity | None) -> bytes:
     return record(HARD_STATE, term, who.id, struct.pack("<Q", who.incarnation))
 
 
-def encode_batch(salt: int, io: int, synced: int, last_crc: int, content: bytes, count: int) -> bytes:
+def encode_batch(
+    salt: int,
+    io: int,
+    synced: int,
+    last_crc: int,
+    content: bytes,
+    count: int,
+    crc32c: Callable[[bytes], int] = records.crc32c,
+) -> bytes:
     fields = BATCH.pack(
-        int.from_bytes(b"HQBA", "little"), len(content), salt, io, synced, last_crc, count, records.crc32c(content)
+        int.from_bytes(b"HQBA", "little"), len(content), salt, io, synced, last_crc, count, crc32c(content)
     )
-    return fields + struct.pack("<I", records.crc32c(fields)) + content
+    return fields + struct.pack("<I", crc32c(fields)) + content
 
 
 @dataclass(frozen=True)

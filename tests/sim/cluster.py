@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiqlite.engine.model import Identity, Membership
 
+from .byte_disk import ByteDisk
 from .checks import Checks
 from .coverage import Coverage
 from .database import Database
@@ -58,10 +59,15 @@ class Cluster:
         self.nodes = {one.id: Node(self, one, self.membership if one in members else nobody) for one in identities}
         self.disks: dict[Identity, Disk] = {node.identity: node.disk for node in self.nodes.values()}
         for one in self.lost:
-            self.disks[one] = Disk(world, profile, one.id)
+            self.disks[one] = self.new_disk(one.id)
         self.checks.prepare()
 
     # ------------------------------------------------------------------ life
+
+    def new_disk(self, owner: int) -> Disk:
+        if self.profile.platter:
+            return ByteDisk(self.world, self.profile, owner, lambda found: self.checks.recovered(found))
+        return Disk(self.world, self.profile, owner)
 
     def start(self, node: Node) -> None:
         if not node.up:
@@ -80,6 +86,11 @@ class Cluster:
                 self.network.reset(node.id, peer_id, refused=reachable)
         self.reach_changed()
 
+    def look_after(self, node: Node) -> None:
+        """A log that lost its promises is taken away: who comes back is somebody else."""
+        if node.disk.lost:
+            self.wipe(node)
+
     def wipe(self, node: Node) -> None:
         """The disk is lost with everything on it: the node comes back as somebody else (rule 8)."""
         self.world.note(f"node {node.id} loses its disk")
@@ -87,7 +98,7 @@ class Cluster:
         node.identity = Identity(node.id, node.identity.incarnation + 1)
         # Who lost its log alone knows the first members still, but is none of them any more.
         node.first_membership = self.membership if self.world.chance() < 0.5 else Membership(0, ())
-        node.disk = Disk(self.world, self.profile, node.id)
+        node.disk = self.new_disk(node.id)
         node.database = Database(node.first_membership)
         node.receiver.image = None
         self.disks[node.identity] = node.disk

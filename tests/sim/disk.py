@@ -7,31 +7,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from hiqlite.engine.model import Identity, Membership, Restored, TermRun
+from hiqlite.engine.model import Membership, Restored, TermRun
 
+from .content import Content, Operation
 from .database import Database
 from .profile import Profile
 from .world import World
 
-Operation = tuple[int, str, Any, Any, Any]
 
-
-class Disk:
+class Disk(Content):
     """The durable part of one incarnation; it outlives the process."""
 
     def __init__(self, world: World, profile: Profile, owner: int) -> None:
+        super().__init__()
         self.world = world
         self.profile = profile
-        self.term = 0
-        self.vote: Identity | None = None
-        self.votes: dict[int, Identity | None] = {}  # by term, as last durable in it
-        self.base = 0  # entries up to here are purged: they are in the database only
-        self.terms: list[int] = [0]  # durable terms by index; up to the base they are kept for the invariants alone
-        self.values: list[int] = [0]
-        self.faulty: set[int] = set()  # entries that are damaged; the lists still tell what they were
-        self.unknown: set[int] = set()  # those of them whose term is lost as well
+        self.lost = ""  # why nothing of it can be trusted any more
         self.io_sequence = 0
         self.pending: deque[Operation] = deque()
         self.written_io = 0
@@ -105,7 +97,7 @@ class Disk:
         """
         while self.pending and self.pending[0][0] <= self.written_io and self.pending[0][1] != "state":
             self.synced_io = self.pending[0][0]
-            self._make_durable(self.pending.popleft())
+            self.apply(self.pending.popleft())
 
     def _trapped(self, moment: str) -> bool:
         trap = self.trap
@@ -118,7 +110,7 @@ class Disk:
         if life != self.life:
             return
         while self.pending and self.pending[0][0] <= io:
-            self._make_durable(self.pending.popleft())
+            self.apply(self.pending.popleft())
         self.synced_io = io
         if self.trap is not None and self._trapped("synced"):
             return
@@ -128,37 +120,6 @@ class Disk:
             self._begin()
         self.on_progress()
 
-    def _make_durable(self, operation: Operation) -> None:
-        _, kind, first, second, third = operation
-        if kind == "append":
-            if first != len(self.terms):
-                raise AssertionError(f"append at {first}, the log ends at {len(self.terms) - 1}")
-            self.terms.extend(second)
-            self.values.extend(third)
-        elif kind == "cut":
-            del self.terms[first + 1 :]
-            del self.values[first + 1 :]
-            self.faulty = {index for index in self.faulty if index <= first}
-            self.unknown &= self.faulty
-        elif kind == "reset":
-            self.begin_behind(first, second, third)
-        elif kind == "repair":
-            last = first + len(second) - 1
-            self.terms[first : last + 1] = second
-            self.values[first : last + 1] = third
-            self.faulty -= set(range(first, last + 1))
-            self.unknown &= self.faulty
-        else:
-            self.term, self.vote = first, second
-            self.votes[first] = second
-
-    def begin_behind(self, index: int, terms: list[int], values: list[int]) -> None:
-        """An empty log behind a database that holds everything up to `index`."""
-        self.base = index
-        self.terms, self.values = list(terms[: index + 1]), list(values[: index + 1])
-        self.faulty.clear()
-        self.unknown.clear()
-
     def damage(self, indexes: Iterable[int], deep: bool) -> None:
         """These entries cannot be read any more; `deep`: even their terms are lost."""
         self.faulty.update(indexes)
@@ -166,23 +127,13 @@ class Disk:
             self.unknown.update(indexes)
         self.world.note(f"entries {sorted(self.faulty)} of node {self.owner} are damaged, unknown {self.unknown}")
 
-    def purge(self, index: int) -> None:
-        """Forget entries up to `index`; never waited for."""
-        self.base = index
-        self.faulty = {one for one in self.faulty if one > index}
-        self.unknown &= self.faulty
-
-    def holds(self, index: int, term: int) -> bool:
-        """Whether the entry is durable here."""
-        return index < len(self.terms) and self.terms[index] == term
-
     def crash(self, power_loss: bool) -> None:
         """The process is gone. What was handed to the kernel survives a kill; a power loss keeps a prefix of it."""
         kept = [operation for operation in self.pending if operation[0] <= self.written_io]
         if power_loss:
             kept = kept[: self.world.below(len(kept) + 1)]
         for operation in kept:
-            self._make_durable(operation)
+            self.apply(operation)
         self.pending.clear()
         self.busy = False
         self.waiting_since_ns = 0
@@ -193,11 +144,30 @@ class Disk:
 
         So does one whose entry the log does not hold: an image was installed, and the log's end not yet durable.
         """
+        restored = self.told(database, memberships)
+        if self.lacks(database):
+            self.begin_behind(database.applied, database.terms, database.values)
+        self.go_on()
+        return restored
+
+    def go_on(self) -> None:
+        """A process begins to write."""
+        self.written_io = self.synced_io = self.io_sequence
+        self.written_last = len(self.terms) - 1
+
+    def lacks(self, database: Database) -> bool:
+        """Whether the log does not hold what is applied."""
         last, applied = len(self.terms) - 1, database.applied
+        other = self.base < applied <= last and applied not in self.unknown
+        return applied > last or (other and self.terms[applied] != database.terms[applied])
+
+    def told(self, database: Database, memberships: dict[int, Membership]) -> Restored:
+        """What the engine is told of this log."""
+        applied = database.applied
         entries = enumerate(self.values[self.base + 1 :], start=self.base + 1)
         held = [memberships[value] for index, value in entries if value in memberships and index not in self.faulty]
         unknown = _ranges(self.unknown)
-        restored = Restored(
+        return Restored(
             term=self.term,
             vote=self.vote,
             membership=database.recorded,
@@ -211,12 +181,6 @@ class Disk:
             unknown=unknown,
             memberships=tuple(one for one in held if one.index > database.recorded.index),
         )
-        other = self.base < applied <= last and applied not in self.unknown
-        if applied > last or (other and self.terms[applied] != database.terms[applied]):
-            self.begin_behind(applied, database.terms, database.values)
-        self.written_io = self.synced_io = self.io_sequence
-        self.written_last = len(self.terms) - 1
-        return restored
 
     def _terms_as_found(self, unknown: tuple[tuple[int, int], ...]) -> list[int]:
         """Where a term is lost, the highest that it can have been: that of the next record, or the hard state's."""

@@ -95,6 +95,7 @@ class Faults(Operators):
             if self.world.chance() < 0.4:
                 low = max(first, last - self.world.below(5))
             disk.damage(range(low, min(low + 1 + self.world.below(3), last + 1)), deep)
+            self.cluster.look_after(node)
 
     def pause(self) -> None:
         self._halt(stopped=True)

@@ -278,6 +278,7 @@ class Nemeses:
         if tail:
             skipped = self.world.below(len(tail)) if self.world.chance() < 0.5 else 0
             disk.damage(tail[skipped:], deep=self.world.chance() < 0.6)
+            self.cluster.look_after(node)
         self.world.after((1 + self.world.below(100)) * MS, self.cluster.start, node)
 
     def io_crash(self) -> None:

@@ -24,7 +24,6 @@ from hiqlite.engine.state import State
 
 from .beat import BeatThread
 from .database import Database
-from .disk import Disk
 from .holding import Body
 from .images import ImageReceiver, ImageSender
 from .storing import Storing
@@ -45,7 +44,7 @@ class Node(Storing):
         self.identity = identity
         self.id = identity.id
         self.first_membership = membership  # what it was told when it began
-        self.disk = Disk(cluster.world, cluster.profile, identity.id)
+        self.disk = cluster.new_disk(identity.id)
         self.database = Database(membership)
         self.life = 0
         self.sender, self.receiver = ImageSender(self), ImageReceiver(self)

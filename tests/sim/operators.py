@@ -12,8 +12,8 @@ from hiqlite.engine.change import following
 from hiqlite.engine.model import AppendReply, AppendRequest, Change, ChangeKind, Identity, Message, TimeoutNow
 from hiqlite.errors import UsageError
 
-from .nemeses import Nemeses
 from .node import Node
+from .sectors import SectorNemeses
 
 MS = 1_000_000
 PURSUED_TURNS = 40
@@ -21,7 +21,7 @@ KINDS = (*ChangeKind, ChangeKind.ADD_LEARNER, ChangeKind.PROMOTE, ChangeKind.PRO
 Order = tuple[Change, ...]
 
 
-class Operators(Nemeses):
+class Operators(SectorNemeses):
     """Strikes that begin with an order."""
 
     # ------------------------------------------------------------------ orders

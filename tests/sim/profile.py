@@ -22,7 +22,8 @@ class Profile:
     forming: bool  # the schedule begins with nodes that have to agree on their members
     learners: int
     spares: int  # nodes that run and are no members yet
-    weak_sync: bool  # written counts as durable; nobody loses power
+    weak_sync: bool  # written counts as durable
+    platter: bool  # logs are written byte by byte and read by the product's recovery
     settings: RaftSettings
     loss: float
     duplicate: float
@@ -58,6 +59,7 @@ MEMBERS = (
     "change", "change", "grow", "shrink", "shrink_leader", "replace", "demote", "set_voters", "mend", "change_crash",
     "change_cut", "change_alone", "change_company", "leave_crash", "wipe",
 )  # fmt: skip
+SECTORS = ("torn", "torn", "relapse", "bad_sectors", "power", "rot", "rotten_tail")  # of logs that are bytes
 TRANSFERS = ("transfer", "transfer_cut", "transfer_crash", "transfer_rotten")
 POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
@@ -98,8 +100,13 @@ def draw(random: Random) -> Profile:
     purging, changing = not plain and random.random() < 0.65, not plain and random.random() < 0.6
     weights = {} if calm else _weights(random, purging, changing, plain)
     weak = random.random() < 0.06
+    platter = random.random() < 0.125
+    platter = platter and not weak
     if weak:
         weights = {name: 0 if name in POWER else weight for name, weight in weights.items()}
+    if platter and weights:
+        for name in random.sample(SECTORS, random.choice((2, 4, 6))):
+            weights[name] = weights.get(name, 0) + 2
     noisy = not calm and random.random() < 0.5
     return Profile(
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
@@ -108,6 +115,7 @@ def draw(random: Random) -> Profile:
         learners=random.choice((0, 0, 0, 1)),
         spares=random.choice((1, 1, 2, 4)) if changing else 0,
         weak_sync=weak,
+        platter=platter,
         settings=settings,
         loss=random.choice((0.0, 0.02, 0.2)) if noisy else 0.0,
         duplicate=random.choice((0.0, 0.05, 0.2)) if noisy else 0.0,

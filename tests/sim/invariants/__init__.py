@@ -19,6 +19,7 @@ from . import (
     promises_kept,
     purged,
     quorum_loss,
+    recovery,
     release,
     sessions,
     signs_of_life,
@@ -54,4 +55,5 @@ ALL = (
     installs.Installs,
     transfers.Transfers,
     disk_stall.DiskStall,
+    recovery.Recovery,
 )
