@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovery import settle
-from hiqlite.logstore.segments import SegmentFolder
+from hiqlite.logstore.segments import SegmentFolder, list_segments, segment_path
 from tests.logstore.log_checks import check_entries, state_of
 from tests.logstore.log_runs import running, until
-from tests.logstore.log_twin import History, SegmentTwin, new_segment, plan_of
+from tests.logstore.log_twin import BatchAt, History, SegmentTwin, batches_of, entries, new_segment, plan_of
 
 BATCH = st.tuples(st.integers(1, 3), st.integers(0, 1), st.booleans(), st.booleans())
 BATCHES = st.lists(BATCH, min_size=1, max_size=8)
@@ -133,3 +133,29 @@ def set_log_back(folder: Path, count: int, said: list[tuple[int, Identity | None
         segment.batch(io, io - 1, history.hard_state(*said[io]), 1)
     segment.write(folder)
 
+
+
+async def test_a_batch_torn_behind_a_cut_was_not_promised_either(tmp_path: Path) -> None:
+    """Power goes while a batch is written, and again while the first one after that is: nothing was synced of both."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    segment = new_segment()
+    segment.batch(1, 0, entries(1, 1, 1), 1)
+    segment.batch(2, 1, entries(1, 2, 20), 19)
+    tear(segment.write(folder), segment.batches[-1])
+    async with running(tmp_path) as (log, recovered):
+        assert (recovered.whole, recovered.last_index, recovered.io_sequence) == (True, 1, 2)
+        log.append(3, 2, 20, entries(1, 2, 20))
+        await until(lambda: log.synced == 3)
+    newest = segment_path(folder, list_segments(folder)[-1])
+    tear(newest, batches_of(newest.read_bytes())[0])
+    recovered = plan_of(folder).recovered
+    assert recovered.whole and (recovered.last_index, recovered.faulty) == (1, ())
+
+
+def tear(path: Path, batch: BatchAt) -> None:
+    """The header of a batch and half of what it holds reached the disk, nothing behind that did."""
+    content = bytearray(path.read_bytes())
+    middle = batch.offset + batch.size // 2
+    content[middle:] = bytes(len(content) - middle)
+    path.write_bytes(content)

@@ -7,12 +7,13 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* Everything up to `io_sequence` is on disk or was cut by recovery. */
+/* Everything up to `io_sequence` is on disk or was cut by recovery. Headers speak of what was kept only: the first batch
+ * behind a cut follows `last_io`, and were it torn, "synced up to" a sequence that was cut would make it a promise. */
 void hq_wal_begin(hq_wal *log, uint64_t io_sequence, uint64_t last_io, uint64_t said) {
     log->last_io = last_io;
     log->said = log->current.fd >= 0 ? said : last_io; /* a mark stands in the segment it speaks of, or not at all */
     atomic_store(&log->written, io_sequence);
-    atomic_store(&log->disk_synced, io_sequence);
+    atomic_store(&log->disk_synced, last_io);
     atomic_store(&log->synced, io_sequence);
     atomic_store(&log->progress_ns, hq_boot_ns());
 }
