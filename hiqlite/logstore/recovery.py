@@ -65,6 +65,7 @@ class Plan:
         repairs: (index, segment, offset) of copies of damaged entries.
         tops: (segment, highest index that it is needed for), of the segments kept.
         said: the S of the module's text.
+        anew: the purge point voids what the log tells, and the log does not say so yet.
         kept, discarded: numbers of segments.
         end: where the last kept batch ends; None when no segment is kept.
         resume: the header of the segment to go on in; None: a new one follows.
@@ -76,6 +77,7 @@ class Plan:
     repairs: tuple[tuple[int, int, int], ...] = ()
     tops: tuple[tuple[int, int], ...] = ()
     said: int = 0
+    anew: bool = False
     kept: tuple[int, ...] = ()
     discarded: tuple[int, ...] = ()
     end: Position | None = None
@@ -187,6 +189,7 @@ class _Replay:
         self.safe: tuple[Trail, Position | None] = (self.trail, None)  # the state to go back to
         self.hole = False  # something that cannot be read lies behind the last known entry
         self.cut = False
+        self.anew = False
 
     def run(self) -> Plan:
         corrupt = ""
@@ -206,6 +209,11 @@ class _Replay:
             self.trail, self.end = damage.trail, damage.end
         if self.trail.adrift:
             self.trail.begin(self.purged_index, self.purged_term)
+        ends_below = self.trail.last_index < self.purged_index
+        if ends_below or self.trail.term_at(self.purged_index) not in (0, self.purged_term):
+            # An image took this log's place, or a database that was ahead, and the metadata know it first.
+            self.trail.begin(self.purged_index, self.purged_term)
+            self.anew = True
         self.trail.purge(self.purged_term, self.purged_index)
         return self._plan(corrupt)
 
@@ -331,6 +339,7 @@ class _Replay:
             repairs=trail.repairs(),
             tops=tuple((number, self.tops.get(number, 0)) for number in kept),
             said=self.synced,
+            anew=self.anew,
             kept=kept,
             discarded=tuple(number for number in self.numbers if number not in kept),
             end=end,

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,10 @@ class WalLog:
         recovered = plan.recovered.with_hard_state(kept.term, kept.vote)
         _report(folder, recovered)
         opened = cls(log, meta, group, recovered, loop)
+        if usable and plan.anew:
+            # Else what comes next would stand behind what the log still tells of an older history.
+            recovered = replace(recovered, io_sequence=recovered.io_sequence + 1)
+            opened.reset(recovered.io_sequence, recovered.base_index, recovered.base_term)
         loop.call_soon_threadsafe(opened._listen)
         return opened, recovered
 

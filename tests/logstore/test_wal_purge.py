@@ -340,3 +340,20 @@ async def test_a_log_tells_term_vote_and_purge_point_without_the_metadata(tmp_pa
         await until(lambda: log.synced == io + 1)
     recovered = plan_of(tmp_path / "log").recovered
     assert (recovered.term, recovered.vote, recovered.base_index) == (9, vote, 300)
+
+
+@pytest.mark.parametrize("last", [2, 30])
+async def test_a_log_whose_place_was_taken_goes_on_behind_the_purge_point(tmp_path: Path, last: int) -> None:
+    """The metadata know of an image, the log does not yet: the power went. What follows is found again afterwards."""
+    async with running(tmp_path) as (log, _):
+        log.append(1, 1, last, entries(1, 1, last))
+        await until(lambda: log.synced == 1)
+        log._meta.set_purge_point(0, 20, 3)
+    async with running(tmp_path) as (log, recovered):
+        assert (recovered.whole, recovered.base_index, recovered.base_term, recovered.runs) == (True, 20, 3, ())
+        log.append(recovered.io_sequence + 1, 21, 25, entries(4, 21, 25))
+        await until(lambda: log.synced == recovered.io_sequence + 1)
+        assert await log.read(21, 1 << 20) == (25, entries(4, 21, 25))
+    async with running(tmp_path) as (_, recovered):
+        assert recovered.whole and recovered.base_index == 20 and recovered.last_index == 25
+    check_entries(tmp_path / "log", plan_of(tmp_path / "log", purge_point=(20, 3)))

@@ -175,3 +175,18 @@ def test_a_hole_before_a_mark_hides_nothing(tmp_path: Path) -> None:
     segment_path(tmp_path, 1).write_bytes(damaged)
     assert plan_of(tmp_path, newest_named=1).recovered.corrupt
     assert plan_of(tmp_path, newest_named=1, purge_point=(5, 1)).recovered.corrupt
+
+
+def test_a_log_of_another_history_than_the_purge_point_is_none(tmp_path: Path) -> None:
+    """An image took its place, the metadata know that, and the log's own record of it went with the power.
+
+    What stands behind an entry of another term was written before, and never committed.
+    """
+    segment = new_segment()
+    segment.batch(1, 0, entries(1, 1, 30), 30)
+    segment.mark()
+    segment.write(tmp_path)
+    recovered = plan_of(tmp_path, purge_point=(20, 3)).recovered
+    assert (recovered.base_index, recovered.base_term, recovered.runs) == (20, 3, ())
+    recovered = plan_of(tmp_path, purge_point=(20, 1)).recovered
+    assert (recovered.base_index, recovered.base_term, recovered.last_index) == (20, 1, 30)
