@@ -9,19 +9,17 @@ in their order; what a recovery finds is `sure` after some of them, or it speaks
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from hiqlite._accel import records
-from hiqlite._accel import wal as native
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.logstore.recovered import Recovered
 from hiqlite.logstore.recovery import Plan, recover, settle
 from hiqlite.logstore.segments import decode_header
-from tests.logstore.log_twin import ENTRY, REPAIR, BatchAt
 
+from .byte_found import Found, entries_in, fits, stands
 from .byte_log import BATCH_BYTES, GROUP, ByteLog, Item
 from .content import Content, Operation
 from .database import Database
@@ -34,31 +32,6 @@ MS = 1_000_000
 IDLE_NS = 20 * MS
 HEADER_BYTES = 4096
 SEGMENT_BYTES = (8 << 10, 16 << 10)
-
-
-@dataclass(slots=True)
-class Found:
-    """One recovery, and what it may have found.
-
-    Attributes:
-        states: what the log can mean: after the flushed writes, after one more, and so on.
-        floor: the first of them that holds everything that may not be missing.
-        values: of the entries that can be read, by index.
-        place: the last state that fits; -1: none does.
-        damaged: the device changed bytes since the recovery before.
-        faulty: what was known to be damaged before.
-        state_lost: records of term and vote may be damaged; the metadata hold them too.
-    """
-
-    owner: int
-    recovered: Recovered
-    states: list[Content]
-    floor: int
-    values: dict[int, int]
-    damaged: bool
-    faulty: set[int]
-    state_lost: bool
-    place: int = -1
 
 
 class ByteDisk(Disk):
@@ -79,7 +52,9 @@ class ByteDisk(Disk):
         self.purge_point = (0, 0)
         self.hard_state: tuple[int, Identity | None] = (0, None)
         self.spoiled: list[tuple[int, int, int]] = []  # (segment, low, high) that the device changed
-        self.forgot: set[tuple[int, int]] = set()  # (index, term) that were promised on its word and are gone
+        self.image: tuple[int, list[int], list[int]] = (0, [0], [0])  # what the newest reset put in the log's place
+        self.recorded_io = 0  # terms and votes up to here are in the metadata
+        self.flush_planned = False
         self.idle_planned = False
         self.flushed_ns = 0
 
@@ -89,6 +64,7 @@ class ByteDisk(Disk):
         if operation[1] == "state":
             self.asked = (operation[2], operation[3])
         elif operation[1] == "reset":
+            self.image = operation[2:]
             self.unsure.append((0, "state", *self.asked, None))  # where it stood may go with the old log
         self.unsure.append(operation)
         super().push(operation)
@@ -105,23 +81,67 @@ class ByteDisk(Disk):
         super()._begin()
 
     def _written(self, life: int, io: int) -> None:
-        if life == self.life:
-            self._write()
+        if life != self.life:
+            return
+        self._write()
+        weak = self.profile.weak_sync
+        if weak:  # the next batch waits for no flush
+            self.busy, self.waiting_since_ns = False, 0
         super()._written(life, io)
+        if weak and life == self.life and not self.busy and len(self.unsure) > self.batched:
+            self._begin()
 
     def _write(self) -> None:
         items = self.unsure[self.batched : self.batched + self.in_flight]
         self.log.write(items)
         self.batched += len(items)
         self.in_flight = 0
+        if self.profile.weak_sync:
+            self.named = max(self.platter.sheets, default=0)
+            if any(item[1] == "purge" for item in items):  # files go on its word: durable, whatever the mode
+                self._flush()
+
+    def _promise_on_its_word(self) -> None:
+        """What is written counts as durable; a term and a vote when the metadata hold them, whatever the log does."""
+        while self.pending and self.pending[0][0] <= self.written_io:
+            io, kind, first, second, _ = self.pending[0]
+            if kind == "state" and io > self.recorded_io:
+                return
+            self.synced_io = io
+            self.apply(self.pending.popleft())
+            if kind == "reset":
+                self.purge_point = (first, second[first])
+                self._recycle()
 
     def _synced(self, life: int, io: int) -> None:
         if life != self.life:
+            return
+        if self.profile.weak_sync:
+            self._recorded(io)
             return
         self._flush()
         super()._synced(life, io)
         if life == self.life and not self.busy and len(self.unsure) > self.batched:
             self._begin()
+
+    def _recorded(self, io: int) -> None:
+        """A transaction of the metadata is over; the flush of the log follows when it likes."""
+        for item in self.pending:
+            if item[1] == "state" and item[0] <= io:
+                self.hard_state = (item[2], item[3])
+        self.recorded_io = max(self.recorded_io, io)
+        if not self.flush_planned:
+            self.flush_planned = True
+            self.world.after(1 + self.world.below(2 * self.profile.sync_every_ns + 1), self._flush_late, self.life)
+        self._promise_on_its_word()
+        if self.trap is not None and self._trapped("synced"):
+            return
+        self.on_progress()
+
+    def _flush_late(self, life: int) -> None:
+        if life == self.life:
+            self.flush_planned = False
+            self._flush()
 
     def _flush(self) -> None:
         """All that was written is on the platter, and what follows from that."""
@@ -140,12 +160,13 @@ class ByteDisk(Disk):
         self.named = max(self.platter.sheets, default=0)
         if point > (0, 0):
             self.purge_point = point
-        while self.world.chance() < 0.7 and len(self.log.tops) > 1:
-            before = len(self.log.tops)
-            self.log.recycle(self.purge_point[0])
-            if len(self.log.tops) == before:
-                break
+        self._recycle()
         self._plan_idle()
+
+    def _recycle(self) -> None:
+        """Files go one by one, some of them later."""
+        while self.world.chance() < 0.7 and self.log.recycle(self.purge_point[0]):
+            pass
 
     def _plan_idle(self) -> None:
         self.flushed_ns = self.world.now_ns
@@ -178,7 +199,7 @@ class ByteDisk(Disk):
         if power_loss:
             self.platter.lose_power()
         self.pending.clear()
-        self.busy = self.idle_planned = False
+        self.busy = self.idle_planned = self.flush_planned = False
         self.waiting_since_ns = self.in_flight = 0
         self.life += 1
         self._look(floor)
@@ -196,6 +217,25 @@ class ByteDisk(Disk):
 
     def restore(self, database: Database, memberships: dict[int, Membership]) -> Restored:
         """As WalLog.open and Storage do it: recover, settle, begin behind a database that is ahead."""
+        recovered = self._open()
+        while self.lacks(database) and not self._restart_at(database):
+            recovered = self._open()
+        restored = self.told(database, memberships)
+        if self.base == recovered.base_index and not self.unsure:
+            restored = replace(
+                restored,
+                runs=recovered.runs,
+                base_index=recovered.base_index,
+                base_term=recovered.base_term,
+                faulty=recovered.faulty,
+            )
+        self.go_on()
+        self.recorded_io = self.io_sequence
+        self._plan_idle()
+        return restored
+
+    def _open(self) -> Recovered:
+        """As WalLog.open does it; the power may go in the midst of it."""
         found, plan = self._look(self.batched)
         while self.world.chance() < 0.1 and not self._end_within(partial(settle, self.platter, plan), 300):
             power_loss = self.world.chance() < 0.7
@@ -214,32 +254,29 @@ class ByteDisk(Disk):
         self.sure.faulty = set(self.faulty)
         self.unsure, self.batched = [], 0
         self.asked = (self.term, self.vote)
-        if self.lacks(database):
-            self._restart_at(database)
-            restored = self.told(database, memberships)
-        else:
-            restored = replace(
-                self.told(database, memberships),
-                runs=recovered.runs,
-                base_index=recovered.base_index,
-                base_term=recovered.base_term,
-                faulty=recovered.faulty,
-            )
-        self.go_on()
-        self._plan_idle()
-        return restored
+        if plan.anew:
+            self._begin_anew(self.base, list(self.terms), list(self.values))
+        return recovered
 
-    def _restart_at(self, database: Database) -> None:
+    def _restart_at(self, database: Database) -> bool:
         """The metadata first: of two purge points the higher one rules, and this one may be lower than the last."""
         index = database.applied
         self.purge_point = (index, database.terms[index])
+        self.image = (index, list(database.terms[: index + 1]), list(database.values[: index + 1]))
+        if self.world.chance() < 0.2:  # and then the process ends
+            return False
+        self._begin_anew(*self.image)
+        return True
+
+    def _begin_anew(self, index: int, terms: list[int], values: list[int]) -> None:
         self.io_sequence += 1
-        self.begin_behind(index, database.terms, database.values)
+        self.begin_behind(index, terms, values)
         reset = (self.io_sequence, "reset", index, list(self.terms), list(self.values))
-        self.unsure = [(0, "state", *self.asked, None), reset]
-        self.in_flight = len(self.unsure)
+        self.unsure += [(0, "state", *self.asked, None), reset]
+        self.in_flight = len(self.unsure) - self.batched
         self._write()
-        self._flush()
+        if not self.profile.weak_sync:
+            self._flush()
 
     def _look(self, floor: int, damaged: bool = False) -> tuple[Found, Plan]:
         """What recovery says now; nothing is written. What it found is what this disk holds."""
@@ -250,7 +287,9 @@ class ByteDisk(Disk):
         for item in self.unsure:
             state.apply(item)
             states.append(state.copy())
-        values = {index: value for index, value, _, _ in self._entries(plan)}
+        for state in states:
+            self._purge_to_point(state)
+        values = {index: value for index, value, _, _ in entries_in(self.platter, plan)}
         found = Found(
             self.owner,
             plan.recovered,
@@ -267,6 +306,18 @@ class ByteDisk(Disk):
             self._adopt(found)
         return found, plan
 
+    def _purge_to_point(self, state: Content) -> None:
+        """The metadata may be ahead of the log: of two purge points the higher one rules."""
+        index, term = self.purge_point
+        if index <= state.base:
+            return
+        if index < len(state.terms) and state.terms[index] == term:
+            state.purge(index)
+            return
+        first, terms, values = self.image
+        if first == index:
+            state.begin_behind(index, terms, values)
+
     def _adopt(self, found: Found) -> None:
         before, term, vote = self.terms, *self.hard_state
         recovered = found.recovered.with_hard_state(term, vote)
@@ -282,27 +333,6 @@ class ByteDisk(Disk):
             self.was_damaged = True
             self.world.note(f"node {self.owner} has forgotten {sorted(gone)}")
 
-    def _entries(self, plan: Plan) -> Iterator[tuple[int, int, int, int]]:
-        """(index, value, segment, offset) of the entries that can be read, as the native reader walks them."""
-        repairs = {index: (segment, offset) for index, segment, offset in plan.repairs}
-        spans = [(index, index, *at, REPAIR) for index, at in repairs.items()]
-        for first, last, segment, offset, kind in [*((*span, ENTRY) for span in plan.spans), *spans]:
-            view = self.platter.read(segment)
-            index = first
-            while index <= last and offset + BATCH_BYTES <= len(view):
-                if view[offset : offset + 4] == b"HQBA":
-                    offset += BATCH_BYTES
-                    continue
-                if records.check(view, offset, True, False) != records.OK:
-                    break
-                header = records.header(view, offset)
-                if header.kind == kind and header.index == index:
-                    if index > plan.recovered.base_index and (kind == REPAIR or index not in repairs):
-                        payload = view[offset + records.HEADER_SIZE :][: header.payload_length]
-                        yield index, int.from_bytes(payload, "little"), segment, offset
-                    index += 1
-                offset += header.length
-
     # ------------------------------------------------------------------ damage
 
     def damage(self, indexes: Iterable[int], deep: bool) -> None:
@@ -314,7 +344,7 @@ class ByteDisk(Disk):
         plan = recover(
             self.platter, group=GROUP, node_id=self.owner, newest_named=self.named, purge_point=self.purge_point
         )
-        at = {index: (segment, offset) for index, _, segment, offset in self._entries(plan)}
+        at = {index: (segment, offset) for index, _, segment, offset in entries_in(self.platter, plan)}
         spots = [(*at[index], records.HEADER_SIZE) for index in indexes if index in at]
         if deep:
             spots = [(segment, offset, 0) for segment, offset, _ in spots]
@@ -365,32 +395,3 @@ class ByteDisk(Disk):
                 if batch.synced > said and stands(view[batch.offset : batch.offset + BATCH_BYTES], batch):
                     said = batch.synced
         return said
-
-
-def stands(header: memoryview, batch: BatchAt) -> bool:
-    """Whether the header of a batch is still the one that was written."""
-    io, synced = struct.unpack_from("<QQ", header, 16)
-    (crc,) = struct.unpack_from("<I", header, 44)
-    return (io, synced) == (batch.io, batch.synced) and native.crc32c(header[:44]) == crc
-
-
-def fits(found: Found, state: Content) -> bool:
-    """Whether a recovery found a log that means this."""
-    recovered = found.recovered
-    base = recovered.base_index
-    if (state.base, len(state.terms) - 1) != (base, recovered.last_index):
-        return False
-    if base and recovered.base_term != state.terms[base]:
-        return False
-    if not found.state_lost and (recovered.term, recovered.vote) != (state.term, state.vote):
-        return False
-    terms = [run.term for run in recovered.runs for _ in range(run.first, run.last + 1)]
-    if terms != state.terms[base + 1 :]:
-        return False
-    faulty = {index for low, high in recovered.faulty for index in range(low, high + 1)}
-    if not found.damaged and not faulty <= found.faulty:
-        return False
-    return all(
-        index in faulty or found.values.get(index) == value
-        for index, value in enumerate(state.values[base + 1 :], start=base + 1)
-    )

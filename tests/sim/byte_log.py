@@ -77,14 +77,14 @@ class ByteLog:
     def go_on(self, plan: Plan) -> None:
         """Behind what recovery found, as starting.py tells the native log."""
         self.tops = dict(plan.tops)
-        end, io = plan.end, plan.recovered.io_sequence
+        end = plan.end
         self.last_io = end.last_io if end is not None else 0
         self.next_number = end.number + 1 if end is not None else 1
         self.header = plan.resume
         if plan.resume is not None and end is not None:
             self.offset, self.last_crc = end.offset, end.last_crc
         self.said = plan.said if plan.resume is not None else self.last_io
-        self.disk_synced = io
+        self.disk_synced = self.last_io
         for number in list(self.batches):
             if end is None or number > end.number:
                 del self.batches[number]
@@ -121,13 +121,15 @@ class ByteLog:
             self.platter.flush(self.header.number)
         self.disk_synced = max(self.disk_synced, self.last_io)
 
-    def recycle(self, index: int) -> None:
+    def recycle(self, index: int) -> bool:
         """Nothing up to `index` is needed: the lowest segment goes, if it holds nothing else."""
         lowest = min(self.tops, default=0)
-        if len(self.tops) > 1 and self.tops[lowest] <= index:
+        if index > 0 and len(self.tops) > 1 and self.tops[lowest] <= index:
             del self.tops[lowest]
             self.batches.pop(lowest, None)
             self.platter.recycle(lowest, self.segment_bytes)
+            return True
+        return False
 
     def _room(self) -> int:
         if self.header is None:

@@ -23,6 +23,7 @@ class Disk(Content):
         super().__init__()
         self.world = world
         self.profile = profile
+        self.forgot: set[tuple[int, int]] = set()  # (index, term) that were promised on its word and are gone
         self.lost = ""  # why nothing of it can be trusted any more
         self.io_sequence = 0
         self.pending: deque[Operation] = deque()

@@ -23,6 +23,7 @@ class Profile:
     learners: int
     spares: int  # nodes that run and are no members yet
     weak_sync: bool  # written counts as durable
+    sync_every_ns: int  # how long a flush is put off, where nobody waits for it and logs are bytes
     platter: bool  # logs are written byte by byte and read by the product's recovery
     settings: RaftSettings
     loss: float
@@ -100,9 +101,8 @@ def draw(random: Random) -> Profile:
     purging, changing = not plain and random.random() < 0.65, not plain and random.random() < 0.6
     weights = {} if calm else _weights(random, purging, changing, plain)
     weak = random.random() < 0.06
-    platter = random.random() < 0.125
-    platter = platter and not weak
-    if weak:
+    platter = random.random() < (0.6 if weak else 0.12)
+    if weak and not platter:
         weights = {name: 0 if name in POWER else weight for name, weight in weights.items()}
     if platter and weights:
         for name in random.sample(SECTORS, random.choice((2, 4, 6))):
@@ -115,6 +115,7 @@ def draw(random: Random) -> Profile:
         learners=random.choice((0, 0, 0, 1)),
         spares=random.choice((1, 1, 2, 4)) if changing else 0,
         weak_sync=weak,
+        sync_every_ns=random.choice((0, 30, 250)) * MS,
         platter=platter,
         settings=settings,
         loss=random.choice((0.0, 0.02, 0.2)) if noisy else 0.0,

@@ -11,8 +11,9 @@ from .cluster import Cluster
 from .coverage import Pairs
 from .faults import Faults
 from .node import Node
+from .price import nobody_electable
 from .profile import Profile, Strike, draw, draw_strikes
-from .world import Violation, World
+from .world import PricePaid, Violation, World
 
 MS = 1_000_000
 CONVERGE_NS = 8_000 * MS
@@ -31,7 +32,10 @@ class Script:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one schedule did; `violation` is empty when every property held."""
+    """What one schedule did; `violation` is empty when every property held.
+
+    `paid`: how it ended before its time, because a weak mode of `log_sync` lost what it may lose.
+    """
 
     seed: int
     events: int
@@ -40,6 +44,7 @@ class Outcome:
     violation: str = ""
     log: tuple[str, ...] = ()
     pairs: Pairs = field(default_factory=Counter)
+    paid: str = ""
 
 
 def script_of(seed: int) -> Script:
@@ -56,7 +61,7 @@ def run_schedule(seed: int, keep_log: bool = False) -> Outcome:
 def run_script(script: Script, keep_log: bool = False) -> Outcome:
     """Run a schedule. Any exception counts as a violation: the engine may not fail either."""
     world = World(Random(script.seed), keep_log)
-    violation = ""
+    violation = paid = ""
     cluster: Cluster | None = None
     try:
         cluster = Cluster(world, script.profile)
@@ -64,6 +69,8 @@ def run_script(script: Script, keep_log: bool = False) -> Outcome:
         _run(cluster, script)
     except Violation as broken:
         violation = str(broken)
+    except PricePaid as price:
+        paid = str(price)
     except Exception as error:  # an exception out of the engine is as bad as a broken invariant
         violation = f"{type(error).__name__}: {error}"
         if keep_log:
@@ -72,7 +79,7 @@ def run_script(script: Script, keep_log: bool = False) -> Outcome:
         return Outcome(script.seed, world.events, 0, 0, violation, tuple(world.log))
     term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
     pairs = cluster.coverage.pairs
-    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), pairs)
+    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), pairs, paid)
 
 
 def _run(cluster: Cluster, script: Script) -> None:
@@ -132,6 +139,7 @@ def _converge(cluster: Cluster) -> None:
          len(node.proposals), len(node.reads), node.raft.faulty, node.raft.membership)
         for node in cluster.nodes.values()
     ]
+    nobody_electable(cluster)
     cluster.checks.fail("bounded convergence", f"{CONVERGE_NS // MS} ms after the last fault: {state}")
 
 

@@ -20,6 +20,10 @@ class Violation(AssertionError):
         self.invariant = invariant
 
 
+class PricePaid(Exception):
+    """A loss of power took what a weak mode of `log_sync` had promised, and a committed entry hung by it."""
+
+
 class World:
     """The clock and the events to come. Equal seeds give equal runs."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.sim.price import committed_by_too_few
 from tests.sim.voters import voter_sets
 
 from .base import Invariant
@@ -29,6 +30,7 @@ class CommitDurable(Invariant):
             for voters in voter_sets(node.config):
                 holders = [one for one in voters if self.cluster.disks[one].holds(index, term)]
                 if 2 * len(holders) <= len(voters):
+                    committed_by_too_few(self.cluster, voters, index, term)
                     self.fail(f"node {node.id} commits {index} of term {term}, of {voters} hold it {holders}")
             truth.terms.extend(node.terms[truth.last + 1 : index + 1])
             truth.values.extend(node.values[truth.last + 1 : index + 1])

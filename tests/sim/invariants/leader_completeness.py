@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.sim.price import elected_without
+
 from .base import Invariant
 
 
@@ -17,4 +19,5 @@ class LeaderCompleteness(Invariant):
         truth = self.truth
         last = max((index for term, index in truth.marks.items() if term < node.raft.term), default=0)
         if node.terms[: last + 1] != truth.terms[: last + 1] or node.values[: last + 1] != truth.values[: last + 1]:
+            elected_without(self.cluster, node, last)
             self.fail(f"node {node.id} leads in term {node.raft.term} and lacks committed entries up to {last}")

@@ -32,6 +32,10 @@ class Transfers(Invariant):
             self.fail(f"node {node.id} says that it was told to campaign in term {message.term}")
 
     def whole(self, node: Any, peer: Any) -> bool:
+        """Who lost its disk is somebody else; that its successor comes to the ears of the leader takes a while."""
+        known = node.raft.progress(peer.id)
+        if known is None or known.identity != peer.identity:
+            return True
         return peer.identity in self.cluster.lost or peer.disk.holds(node.raft.last_index, node.raft.last_term)
 
     def receiving(self, node: Any, message: Any) -> None:
