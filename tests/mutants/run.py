@@ -39,7 +39,10 @@ PROPERTIES = {
     Killer.SCHEDULES: ["tests/engine/test_engine_fuzz.py"],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
-CODECS = ("transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py")
+CODECS = (
+    "transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py",
+    "logstore/*.py",
+)  # fmt: skip
 # A failure is enough: no time is spent on finding the smallest example of it.
 CONFTEST = """
 from hypothesis import Phase, settings
@@ -153,7 +156,7 @@ def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> t
 
 
 def copy_engine(folder: Path) -> None:
-    """The engine, the codecs, and what they import; without the engine's compiled twins."""
+    """The engine, the codecs, recovery, and what they import; without the engine's compiled twins."""
     target = folder / "hiqlite"
     (target / "engine").mkdir(parents=True)
     (target / "__init__.py").touch()
@@ -168,6 +171,8 @@ def copy_engine(folder: Path) -> None:
     for path in (ROOT / "hiqlite" / "_accel").glob("*.so"):
         (target / "_accel" / path.name).symlink_to(path)
     shutil.copytree(ROOT / "tests" / "sim", folder / "tests" / "sim", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests" / "logstore").mkdir()
+    shutil.copy(ROOT / "tests" / "logstore" / "log_twin.py", folder / "tests" / "logstore")  # how a log's bytes look
 
 
 def copy_product(folder: Path) -> None:

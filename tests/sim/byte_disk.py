@@ -301,6 +301,8 @@ class ByteDisk(Disk):
             bool(self.spoiled),
         )
         found.place = max((place for place, one in enumerate(states) if fits(found, one)), default=-1)
+        told = f"{found.place} of {len(self.unsure)} writes that were not flushed, {plan.recovered.faulty}"
+        self.world.note(f"recovery of node {self.owner} finds {told}, {plan.recovered.corrupt or 'whole'}")
         self.judge(found)
         if plan.recovered.whole:
             self._adopt(found)
