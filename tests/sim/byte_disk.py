@@ -387,10 +387,10 @@ class ByteDisk(Disk):
         return False
 
     def _said(self) -> int:
-        """The highest io sequence that a header which still stands says to be on disk."""
+        """The highest io sequence that a header which still stands, on the platter itself, says to be on disk."""
         said = 0
         for number, batches in self.log.batches.items():
-            view = self.platter.read(number)
+            view = memoryview(self.platter.sheets[number].platter)
             header = decode_header(view[:HEADER_BYTES])
             said = max(said, header.first_io - 1 if header is not None else 0)
             for batch in batches:
