@@ -331,7 +331,9 @@ async def test_a_log_tells_term_vote_and_purge_point_without_the_metadata(tmp_pa
             io += 1
             log.reset(io, 300, 1)
         await until(lambda: lowest(tmp_path) > before)
-        for index in range(301, 1001):
+        log.append(io + 1, 301, 301, record(ENTRY, 1, 301, bytes(2 * SEGMENT_BYTES)))  # too long for the mark's segment
+        io += 1
+        for index in range(302, 1001):
             io += 1
             log.append(io, index, index, entries(1, index, index))
         await until(lambda: log.synced == io)
