@@ -327,8 +327,7 @@ class ByteDisk(Disk):
         self.term, self.vote = recovered.term, recovered.vote
         self.faulty = {index for low, high in recovered.faulty for index in range(low, high + 1)}
         self.io_sequence = recovered.io_sequence
-        del self.unsure[found.place :]
-        self.batched = len(self.unsure)
+        self.batched = found.place  # what lies behind may come back until it is cut off durably
         gone = {(index, term) for index, term in enumerate(before) if not self.holds(index, term)}
         if gone:
             self.forgot |= gone
@@ -359,7 +358,7 @@ class ByteDisk(Disk):
         done = [self._spoil(number, offset + beyond) for number, offset, beyond in spots]
         if not any(done):
             return
-        promised = [place for place, item in enumerate(self.unsure, start=1) if item[0]]
+        promised = [place for place, item in enumerate(self.unsure[: self.batched], start=1) if item[0]]
         found, plan = self._look(max(promised, default=0), damaged=True)
         self.was_damaged = True
         self.lost = "" if found.recovered.whole else found.recovered.corrupt or "segments are lost"
