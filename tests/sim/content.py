@@ -59,6 +59,7 @@ class Content:
             self.unknown &= self.faulty
         elif kind == "purge":
             self.purge(first)
+            self.term, self.vote = third  # written once more, and the metadata may have been ahead
         else:
             self.term, self.vote = first, second
             self.votes[first] = second
