@@ -325,13 +325,13 @@ class ByteDisk(Disk):
         recovered = found.recovered.with_hard_state(term, vote)
         self.become(found.states[found.place])
         self.term, self.vote = recovered.term, recovered.vote
+        self.votes[self.term] = self.vote
         self.faulty = {index for low, high in recovered.faulty for index in range(low, high + 1)}
         self.io_sequence = recovered.io_sequence
         self.batched = found.place  # what lies behind may come back until it is cut off durably
         gone = {(index, term) for index, term in enumerate(before) if not self.holds(index, term)}
         if gone:
             self.forgot |= gone
-            self.was_damaged = True
             self.world.note(f"node {self.owner} has forgotten {sorted(gone)}")
 
     # ------------------------------------------------------------------ damage
@@ -360,7 +360,6 @@ class ByteDisk(Disk):
             return
         promised = [place for place, item in enumerate(self.unsure[: self.batched], start=1) if item[0]]
         found, plan = self._look(max(promised, default=0), damaged=True)
-        self.was_damaged = True
         self.lost = "" if found.recovered.whole else found.recovered.corrupt or "segments are lost"
         self.world.note(f"node {self.owner}: damaged are {self.spoiled}, entries {sorted(self.faulty)}, {self.lost}")
 

@@ -17,15 +17,16 @@ class Indexes(Invariant):
         self.window_bytes = settings.window_bytes
         self.single = settings.frame_bytes_max + 6000
         self.memory = settings.memory_window_bytes
-        self.again: set[tuple[int, int]] = set()  # (leader, peer): entries were damaged there in this reign
+        self.again: set[tuple[int, int]] = set()  # (leader, peer): in this reign entries were damaged there, or forgotten
 
     def restarted(self, node: Any) -> None:
-        if node.disk.faulty:
+        if node.disk.faulty or node.disk.forgot:
             self.again.update([(other, node.id) for other in self.cluster.nodes])
 
     def became_leader(self, node: Any) -> None:
         self.again = {pair for pair in self.again if pair[0] != node.id}
-        self.again.update([(node.id, other.id) for other in self.cluster.nodes.values() if other.disk.faulty])
+        peers = [other.id for other in self.cluster.nodes.values() if other.disk.faulty or other.disk.forgot]
+        self.again.update([(node.id, peer_id) for peer_id in peers])
 
     def stepped(self, node: Any) -> None:
         raft, state = node.raft, node.state
