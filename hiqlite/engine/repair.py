@@ -16,16 +16,18 @@ Range = tuple[int, int]
 
 
 def tick(state: State) -> None:
-    """Ask every peer in reach for what is missing."""
+    """Ask every peer in reach for what is missing; and whoever leads, since a lost entry may be who the peers are."""
     if not state.faulty or state.now_ns < state.repair_due_ns:
         return
     state.repair_due_ns = state.now_ns + state.election_min_ns
+    asked = [peer.peer_id for peer in state.peers if peer.connected]
+    if state.leader_id and state.leader_id != state.own.id and state.leader_id not in asked:
+        asked.append(state.leader_id)
     for low, high in state.faulty:
         for run in _asked(state, low, high):
-            for peer in state.peers:
-                if peer.connected:
-                    request = RepairRequest(state.term, state.own, run.first, run.last, run.term)
-                    state.outbox.send(state.term, peer.peer_id, request)
+            for peer_id in asked:
+                request = RepairRequest(state.term, state.own, run.first, run.last, run.term)
+                state.outbox.send(state.term, peer_id, request)
 
 
 def deadline_ns(state: State) -> int:

@@ -51,6 +51,18 @@ def test_every_peer_is_asked_for_exactly_what_is_damaged() -> None:
     assert messages(node.sync(), RepairRequest)
 
 
+def test_a_leader_that_the_damaged_entries_named_is_asked_too() -> None:
+    """The configuration itself may be what is lost: then nobody is known but the leader that is heard."""
+    alone = Membership(0, (), (ONE,))
+    node = Alone(fresh(alone, term=3, runs=LOG, faulty=((4, 7),), applied_index=2, applied_term=1))
+    node.wait(SECOND)
+    assert not messages(node.sync(), RepairRequest)
+    node.receive(append(3, TWO, (10, 2)))
+    node.wait(SECOND)
+    asked = [one for one in messages(node.sync(), RepairRequest) if isinstance(one, RepairRequest)]
+    assert {(one.first, one.last) for one in asked} == {(4, 5), (6, 7)}
+
+
 def test_an_entry_comes_back_in_its_place_and_the_node_is_whole_again() -> None:
     """The log is never shorter than what was promised; once nothing is missing it may campaign."""
     node = Alone(damaged())

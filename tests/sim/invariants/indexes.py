@@ -17,7 +17,7 @@ class Indexes(Invariant):
         self.window_bytes = settings.window_bytes
         self.single = settings.frame_bytes_max + 6000
         self.memory = settings.memory_window_bytes
-        self.again: set[tuple[int, int]] = set()  # (leader, peer): in this reign entries were damaged there, or forgotten
+        self.again: set[tuple[int, int]] = set()  # (leader, peer): in this reign entries were damaged or forgotten
 
     def restarted(self, node: Any) -> None:
         if node.disk.faulty or node.disk.forgot:
