@@ -102,12 +102,12 @@ class Node:
             await self._listen_api()
         joining = self._loop.create_task(self._join(), name="hiqlite-join")
         self._stack.push_async_callback(stop_task, joining)
-        if self.network is not None and self.storage.cache is not None and self.storage.cache.forgets:
-            watching = self._loop.create_task(self._watch_cache(joining), name="hiqlite-watch")
-            self._stack.push_async_callback(stop_task, watching)
+        if CACHE in self.groups:
+            caching = self._loop.create_task(self._live_in_cache(joining), name="hiqlite-cache")
+            self._stack.push_async_callback(stop_task, caching)
         if wait:
             await joining
-            await asyncio.gather(*(group.until_leader() for group in self.groups.values()))
+            await self.groups[DB].until_leader()
         else:
             joining.add_done_callback(self._join_ended)
 
@@ -190,16 +190,22 @@ class Node:
             source, made.group, lambda: storage.cache.state, made.life_of, self.clock, self._loop
         )
 
-    async def _watch_cache(self, joining: asyncio.Task[None]) -> None:
-        """A cache group in memory that has lost its majority for good begins anew, as another incarnation."""
+    async def _live_in_cache(self, joining: asyncio.Task[None]) -> None:
+        """The cache group's members are those of the database's, so it joins later; nobody who only wants the database
+        waits for it. In memory, when it has lost its majority for good, it begins anew, as another incarnation."""
         await asyncio.wait([joining])
-        interval_s = self.config.heartbeat_interval_ms / 1000
-        while True:
-            await asyncio.sleep(interval_s)
-            if self.groups[CACHE].is_over:
-                log.warning("too many nodes forgot the cache group: it begins anew, empty")
-                await self._renew_cache()
-                await self._join_cache()
+        if joining.cancelled() or joining.exception() is not None:
+            return
+        try:
+            await self._join_cache()
+            while self.groups[CACHE].storage.forgets and self.network is not None:
+                await asyncio.sleep(self.config.heartbeat_interval_ms / 1000)
+                if self.groups[CACHE].is_over:
+                    log.warning("too many nodes forgot the cache group: it begins anew, empty")
+                    await self._renew_cache()
+                    await self._join_cache()
+        except Exception as error:
+            self._failed(CACHE, error)
 
     async def _renew_cache(self) -> None:
         """Another incarnation takes the place of what this node was in the cache group."""
@@ -240,12 +246,10 @@ class Node:
         )
 
     async def _join(self) -> None:
-        """The groups become members one after the other: the cluster's id follows from the first one's forming."""
+        """The database's group comes first: the cluster's id follows from its forming."""
         await self.groups[DB].join(self._formed)
         if self.network is not None:
             self._beat.start()
-        if CACHE in self.groups:
-            await self._join_cache()
 
     def _formed(self) -> None:
         if self.network is not None:
@@ -253,8 +257,10 @@ class Node:
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            for group in self.groups.values():
-                group.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+            self._failed(DB, error)
+
+    def _failed(self, number: int, error: BaseException) -> None:
+        self.groups[number].group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
 
     def _connect(self, network: Network) -> None:
         """Everything that the network tells goes to the group that it is about, or to each of them."""

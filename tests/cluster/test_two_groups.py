@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node import Node
 from hiqlite.runtime.mirror_record import Mirrored
 from hiqlite.testing import Cluster, cluster
+from hiqlite.transport.loopback import loopback_cluster
 from tests.cluster.agreement import eventually
 
 SETTINGS = {"wal_size": "256 KiB", "logs_until_snapshot": 100}
@@ -183,6 +186,11 @@ async def test_a_group_that_is_switched_on_later_forms_then(tmp_path: Path) -> N
         assert list((await db.metrics()).groups) == ["db"]
     async with hiqlite.open(tmp_path / "data", wal_size="1 MiB") as db:
         await db.execute("INSERT INTO t VALUES (1)")
+
+        async def leads() -> bool:
+            return (await db.metrics()).cache.role == "leader"
+
+        await eventually(leads)
         metrics = await db.metrics()
         assert (metrics.cache.role, metrics.db.role, metrics.cache.members) == ("leader", "leader", (1,))
     async with hiqlite.open(tmp_path / "data", cache=False, wal_size="1 MiB") as db:
@@ -225,3 +233,15 @@ async def test_a_group_in_memory_that_lost_its_majority_begins_anew_behind_all_i
         one = three.followers[0]  # the members of the database are those of the group that began anew
         await change(three, ChangeKind.DEMOTE, one)
         await settled(three, {1, 2, 3} - {one}, {one})
+
+
+async def test_a_cache_group_that_cannot_form_keeps_nobody_from_the_database(tmp_path: Path) -> None:
+    """One node has it switched off: the others wait for it there, and write and read all the same."""
+    configs = loopback_cluster(tmp_path, 3, {"wal_size": "256 KiB"})
+    configs[3]["cache"] = False
+    async with AsyncExitStack() as stack:
+        opened = [stack.enter_async_context(hiqlite.open(configs[number])) for number in (1, 2, 3)]
+        one, two, three = await asyncio.wait_for(asyncio.gather(*opened), 60)
+        await two.execute("CREATE TABLE t (x)")
+        assert await three.query("SELECT count(*) FROM t", consistency="linearizable") == [(0,)]
+        assert (await one.metrics()).cache.role == "forming"
