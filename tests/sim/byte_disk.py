@@ -330,7 +330,8 @@ class ByteDisk(Disk):
         self.io_sequence = recovered.io_sequence
         self.batched = found.place  # what lies behind may come back until it is cut off durably
         gone = {(index, term) for index, term in enumerate(before) if not self.holds(index, term)}
-        if gone:
+        # Where `log_sync` waits for the disk nothing on its word was promised: it is gone before the node has spoken.
+        if gone and self.profile.weak_sync:
             self.forgot |= gone
             self.world.note(f"node {self.owner} has forgotten {sorted(gone)}")
 
