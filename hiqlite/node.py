@@ -265,14 +265,22 @@ class Node:
     def _connect(self, network: Network) -> None:
         """Everything that the network tells goes to the group that it is about, or to each of them."""
         groups = self.groups
+        heard: list[NodeGroup] = []  # of whom this read event told something: only they have to turn
+
+        def of(number: int) -> NodeGroup | None:
+            group = groups.get(number)
+            if group is not None and group not in heard:
+                heard.append(group)
+            return group
 
         def message(number: int, message: Message, body: bytes | None, sender: int) -> None:
-            if number in groups:
-                groups[number].receive(message, body)
+            if (group := of(number)) is not None:
+                group.receive(message, body)
 
         def read_end() -> None:
-            for group in groups.values():
+            for group in heard:
                 group.group.pump()
+            heard.clear()
 
         def connected(peer_id: int, epoch: int) -> None:
             for group in groups.values():
@@ -283,12 +291,12 @@ class Node:
                 group.lost(peer_id, refused)
 
         def forward(number: int, peer_id: int, body: bytes) -> None:
-            if number in groups:
-                groups[number].remote.received(peer_id, body)
+            if (group := of(number)) is not None:
+                group.remote.received(peer_id, body)
 
         def forward_reply(number: int, peer_id: int, body: bytes) -> None:
-            if number in groups:
-                groups[number].group.forward_replied(peer_id, body)
+            if (group := of(number)) is not None:
+                group.group.forward_replied(peer_id, body)
 
         async def offer(peer_id: int, number: int, term: int, image_id: bytes, manifest: bytes) -> Reception:
             if number not in self.links:
