@@ -39,13 +39,20 @@ def next_change(
         if number in voters:
             return Change(ChangeKind.PROMOTE, (learning[number],))
     staying = [number for number in voting if number in voters]
-    for number in sorted(voting.keys() - set(voters)):
+    # Who is gone leaves first: while others of the majority leave, it would come to count for more than it can.
+    for number in sorted(voting.keys() - set(voters), key=lambda number: (_lives(voting[number], life_of), number)):
         if staying:
             kind = ChangeKind.DEMOTE if number in wanted else ChangeKind.REMOVE
             return Change(kind, (voting[number],))
     for number in sorted(learning.keys() - wanted):
         return Change(ChangeKind.REMOVE, (learning[number],))
     return None
+
+
+def _lives(one: Identity, life_of: Callable[[int], int]) -> int:
+    """0: it is gone; 1: nobody knows; 2: it is there."""
+    life = life_of(one.id)
+    return 1 if life == 0 else 2 * (life == one.incarnation)
 
 
 def is_over(members: Membership, life_of: Callable[[int], int]) -> bool:
