@@ -173,6 +173,7 @@ class CacheMachine:
         finally:
             self._keeping = None
         self._progress()
+        self._keep_if_wanted()  # asked for meanwhile
 
 
 def mirrored_changes(records: Sequence[bytes]) -> list[bytes]:
