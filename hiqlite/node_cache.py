@@ -41,6 +41,7 @@ class CacheStorage(GroupStorage):
 
     cache: CacheMachine
     _mark: int
+    _kept_index = 0  # of the state in the file, once one was written
 
     @classmethod
     async def open(
@@ -94,8 +95,14 @@ class CacheStorage(GroupStorage):
             base_index = max(one.incarnation for one in founders)
             io_sequence = await self.log.restart_at(base_index, 0)
             self.recovered = Recovered(base_index=base_index, io_sequence=io_sequence)
+            await self._reserve_behind(base_index)
             self.cache.begin_at(base_index)
         return await super().restored(membership)
+
+    async def _reserve_behind(self, index: int) -> None:
+        """Before this group goes on from another node's index, which may be far ahead of its own ones."""
+        self._mark = max(self._mark, index + TOKENS_RESERVED)
+        await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_token_mark, CACHE, self._mark))
 
     def _applied(self, index: int) -> None:
         """Reserve indexes long before they are in use: a group that begins anew begins behind all of them."""
@@ -108,7 +115,13 @@ class CacheStorage(GroupStorage):
         return self._folder.cache / "state"
 
     async def _keep(self, state: CacheState) -> None:
-        await asyncio.wrap_future(self.meta.worker.submit(state_file.write, self._file, state))
+        await asyncio.wrap_future(self.meta.worker.submit(self._write, state))
+
+    def _write(self, state: CacheState) -> None:
+        """On the worker, which keeps states in their order: one from before an image never takes its place."""
+        if state.applied_index > self._kept_index:
+            state_file.write(self._file, state)
+            self._kept_index = state.applied_index
 
     # -- images
 
@@ -136,7 +149,9 @@ class CacheStorage(GroupStorage):
         assert isinstance(image, IncomingState), "one of those that were begun here"
         state = image.state()
         await self.record_membership(membership)
-        if not self._in_memory:
+        if self._in_memory:
+            await self._reserve_behind(state.applied_index)
+        else:
             await self._keep(state)
         return state
 
