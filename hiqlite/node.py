@@ -27,6 +27,7 @@ from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
 from hiqlite.node_links import GroupLinks, takes_none
 from hiqlite.node_storage import Storage
+from hiqlite.runtime import mirror_record
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
@@ -184,8 +185,9 @@ class Node:
             return sorted({one.id for one in source.engine.membership.voters}) if source.started else []
 
         made = self.groups[CACHE] = NodeGroup(
-            storage, storage, links, self._around, founders=founders, kinds=(EntryKind.MIRROR,), check=lambda *_: None
-        )
+            storage, storage, links, self._around, founders=founders, kinds=(EntryKind.MIRROR,),
+            check=lambda _group, record: mirror_record.check(record),
+        )  # fmt: skip
         self._mirroring = Mirroring(
             source, made.group, lambda: storage.cache.state, made.life_of, self.clock, self._loop
         )

@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import msgpack
 
-from hiqlite._accel.records import EntryKind, RecordKind, encode_record
+from hiqlite._accel.records import HEADER_SIZE, EntryKind, RecordKind, encode_record, header
 from hiqlite.engine.model import Membership
 from hiqlite.errors import ProtocolError
 
 MEMBERS_MAX = 256
+INDEX_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Mirrored:
 
     def record(self) -> bytes:
         """The entry, to be sealed by a leader."""
-        payload = self.index.to_bytes(8, "little") + msgpack.packb([self.voters, self.learners])
+        payload = self.index.to_bytes(INDEX_BYTES, "little") + msgpack.packb([self.voters, self.learners])
         return encode_record(RecordKind.ENTRY, EntryKind.MIRROR, payload)
 
     @classmethod
@@ -52,6 +53,15 @@ class Mirrored:
         if not voters or len(set(everybody)) != len(everybody) or len(everybody) > MEMBERS_MAX:
             raise ProtocolError("a list of members without a voter, or with a node twice")
         return cls(index, voters, learners)
+
+
+def check(record: bytes) -> None:
+    """Before an entry is proposed for a peer. Raises ProtocolError: nobody could read it, and it might stay the newest."""
+    payload = record[HEADER_SIZE : HEADER_SIZE + header(record, 0).payload_length]
+    index = int.from_bytes(payload[:INDEX_BYTES], "little")
+    if index >= 1 << 63:
+        raise ProtocolError("a list of members with an index that no log has")
+    Mirrored.decode(index, payload[INDEX_BYTES:])
 
 
 def whole(value: Any) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 import hiqlite
 from hiqlite._accel.batch import Op
+from hiqlite._accel.records import EntryKind, RecordKind, encode_record
 from hiqlite.engine.model import Change, ChangeKind, Identity, Membership
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node import Node
@@ -129,6 +130,22 @@ async def test_an_older_list_of_members_changes_nothing() -> None:
         found = leader_of(three, CACHE).storage.cache.cache.state
         assert (found.mirrored_index, found.mirrored) == (state.mirrored_index, state.mirrored)
         await settled(three, {1, 2, 3} - {one}, {one})
+
+
+async def test_a_peer_cannot_have_a_list_written_that_nobody_can_read() -> None:
+    """Once in the log it would count as the newest for ever, and no change of members would be mirrored again."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        leader = leader_of(three, CACHE)
+        before = leader.storage.cache.cache.state
+        group = next(one for one in three._running.values() if one is not leader).groups[CACHE].group
+        for payload in (b"", b"\xff" * 7, b"\xff" * 9, (1 << 62).to_bytes(8, "little") + b"\x92\x90\x90",
+                        (1 << 63).to_bytes(8, "little") + b"\x92\x91\x01\x90"):  # fmt: skip
+            op = Op(group._loop, lambda answer, index, detail: index, None, group.clock.monotonic_ns() + int(20e9))
+            group.write(encode_record(RecordKind.ENTRY, EntryKind.MIRROR, payload), op)
+            with pytest.raises(hiqlite.HiqliteError):
+                await op
+        assert leader.storage.cache.cache.state.mirrored_index == before.mirrored_index
 
 
 async def test_the_cache_groups_log_is_purged_and_a_node_that_was_away_gets_an_image() -> None:
