@@ -56,7 +56,7 @@ class Mirrored:
 
 
 def check(record: bytes) -> None:
-    """Before an entry is proposed for a peer. Raises ProtocolError: nobody could read it, and it might stay the newest."""
+    """Before an entry is proposed for a peer. Raises ProtocolError: what nobody can read might stay the newest."""
     payload = record[HEADER_SIZE : HEADER_SIZE + header(record, 0).payload_length]
     index = int.from_bytes(payload[:INDEX_BYTES], "little")
     if index >= 1 << 63:

@@ -62,7 +62,8 @@ def submit(machine: CacheMachine, first: int, last: int) -> None:
 async def test_the_newest_list_of_members_stays_whatever_comes_late_or_twice() -> None:
     """Newest by its index in the other group, not by when it came; in one run or in several, in one piece or more."""
     machine = CacheMachine(asyncio.get_running_loop())
-    pieces = [sealed(listed(20, 1, 2), 1), sealed(listed(10, 1), 2) + sealed(listed(30, 3), 3), sealed(listed(30, 4), 4)]
+    two = sealed(listed(10, 1), 2) + sealed(listed(30, 3), 3)
+    pieces = [sealed(listed(20, 1, 2), 1), two, sealed(listed(30, 4), 4)]
     machine.submit(1, 4, 1, pieces, False)
     machine.submit(5, 5, 2, [sealed(listed(29, 5), 5, 2)], False)
     await until(lambda: machine.applied_index == 5)
@@ -76,9 +77,9 @@ async def test_a_payload_that_is_no_list_leaves_no_trace_or_is_told_when_it_is_r
     machine.submit(1, 3, 1, [mirror(1, b""), mirror(2, b"\xff" * 7), mirror(3, bytes(8))], False)
     await until(lambda: machine.applied_index == 3)
     assert (machine.state.mirrored_index, machine.state.mirrored) == (0, b"")
-    for data in (b"", b"\xc1", b"\x90", b"\x92\x90\x90", b"\x92\x91\x01\x91\x01", b"\x92\x91\x00\x90", b"\x92\x91\xc3\x90",
-                 b"\x92\x91\xff\x90", b"\x93\x91\x01\x90\x90", b"\x92\x91\x01\x90\x00", b"\x91" * 5000,
-                 b"\x92\xdc\x01\x01" + bytes(range(1, 128)) * 3 + b"\x90"):  # fmt: skip
+    for data in (b"", b"\xc1", b"\x90", b"\x92\x90\x90", b"\x92\x91\x01\x91\x01", b"\x92\x91\x00\x90",
+                 b"\x92\x91\xc3\x90", b"\x92\x91\xff\x90", b"\x93\x91\x01\x90\x90", b"\x92\x91\x01\x90\x00",
+                 b"\x91" * 5000, b"\x92\xdc\x01\x01" + bytes(range(1, 128)) * 3 + b"\x90"):  # fmt: skip
         with pytest.raises(ProtocolError):
             Mirrored.decode(1, data)
 
