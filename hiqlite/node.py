@@ -332,10 +332,12 @@ class Node:
         membership = await self.group.change_members(change, timeout)
         if self._mirroring is not None:
             try:
-                await self._mirroring.until_mirrored(membership.index, timeout)
+                async with asyncio.timeout(timeout):
+                    while not await self._mirroring.until_mirrored(membership.index):
+                        if self._stopping is not None:  # otherwise the cache group begins anew
+                            raise ShuttingDown("the node is shutting down", outcome="applied")
             except TimeoutError:
-                reason = "the members changed, the cache group has not followed yet"
-                raise RequestTimeout(reason, outcome="applied") from None
+                raise RequestTimeout("the members changed, the cache group has not yet", outcome="applied") from None
         return membership
 
     def metrics(self) -> Metrics:

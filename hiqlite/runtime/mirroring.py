@@ -64,25 +64,30 @@ class Mirroring:
         self._clock = clock
         self._loop = loop
         self._pause_s = source.settings.heartbeat_interval_ms / 1000
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = self._loop.create_task(self._run(), name="hiqlite-mirror")
 
     async def close(self) -> None:
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def until_mirrored(self, index: int, timeout: float) -> None:
+    async def until_mirrored(self, index: int) -> bool:
         """Until the target's members are those of the source's configuration at `index`, or of a newer one.
 
-        Raises:
-            TimeoutError.
+        Returns:
+            False: this mirroring was closed. The target may have begun anew, with another one.
         """
-        async with asyncio.timeout(timeout):
-            while self._state().mirrored_index < index or not self._agrees():
-                await until_next(self._target.changed, self._pause_s)
+        while not self._closed:
+            if self._state().mirrored_index >= index and self._agrees():
+                return True
+            await until_next(self._target.changed, self._pause_s)
+        await asyncio.sleep(self._pause_s)  # until there is another one
+        return False
 
     # -- inside
 
