@@ -20,18 +20,16 @@ from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Change, Membership, Message
-from hiqlite.errors import LeadershipLost, RequestTimeout, ShuttingDown, StorageError, UsageError
+from hiqlite.errors import ShuttingDown, StorageError, UsageError
 from hiqlite.logstore.folder import CACHE, DB
-from hiqlite.node_cache import CacheStorage
+from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
-from hiqlite.node_links import GroupLinks, takes_none
+from hiqlite.node_links import GroupLinks
 from hiqlite.node_storage import Storage
-from hiqlite.runtime import mirror_record
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
-from hiqlite.runtime.mirroring import Mirroring
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.receiving import Reception
 from hiqlite.runtime.waiting import ReadRound
@@ -56,7 +54,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._at_end: list[Callable[[], object]] = []
-        self._mirroring: Mirroring | None = None
+        self._cache: CacheLife | None = None
         self._loop = asyncio.get_running_loop()
         self.storage: Storage
         self.client: LocalClient
@@ -103,8 +101,8 @@ class Node:
             await self._listen_api()
         joining = self._loop.create_task(self._join(), name="hiqlite-join")
         self._stack.push_async_callback(stop_task, joining)
-        if CACHE in self.groups:
-            caching = self._loop.create_task(self._live_in_cache(joining), name="hiqlite-cache")
+        if self._cache is not None:
+            caching = self._loop.create_task(self._cache.live(joining), name="hiqlite-cache")
             self._stack.push_async_callback(stop_task, caching)
         if wait:
             await joining
@@ -125,14 +123,11 @@ class Node:
             secret=config.secret_raft or "",
             loop=self._loop,
             settings=NetworkSettings(max_entry_bytes=frame_bytes_max),
-            incarnations=self._incarnations(),
+            incarnations=self.storage.incarnations,
             cluster_id=self.storage.meta.cluster_id or b"",
         )
         self._stack.push_async_callback(self._close_images)
         self._stack.push_async_callback(self.network.close)
-
-    def _incarnations(self) -> dict[int, int]:
-        return {group.number: group.identity.incarnation for group in self.storage.groups}
 
     async def _close_images(self) -> None:
         for group in self.groups.values():
@@ -175,57 +170,9 @@ class Node:
             check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
         )
         if storage.cache is not None:
-            self._make_cache(storage.cache)
-
-    def _make_cache(self, storage: CacheStorage) -> None:
-        """The cache group, and what keeps its members those of the database's."""
-        source, links = self.groups[DB].group, self.links[CACHE]
-
-        def founders() -> list[int]:
-            return sorted({one.id for one in source.engine.membership.voters}) if source.started else []
-
-        made = self.groups[CACHE] = NodeGroup(
-            storage, storage, links, self._around, founders=founders, kinds=(EntryKind.MIRROR,),
-            check=lambda _group, record: mirror_record.check(record),
-        )  # fmt: skip
-        self._mirroring = Mirroring(
-            source, made.group, lambda: storage.cache.state, made.life_of, self.clock, self._loop
-        )
-
-    async def _live_in_cache(self, joining: asyncio.Task[None]) -> None:
-        """The cache group's members are those of the database's, so it joins later; nobody who only wants the database
-        waits for it. In memory, when it has lost its majority for good, it begins anew, as another incarnation."""
-        await asyncio.wait([joining])
-        if joining.cancelled() or joining.exception() is not None:
-            return
-        try:
-            await self._join_cache()
-            while self.groups[CACHE].storage.forgets and self.network is not None:
-                await asyncio.sleep(self.config.heartbeat_interval_ms / 1000)
-                if self.groups[CACHE].is_over:
-                    log.warning("too many nodes forgot the cache group: it begins anew, empty")
-                    await self._renew_cache()
-                    await self._join_cache()
-        except Exception as error:
-            self._failed(CACHE, error)
-
-    async def _renew_cache(self) -> None:
-        """Another incarnation takes the place of what this node was in the cache group."""
-        assert self._mirroring is not None and self.network is not None
-        await self._mirroring.close()
-        await self.groups[CACHE].stop(LeadershipLost("the cache group began anew, empty", outcome="unknown"))
-        await self.groups[CACHE].close_images()
-        self.links[CACHE].on_offer = takes_none
-        self._make_cache(await self.storage.renew_cache(self._loop))
-        self.network.identify(incarnations=self._incarnations())
-        for peer_id, epoch in self.network.epochs().items():  # links that stand are no news to anybody else
-            self.groups[CACHE].connected(peer_id, epoch)
-
-    async def _join_cache(self) -> None:
-        while not await self.groups[CACHE].join(self._formed):
-            await self._renew_cache()
-        assert self._mirroring is not None
-        self._mirroring.start()
+            self._cache = CacheLife(
+                self.groups, storage, self.group, self.links[CACHE], self.network, self._around, self._formed
+            )
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
@@ -259,10 +206,7 @@ class Node:
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(DB, error)
-
-    def _failed(self, number: int, error: BaseException) -> None:
-        self.groups[number].group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+            self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
 
     def _connect(self, network: Network) -> None:
         """Everything that the network tells goes to the group that it is about, or to each of them."""
@@ -315,8 +259,8 @@ class Node:
         error = ShuttingDown("the node is shutting down")
         await self._read_round.close(error)
         self._pulse.close()
-        if self._mirroring is not None:
-            await self._mirroring.close()
+        if self._cache is not None:
+            await self._cache.close()
         for group in self.groups.values():
             await group.stop(error)
         self._beat.close()
@@ -330,14 +274,8 @@ class Node:
             RequestTimeout: it is through in the database's group, and the other one did not follow in time.
         """
         membership = await self.group.change_members(change, timeout)
-        if self._mirroring is not None:
-            try:
-                async with asyncio.timeout(timeout):
-                    while not await self._mirroring.until_mirrored(membership.index):
-                        if self._stopping is not None:  # otherwise the cache group begins anew
-                            raise ShuttingDown("the node is shutting down", outcome="applied")
-            except TimeoutError:
-                raise RequestTimeout("the members changed, the cache group has not yet", outcome="applied") from None
+        if self._cache is not None:
+            await self._cache.until_mirrored(membership.index, timeout)
         return membership
 
     def metrics(self) -> Metrics:

@@ -98,7 +98,7 @@ class NodeGroup:
             without=around.form_without,
         )
         peers = links if config.nodes else None
-        self.former = Former(forming, storage, peers, self._state, founders, links.met)
+        self.former = Former(forming, storage, peers, self._state, founders, self._met)
 
     async def join(self, formed: Callable[[], None]) -> bool:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
@@ -161,6 +161,12 @@ class NodeGroup:
 
     def _in_vain(self, recorded: Sequence[Identity]) -> bool:
         return self.storage.forgets and any(self.life_of(one.id) not in (0, one.incarnation) for one in recorded)
+
+    def _met(self, identity: Identity) -> None:
+        """A peer greets: it may have begun anew since its handshake, which only happens where nothing is kept. There a
+        later incarnation is a higher number; a lower one is an old greeting that was under way."""
+        if self.storage.forgets and identity.incarnation > self._links.incarnation_of(identity.id):
+            self._links.met(identity)
 
     def life_of(self, number: int) -> int:
         """The incarnation in which a node lives now in this group; 0: not heard of."""

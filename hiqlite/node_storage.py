@@ -63,12 +63,16 @@ class Storage:
     def groups(self) -> tuple[GroupStorage, ...]:
         return (self.db,) if self.cache is None else (self.db, self.cache)
 
-    async def renew_cache(self, loop: asyncio.AbstractEventLoop) -> CacheStorage:
+    @property
+    def incarnations(self) -> dict[int, int]:
+        """Who this node is in each group, by the group's number."""
+        return {group.number: group.identity.incarnation for group in self.groups}
+
+    async def renew_cache(self, loop: asyncio.AbstractEventLoop) -> None:
         """The cache group's part of a new incarnation, in place of one that is over. Only of a group in memory."""
         assert not self.config.cache_storage_disk
         await self._close_cache()
         self.cache = await CacheStorage.open(self.config, self.folder, self.meta, loop)
-        return self.cache
 
     async def _close_cache(self) -> None:
         if self.cache is not None:

@@ -34,7 +34,7 @@ def read(path: Path) -> CacheState:
 
 
 def write(path: Path, state: CacheState) -> None:
-    """Raises DiskFull or StorageError; then the file is as it was."""
+    """Raises DiskFull or StorageError; then the file is as it was, or this one and perhaps not durable."""
     half = path.with_suffix(".tmp")
     try:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hiqlite._accel.records import EntryKind, RecordKind, encode_record, seal_records
 from hiqlite.cache.machine import CacheMachine
@@ -69,6 +71,32 @@ async def test_the_newest_list_of_members_stays_whatever_comes_late_or_twice() -
     await until(lambda: machine.applied_index == 5)
     assert (machine.state.mirrored_index, machine.applied_term) == (30, 2)
     assert Mirrored.decode(30, machine.state.mirrored) == Mirrored(30, (3,), ())
+
+
+@given(
+    indexes=st.lists(st.integers(0, 1 << 40), min_size=1, max_size=12),
+    cuts=st.sets(st.integers(1, 11)),
+    pieces=st.booleans(),
+)
+def test_of_any_lists_in_any_order_the_newest_is_kept(indexes: list[int], cuts: set[int], pieces: bool) -> None:
+    """However they are cut into runs, and wherever a state is taken over by an image in between."""
+
+    async def apply() -> CacheState:
+        machine = CacheMachine(asyncio.get_running_loop())
+        records = [sealed(listed(index, place), place) for place, index in enumerate(indexes, 1)]
+        starts = sorted({0, *(cut for cut in cuts if cut < len(records))})
+        for first, behind in zip(starts, [*starts[1:], len(records)], strict=True):
+            part = records[first:behind]
+            machine.submit(first + 1, behind, 1, part if pieces else [b"".join(part)], False)
+            await until(lambda behind=behind: machine.applied_index == behind)
+            await machine.replace(CacheState.decode(machine.state.encode()))
+        return machine.state
+
+    state = asyncio.run(apply())
+    newest = max(indexes)
+    assert (state.applied_index, state.mirrored_index) == (len(indexes), newest)
+    if newest:
+        assert Mirrored.decode(newest, state.mirrored).voters == (indexes.index(newest) + 1,)
 
 
 async def test_a_payload_that_is_no_list_leaves_no_trace_or_is_told_when_it_is_read() -> None:

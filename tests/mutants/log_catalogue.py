@@ -41,6 +41,10 @@ LOG = (
     ),
     Mutant("M50", "a truncation is ignored at recovery", RECOVERY, "self.trail.truncate(first)", "self.trail.copy()", Killer.LOG),
     Mutant(
+        "M37", "an older list of members is mirrored over a newer one", "cache/machine.py",
+        "if its_index > index:", "if its_index > 0:", Killer.CACHE,
+    ),
+    Mutant(
         "M42", "a linearizable read does not wait until this node has applied its index", "client/local.py",
         "await self._group.until_applied(await self._services.read_round.join())", "await self._services.read_round.join()",
         Killer.HISTORIES,
@@ -72,9 +76,3 @@ LOG = (
         "    files.sync(list(plan.kept))\n", "", Killer.LOG,
     ),
 )  # fmt: skip
-
-# Numbers of the fixed list that cannot be applied yet, and what brings the place to change. Those of other parts of
-# the product (SQL, the cache group, the life of a cluster) are not named here: they are due with those.
-NOT_DUE = {
-    "M37": "the cache group",
-}  # fmt: skip

@@ -17,6 +17,7 @@ class Killer(Enum):
     APPLY = "kills while applying"
     SWEEP = "crash sweep"
     IMAGES = "images, and power loss while one is installed"
+    CACHE = "properties of the cache group's state machine"
     HISTORIES = "histories of real clusters"
     SCHEDULES = "engine schedules"  # members that change, images, damage: whole groups of engines without a wire
     PARTS = "engine properties"  # of the parts that no schedule reaches yet
