@@ -4,7 +4,7 @@ A node is *fresh*, then it has *recorded* a set of voters, then it has *formed* 
 configured voters once each of them has said that it is fresh (or has recorded that very set), or adopts a set that a
 peer recorded and that names this very incarnation. It has formed, and acts as a voter, once every member of the set has
 recorded it, or once a member says that it has formed. A node that is no member yet *joins* instead when a formed one
-says that it is named among its members by now: as what it is named there, usually a learner.
+says that it is named among its learners by now; nobody begins as a voter of a group that he did not found.
 
 Why no second cluster can arise: an incarnation records one set and keeps it; to act, a set needs all of its members to
 have recorded it. Two sets over the same ids that both act would need every node in two incarnations, which means that
@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .change import members_of
 from .model import Identity, Membership
 
 
@@ -103,7 +102,7 @@ class Forming:
         if self.formed:
             return Step.DONE
         for greeting in self._heard.values():
-            if greeting.formed and greeting.members is not None and self.own in members_of(greeting.members):
+            if greeting.formed and greeting.members is not None and self.own in greeting.members.learners:
                 self.joining = greeting
                 return Step.JOIN
         return self._when_fresh() if self.recorded is None else self._when_recorded(self.recorded)
@@ -140,7 +139,7 @@ class Forming:
             if peer.configured != self.configured:
                 self.reason = f"this node's config names {self.configured}, that of node {number} {peer.configured}"
                 return Step.WAIT
-            if peer.recorded is not None:
+            if peer.recorded is not None or peer.formed:  # who joined has formed, and recorded nothing
                 state = "has formed" if peer.formed else "is forming"
                 self.reason = f"node {number} {state} with other members, this node is not one of them"
                 return Step.WAIT

@@ -144,8 +144,9 @@ class Meta:
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def set_joined(self, group: int, cluster_id: bytes, membership: Membership) -> None:
-        """Records the membership of a group that formed elsewhere, and the cluster's id as `set_formed` does."""
-        values = self._newer_membership(group, membership)
+        """Records the membership of a group that formed elsewhere, and the cluster's id as `set_formed` does. A set
+        that was recorded here to form another group never acts."""
+        values = {**self._newer_membership(group, membership), _key(group, "recorded_set"): None}
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def hard_state(self, group: int) -> HardState:

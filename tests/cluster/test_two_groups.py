@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def members_of(one: Node, group: int) -> Membership:
     return one.groups[group].group.engine.membership
 
 
+def members_of_started(one: Node) -> tuple[Identity, ...]:
+    """Who votes in the cache group as this node knows it; nobody while it is not in it."""
+    return members_of(one, CACHE).voters if one.groups[CACHE].group.started else ()
+
+
 def roles_of(membership: Membership) -> tuple[set[int], set[int]]:
     """Ids of voters and learners; a joint configuration is none of what tests wait for."""
     if membership.joint:
@@ -45,7 +51,10 @@ async def settled(three: Cluster, voters: set[int], learners: set[int]) -> None:
     """All nodes that run know these members, in both groups."""
 
     async def known() -> bool:
-        found = [roles_of(members_of(one, group)) for one in three._running.values() for group in (DB, CACHE)]
+        groups = [one.groups[group].group for one in three._running.values() for group in (DB, CACHE)]
+        found = [roles_of(group.engine.membership) for group in groups if group.started]
+        if len(found) < len(groups):
+            return False
         return all(roles == (voters, learners) for roles in found)
 
     await eventually(known)
@@ -262,3 +271,69 @@ async def test_a_cache_group_that_cannot_form_keeps_nobody_from_the_database(tmp
         await two.execute("CREATE TABLE t (x)")
         assert await three.query("SELECT count(*) FROM t", consistency="linearizable") == [(0,)]
         assert (await one.metrics()).cache.role == "forming"
+
+
+@pytest.mark.parametrize("size", [3, 5])
+async def test_nodes_restarted_one_after_the_other_keep_a_group_in_memory(size: int) -> None:
+    """Each has become a voter again before the next one goes: they end with the group that they began with."""
+    async with cluster(size, cache_storage_disk=False, **SETTINGS) as nodes:
+        await nodes.client.execute("CREATE TABLE t (x)")
+        await cache_entries(nodes, 10)
+        begun = leader_of(nodes, CACHE).groups[CACHE].group.engine.last_index
+        everybody = set(nodes.nodes)
+        for number in sorted(everybody):
+            before = node(nodes, number).groups[CACHE].group.identity
+            await nodes.stop(number)
+            await nodes.start(number)
+
+            async def replaced(number: int = number, before: Identity = before) -> bool:
+                voters = {one for each in nodes._running.values() for one in members_of_started(each)}
+                return before not in voters and node(nodes, number).groups[CACHE].group.identity in voters
+
+            await eventually(replaced)
+            await settled(nodes, everybody, set())
+            await nodes.wait_until(nodes.settled)
+        await cache_entries(nodes, 5)
+        last = leader_of(nodes, CACHE).groups[CACHE].group.engine.last_index
+        assert begun < last < begun + 1000  # a group that begins anew is millions of indexes further
+
+
+async def test_a_minority_that_forgets_at_once_costs_nothing() -> None:
+    """Two of five come back as others while the leader stays: both are replaced, the group goes on."""
+    async with cluster(5, cache_storage_disk=False, **SETTINGS) as five:
+        await five.client.execute("CREATE TABLE t (x)")
+        await cache_entries(five, 10)
+        leader = leader_of(five, CACHE)
+        begun = leader.groups[CACHE].group.engine.last_index
+        two = [number for number in five.nodes if number != leader.config.node_id][:2]
+        before = {node(five, number).groups[CACHE].group.identity for number in two}
+        await asyncio.gather(*(five.kill(number) for number in two))
+        await asyncio.gather(*(five.start(number) for number in two))
+
+        async def replaced() -> bool:
+            return all(not before & set(members_of_started(one)) for one in five._running.values())
+
+        await eventually(replaced)
+        await settled(five, {1, 2, 3, 4, 5}, set())
+        assert begun < leader_of(five, CACHE).groups[CACHE].group.engine.last_index < begun + 1000
+
+
+async def test_a_node_that_ends_while_its_cache_group_begins_anew_leaves_nothing() -> None:
+    """At any moment of it: threads, tasks and files are gone, and the node starts again."""
+    for turns in (0, 1, 3, 10, 30, 100):
+        threads = set(threading.enumerate())
+        async with cluster(3, cache_storage_disk=False, **SETTINGS) as three:
+            await three.client.execute("CREATE TABLE t (x)")
+            for number in (2, 3):
+                await three.kill(number)
+            for number in (2, 3):
+                await three.start(number)
+            one = node(three, 1)
+            first = one.groups[CACHE]
+            await three.wait_until(lambda one=one, first=first: first.is_over or one.groups[CACHE] is not first)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await three.stop(1)
+            await three.start(1)
+            await three.wait_until(three.settled)
+        assert set(threading.enumerate()) <= threads

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiqlite.engine.forming import Forming, Greeting, Step
-from hiqlite.engine.model import Identity
+from hiqlite.engine.model import Identity, Membership
 
 Voters = tuple[Identity, ...]
 # What happens next: a name and three numbers that choose among nodes and greetings.
@@ -260,6 +260,40 @@ def test_a_single_node_forms_at_once() -> None:
     assert node.step() is Step.FORM
     node.has_formed()
     assert node.step() is Step.DONE
+
+
+def test_who_has_joined_is_not_fresh() -> None:
+    """It recorded nothing, and yet belongs to a group: a set with it in must not come to be."""
+    node = Forming(Identity(3, 33), [1, 2, 3])
+    members = Membership(9, (Identity(1, 11), Identity(2, 22), Identity(3, 1)))
+    for number in (1, 2):
+        identity = Identity(number, number * 11)
+        node.hear(Greeting(identity, (1, 2, 3), formed=True, members=members))
+    assert node.step() is Step.WAIT and node.proposal == ()
+    assert "has formed with other members" in node.reason
+
+
+def test_a_node_joins_as_what_a_formed_one_names_it() -> None:
+    """A learner, in its very incarnation; whatever it had recorded before. An earlier one is somebody else."""
+    node = Forming(Identity(2, 22), [1, 2], recorded=(Identity(1, 1), Identity(2, 22)))
+    named = Greeting(Identity(1, 11), (1, 2), formed=True, members=Membership(5, (Identity(1, 11), Identity(2, 2))))
+    node.hear(named)
+    assert node.step() is Step.WAIT
+    learning = Greeting(
+        Identity(1, 11), (1, 2), formed=True, members=Membership(6, (Identity(1, 11),), (Identity(2, 22),))
+    )
+    node.hear(learning)
+    assert node.step() is Step.JOIN and node.joining == learning
+    node.has_joined()
+    assert node.step() is Step.DONE and node.greeting().formed
+
+
+def test_a_founder_forms_although_a_formed_one_names_it_as_a_voter() -> None:
+    """Its log begins where those of the other founders begin, not as that of somebody who comes later."""
+    founders = (Identity(1, 11), Identity(2, 22))
+    node = Forming(Identity(2, 22), [1, 2], recorded=founders)
+    node.hear(Greeting(Identity(1, 11), (1, 2), founders, formed=True, members=Membership(0, founders)))
+    assert node.step() is Step.FORM
 
 
 def test_a_waiting_node_says_for_whom() -> None:

@@ -66,6 +66,17 @@ def test_a_new_incarnation_begins_with_nothing(tmp_path: Path) -> None:
     meta.close()
 
 
+def test_who_joins_founds_nothing_any_more(tmp_path: Path) -> None:
+    """The set that it had recorded goes in the step that names the members it joins."""
+    meta = Meta.open(tmp_path)
+    meta.begin_incarnation(0, 5)
+    meta.set_formed(0, b"c" * 32, (ONE, TWO))
+    meta.set_joined(0, b"d" * 32, Membership(0, (ONE,), (TWO,)))
+    assert (meta.recorded_set(0), meta.membership(0)) == (None, Membership(0, (ONE,), (TWO,)))
+    assert meta.cluster_id == b"c" * 32
+    meta.close()
+
+
 def test_the_stable_file_format_is_used(tmp_path: Path) -> None:
     """lmdb carries two; ours is the one that every LMDB reads."""
     Meta.open(tmp_path).close()
