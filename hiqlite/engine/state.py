@@ -118,7 +118,9 @@ class State:
         self.faulty: list[tuple[int, int]] = sorted(damaged)
         self.unknown: list[tuple[int, int]] = []
         for low, high in [] if beyond else sorted(restored.unknown):
-            if self.log.term_at(low - 1) != self.log.term_at(high):  # between two entries of one term is no other
+            # Between two entries of one term is no other. Behind the last one that can be read anything may stand: what
+            # `runs` says there is a bound, and entries before it may be repairs of a later term.
+            if high == self.log.last_index or self.log.term_at(low - 1) != self.log.term_at(high):
                 self.unknown.append((low, high))
         self.commit_index: int = restored.applied_index
         self.handed_index: int = restored.applied_index

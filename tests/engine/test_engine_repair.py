@@ -120,6 +120,18 @@ def test_a_probe_at_an_entry_of_lost_term_is_led_before_it() -> None:
     assert written(node) == [(5, 5), (6, 6)] and node.raft.faulty == () and node.raft.last_index == 10
 
 
+def test_a_lost_tail_is_unknown_although_its_bound_is_the_term_before_it() -> None:
+    """Entries 5 and 6 are repairs of term 3; what stood behind them was older, and nothing that can be read follows."""
+    runs = log_of((1, 1, 4), (3, 5, 10))
+    node = Alone(fresh(MEMBERS, term=3, runs=runs, unknown=((7, 10),), applied_index=4, applied_term=1))
+    node.receive(append(3, TWO, (10, 3), commit=10))
+    answers = [one for one in messages(node.sync(), AppendReply) if isinstance(one, AppendReply)]
+    assert [one.accepted for one in answers] == [False]
+    assert node.raft.commit_index < 7 and node.raft.faulty == ((7, 10),)
+    node.receive(append(3, TWO, (6, 3), (3, 7, 7), commit=7, sequence=2))
+    assert node.raft.faulty == ((8, 10),)
+
+
 def test_a_real_conflict_cuts_damaged_entries_as_well() -> None:
     node = Alone(damaged())
     node.receive(append(3, TWO, (5, 1), (3, 6, 6)))
