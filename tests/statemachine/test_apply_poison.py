@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from apply_harness import apply_alike, batch, execute, healthy, machine, migration, status_of, txn
+from apply_harness import apply_alike, batch, execute, healthy, machine, migration, sealed, status_of, txn
 
 from hiqlite._accel.answers import decode_batch
 
@@ -276,3 +276,38 @@ def test_shadow_tables_of_full_text_indexes_do_not_depend_on_cuts(tmp_path: Path
         ]
     answers = apply_alike(tmp_path, records)
     assert all(status_of(answer) == 0 for answer in answers)
+
+
+def test_a_batch_that_ends_the_transaction_many_times_gives_each_statement_its_own_end(tmp_path: Path) -> None:
+    """Each failure repeats the batch; comments and empty statements between, all words and rows stay right."""
+    parts = []
+    for number in range(60):
+        parts.append(f"/* {number} */ ; INSERT INTO noted VALUES ({number})")
+        parts.append(f"-- {number};\nINSERT OR ROLLBACK INTO item VALUES (1, 'x', {number})")
+        parts.append(f"INSERT OR ROLLBACK INTO item VALUES ({1000 + number}, 'one', {number})")
+        parts.append("INSERT INTO child VALUES (NULL, 77)")
+    records = [batch(SCHEMA), neighbour(300), batch(";\n".join(parts)), neighbour(301), batch("; ".join(parts))]
+    answers = apply_alike(tmp_path, records)
+    for answer in (answers[2], answers[4]):
+        results = decode_batch(answer, 3)
+        assert len(results) == 240
+        assert not any(isinstance(result, Exception) for result in results[0::4])
+        assert {str(result) for result in results[1::4]} == {str(results[1])}
+        assert "item.id" in str(results[1]) and "item.name" in str(results[2]) and "FOREIGN KEY" in str(results[3])
+        assert {str(result) for result in results[2::4]} == {str(results[2])}
+        assert all(isinstance(result, Exception) for result in (*results[1::4], *results[2::4], *results[3::4]))
+    with machine(tmp_path / "one.db") as made:
+        assert made.rows("SELECT x FROM noted ORDER BY rowid") == [(number,) for number in range(60)] * 2
+        assert healthy(made)
+
+
+def test_a_batch_that_is_repeated_often_leaves_the_entries_before_it_alone(tmp_path: Path) -> None:
+    """They are committed when it is to be repeated a second time, and it begins the next run."""
+    text = "; ".join(["INSERT OR ROLLBACK INTO item VALUES (1, 'x', 1)"] * 5)
+    with machine(tmp_path / "db") as made:
+        made.apply([batch(SCHEMA)])
+        records = [neighbour(number) for number in range(100, 150)] + [batch(text), neighbour(200)]
+        assert made.applier.apply_inline(2, 53, 1, [sealed(records, 2)], True)
+        runs = [(run.first, run.last) for run in made.applier.take()]
+        assert runs == [(2, 51), (52, 52), (53, 53)]
+        assert made.rows("SELECT count(*) FROM item") == [(52,)]

@@ -128,6 +128,7 @@ typedef struct hq_recorded {
     uint16_t class_;
     int32_t code;
     uint32_t error_statement;
+    size_t text_end;    /* of a batch's statement: where the next one begins in the text */
     char *message;
 } hq_recorded;
 
@@ -236,7 +237,7 @@ hq_outcome hq_entry_check(hq_apply *w);           /* deferred foreign keys */
 hq_outcome hq_alone_check(hq_apply *w, hq_outcome outcome);
 hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
-hq_outcome hq_record_failure(hq_apply *w, uint32_t statement);
+hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end);
 int hq_recorded_any(const hq_apply *w, uint32_t ordinal);
 void hq_recorded_clear(hq_apply *w);
 int hq_entry_wants_foreign_keys_off(const uint8_t *record);

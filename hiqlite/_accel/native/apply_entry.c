@@ -9,15 +9,30 @@
 
 /* ------------------------------------------------------------------ what is known to fail */
 
+/* The first one that is not before this statement; they are kept in the order of entries and statements. */
+static uint32_t recorded_from(const hq_apply *w, uint32_t ordinal, uint32_t statement) {
+    uint32_t low = 0, high = w->recorded_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const hq_recorded *r = &w->recorded[middle];
+        if (r->ordinal < ordinal || (r->ordinal == ordinal && r->statement < statement))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement) {
-    for (uint32_t i = 0; i < w->recorded_count; i++)
-        if (w->recorded[i].ordinal == ordinal && w->recorded[i].statement == statement)
-            return &w->recorded[i];
-    return NULL;
+    uint32_t i = recorded_from(w, ordinal, statement);
+    if (i == w->recorded_count || w->recorded[i].ordinal != ordinal || w->recorded[i].statement != statement)
+        return NULL;
+    return &w->recorded[i];
 }
 
 int hq_recorded_any(const hq_apply *w, uint32_t ordinal) {
-    return w->recorded_count > 0 && w->recorded[w->recorded_count - 1].ordinal == ordinal;
+    uint32_t i = recorded_from(w, ordinal, 0);
+    return i < w->recorded_count && w->recorded[i].ordinal == ordinal;
 }
 
 void hq_recorded_clear(hq_apply *w) {
@@ -26,8 +41,8 @@ void hq_recorded_clear(hq_apply *w) {
     w->recorded_count = 0;
 }
 
-/* Notes worker->error as the fate of the entry (HQ_WHOLE) or of one statement of its batch. */
-hq_outcome hq_record_failure(hq_apply *w, uint32_t statement) {
+/* Notes worker->error as the fate of the entry (HQ_WHOLE) or of one statement of its batch, which ends at text_end. */
+hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end) {
     const hq_error *e = &w->error;
     if (w->recorded_count == w->recorded_capacity) {
         uint32_t capacity = w->recorded_capacity ? w->recorded_capacity * 2 : 16;
@@ -41,8 +56,11 @@ hq_outcome hq_record_failure(hq_apply *w, uint32_t statement) {
     if (!message)
         return hq_stop(w, SQLITE_NOMEM, "no memory to note a failed entry");
     memcpy(message, e->message, (size_t)e->size + 1);
-    hq_recorded *r = &w->recorded[w->recorded_count++];
-    *r = (hq_recorded){w->ordinal, statement, e->size, e->class_, e->code, e->statement, message};
+    uint32_t at = recorded_from(w, w->ordinal, statement);
+    hq_recorded *r = &w->recorded[at];
+    memmove(r + 1, r, (w->recorded_count - at) * sizeof *r);
+    w->recorded_count++;
+    *r = (hq_recorded){w->ordinal, statement, e->size, e->class_, e->code, e->statement, text_end, message};
     return HQ_REPLAY;
 }
 
@@ -113,7 +131,7 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome) {
     if (outcome == HQ_ENDED)
         w->in_savepoint = 0; /* gone with the transaction */
     if (outcome == HQ_ENDED || (outcome == HQ_UNDO && !w->in_savepoint))
-        return hq_record_failure(w, HQ_WHOLE);
+        return hq_record_failure(w, HQ_WHOLE, 0);
     if (!w->in_savepoint)
         return outcome;
     if (outcome == HQ_OK)

@@ -2,8 +2,9 @@
 
    BEGIN, every entry, one bookkeeping row, COMMIT. An entry that is found to have failed although its effects stand, or
    that ended the transaction, is recorded; then the run is rolled back and applied again up to that entry, which this time
-   answers with the recorded failure and is not run. So an entry costs at most one repetition of its run, and the next run
-   begins behind it.
+   answers with the recorded failure and is not run. The next run begins behind it. A batch may need this once for each of
+   its statements; so when it needs it again, the entries before it are committed without it, and it begins a run of its
+   own: nobody else's work is repeated more than twice.
    Invariant: between calls no transaction is open; the worker's position is that of the last COMMIT. */
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +157,7 @@ static uint32_t run_length(hq_apply *w, const hq_run_entry *entries, uint32_t co
 hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result) {
     hq_run_result *made = calloc(1, sizeof *made);
     uint32_t applied = 0;
+    int repeated = 0;
     if (made)
         made->offsets = malloc(((size_t)count + 1) * sizeof *made->offsets);
     if (!made || !made->offsets) {
@@ -170,7 +172,9 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
     while ((outcome = attempt(w, entries, count, made->offsets, &applied)) == HQ_REPLAY) {
         hq_count(&w->replay_count, 1);
         w->spill_off = w->spill_off || w->full_seen;
-        count = applied + 1; /* the entry that made us repeat is the last of its run */
+        /* The entry that made us repeat is the last of its run, or the first of the next one. */
+        count = applied > 0 && applied + 1 == count && repeated ? applied : applied + 1;
+        repeated = 1;
     }
     hq_recorded_clear(w);
     sqlite3_mutex_leave(mutex);

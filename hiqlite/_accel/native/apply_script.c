@@ -30,13 +30,13 @@ static int is_syntax_error(const hq_error *e) {
 /* ------------------------------------------------------------------ batch */
 
 /* Undoes what a failed statement left, or has the run applied again without it. OK: the error may be answered. */
-static hq_outcome settle(hq_apply *w, hq_outcome outcome, uint32_t number) {
+static hq_outcome settle(hq_apply *w, hq_outcome outcome, uint32_t number, size_t text_end) {
     if (outcome == HQ_STOP || outcome == HQ_REPLAY)
         return outcome;
     if (outcome == HQ_ENDED)
         w->in_savepoint = 0;
     if (outcome == HQ_ENDED || (outcome == HQ_UNDO && !w->in_savepoint))
-        return hq_record_failure(w, number);
+        return hq_record_failure(w, number, text_end);
     int rc = SQLITE_DONE;
     if (w->in_savepoint)
         rc = outcome == HQ_PARTIAL ? hq_savepoint_close(w) : hq_savepoint_undo(w);
@@ -44,13 +44,8 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome, uint32_t number) {
 }
 
 /* One compiled statement of a batch: OK when its result or its error stands in the answer. */
-static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number) {
-    const hq_recorded *known = hq_recorded_find(w, w->ordinal, number);
+static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number, size_t text_end) {
     w->error.statement = number;
-    if (known) {
-        hq_error_set(w, known->class_, known->code, "%s", known->message);
-        return hq_answer_error(w, &w->error);
-    }
     hq_outcome outcome = no_parameters(w, p);
     /* Once one statement of this batch had to be undone by a replay, savepoints make sure that it was the only replay. */
     int guarded = (p->seen & HQ_SEEN_VIRTUAL) || hq_recorded_any(w, w->ordinal);
@@ -68,8 +63,15 @@ static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number) 
         w->answers.size = before;
         w->result_count--;
     }
-    outcome = settle(w, outcome, number);
+    outcome = settle(w, outcome, number, text_end);
     return outcome == HQ_OK ? hq_answer_error(w, &w->error) : outcome;
+}
+
+/* A statement that is known to fail costs a replay no more than its error: it is not even compiled. */
+static hq_outcome answer_known(hq_apply *w, const hq_recorded *known) {
+    w->error.statement = known->statement;
+    hq_error_set(w, known->class_, known->code, "%s", known->message);
+    return hq_answer_error(w, &w->error);
 }
 
 hq_outcome hq_batch(hq_apply *w, const hq_command *c) {
@@ -85,6 +87,15 @@ hq_outcome hq_batch(hq_apply *w, const hq_command *c) {
     for (uint32_t number = 0; at < end;) {
         hq_prepared p;
         const char *tail = end;
+        const hq_recorded *known = hq_recorded_find(w, w->ordinal, number);
+        if (known) {
+            outcome = answer_known(w, known);
+            if (outcome != HQ_OK)
+                return outcome;
+            at = text.utf8 + known->text_end;
+            number++;
+            continue;
+        }
         outcome = hq_prepare(w, at, (uint32_t)(end - at), 0, &p, &tail);
         if (outcome == HQ_STOP)
             return outcome;
@@ -94,7 +105,7 @@ hq_outcome hq_batch(hq_apply *w, const hq_command *c) {
         }
         w->guard_api->entry_statement(number);
         if (outcome == HQ_OK) {
-            outcome = batch_statement(w, &p, number);
+            outcome = batch_statement(w, &p, number, (size_t)(tail - text.utf8));
             sqlite3_finalize(p.stmt);
             at = tail;
         } else {
