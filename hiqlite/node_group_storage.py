@@ -100,10 +100,11 @@ class GroupStorage(ABC):
         """With the state machine open: where the log begins anew, and what it says of time and members."""
         if self._log_lacks_what_is_applied():
             await self._begin_behind_the_machine()
+        self.newest_group_time_ns = self.machine.applied_group_time_ns
         newest = self.recovered.newest_readable
         if newest > self.recovered.base_index:
             _, record = await self.log.read(newest, 1)
-            self.newest_group_time_ns = header(record, 0).group_time_ns
+            self.newest_group_time_ns = max(self.newest_group_time_ns, header(record, 0).group_time_ns)
         for index in self.recovered.memberships:
             _, record = await self.log.read(index, 1)
             self.memberships += memberships_in(record)

@@ -348,6 +348,12 @@ cdef class Applier:
         return hq_look(&self.worker.applied_term)
 
     @property
+    def group_time_ns(self):
+        """The newest group time of an applied entry; it never goes back."""
+        self.open_queue()
+        return <int64_t>hq_look(<const uint64_t *>&self.worker.group_time_ns)
+
+    @property
     def equality_hash(self):
         """Running hash over what all nodes must agree on, at `applied_index`. Of meaning while nothing is applied."""
         self.open_queue()

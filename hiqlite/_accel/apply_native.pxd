@@ -24,6 +24,7 @@ cdef extern from "apply_queue.h" nogil:
         char message[1024]
     ctypedef struct hq_apply:
         uint64_t applied_index, applied_term, equality_hash, durable_index
+        int64_t group_time_ns
         uint64_t hash_index[64]
         uint64_t hash_value[64]
         uint64_t wal_pages

@@ -76,6 +76,10 @@ class CacheMachine:
         return self.state.applied_term
 
     @property
+    def applied_group_time_ns(self) -> int:
+        return self.state.group_time_ns
+
+    @property
     def durable_index(self) -> int:
         return self._durable_index if self._keep is not None else self.applied_index
 
@@ -148,7 +152,8 @@ class CacheMachine:
                 its_index = int.from_bytes(payload[:INDEX_BYTES], "little")
                 if its_index > index:
                     index, mirrored = its_index, payload[INDEX_BYTES:]
-            self.state = CacheState(last, last_term, index, mirrored)
+            time_ns = max(self.state.group_time_ns, newest_time_ns(records))
+            self.state = CacheState(last, last_term, index, mirrored, time_ns)
             self._runs.append(CacheRun(first, last))
         self.on_applied(self.state.applied_index)
         self._progress()
@@ -174,6 +179,16 @@ class CacheMachine:
             self._keeping = None
         self._progress()
         self._keep_if_wanted()  # asked for meanwhile
+
+
+def newest_time_ns(records: Sequence[bytes]) -> int:
+    """Group time of the last one among whole records."""
+    piece, offset = records[-1], 0
+    while True:
+        found = header(piece, offset)
+        offset += found.length
+        if offset >= len(piece):
+            return found.group_time_ns
 
 
 def mirrored_changes(records: Sequence[bytes]) -> list[bytes]:

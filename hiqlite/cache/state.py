@@ -14,7 +14,7 @@ from hiqlite._accel.records import crc32c
 from hiqlite.errors import SnapshotCorruption
 
 MAGIC: Final = b"HQCACHE1"
-_HEAD: Final = struct.Struct("<8sQQQI")
+_HEAD: Final = struct.Struct("<8sQQQqI")
 _CRC: Final = struct.Struct("<I")
 MIRRORED_BYTES_MAX: Final = 1 << 20
 
@@ -26,16 +26,18 @@ class CacheState:
     Attributes:
         mirrored_index: of the other group's change of members that was mirrored here last; 0: none yet.
         mirrored: what that entry said, behind its index.
+        group_time_ns: the newest one among the entries; it never goes back.
     """
 
     applied_index: int = 0
     applied_term: int = 0
     mirrored_index: int = 0
     mirrored: bytes = b""
+    group_time_ns: int = 0
 
     def encode(self) -> bytes:
         head = _HEAD.pack(
-            MAGIC, self.applied_index, self.applied_term, self.mirrored_index, len(self.mirrored)
+            MAGIC, self.applied_index, self.applied_term, self.mirrored_index, self.group_time_ns, len(self.mirrored)
         )
         body = head + self.mirrored
         return body + _CRC.pack(crc32c(body))
@@ -47,8 +49,8 @@ class CacheState:
             raise SnapshotCorruption("these bytes are no state of a cache group")
         if crc32c(data[: -_CRC.size]) != _CRC.unpack(data[-_CRC.size :])[0]:
             raise SnapshotCorruption("the checksum of the cache group's state is wrong")
-        _, index, term, mirrored_index, size = _HEAD.unpack_from(data)
+        _, index, term, mirrored_index, time_ns, size = _HEAD.unpack_from(data)
         mirrored = data[_HEAD.size : -_CRC.size]
-        if size != len(mirrored) or size > MIRRORED_BYTES_MAX or (term and not index):
+        if size != len(mirrored) or size > MIRRORED_BYTES_MAX or (term and not index) or time_ns < 0:
             raise SnapshotCorruption("the state of the cache group contradicts itself")
-        return cls(index, term, mirrored_index, mirrored)
+        return cls(index, term, mirrored_index, mirrored, time_ns)

@@ -390,7 +390,9 @@ class Group:
         return True
 
     def newest_group_time(self) -> int:
-        """Group time of the newest entry in memory, noted before an election needs it or memory lets go of it."""
+        """The newest group time of what is applied (an image may stand for it) and of the newest entry in memory;
+        noted before an election needs it or memory lets go of it."""
+        self.group_time.saw(self.machine.applied_group_time_ns)
         if self.window.last_index:
             record = self.window.records(self.window.last_index, self.window.last_index)
             self.group_time.saw(header(record, 0).group_time_ns)

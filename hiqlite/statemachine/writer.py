@@ -74,6 +74,7 @@ class Writer:
         self._closing = self._closed = False
         self._final_index = 0
         self._final_term = 0
+        self._final_group_time_ns = 0
         self._synced_index = 0
         loop.add_reader(applier.fileno, self._wake)
 
@@ -102,6 +103,11 @@ class Writer:
     @property
     def applied_term(self) -> int:
         return self._final_term if self._closed else self._applier.applied_term
+
+    @property
+    def applied_group_time_ns(self) -> int:
+        """The newest group time of an entry that is committed in the database."""
+        return self._final_group_time_ns if self._closed else self._applier.group_time_ns
 
     @property
     def durable_index(self) -> int:
@@ -181,6 +187,7 @@ class Writer:
         self._loop.remove_reader(self._applier.fileno)
         self._taken += self._applier.take()
         self._final_index, self._final_term = self._applier.applied_index, self._applier.applied_term
+        self._final_group_time_ns = self._applier.group_time_ns
         self._closed = True
         try:
             at_end()

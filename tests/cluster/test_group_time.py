@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import hiqlite
 import hiqlite.testing
 from hiqlite._accel.records import header
+from hiqlite.config import NodeConfig
+from hiqlite.node_database import DatabaseStorage
+from hiqlite.node_storage import Storage
 from hiqlite.runtime.window import Window
+
+
+@asynccontextmanager
+async def storage_of(folder: Path) -> AsyncIterator[DatabaseStorage]:
+    """A node's database and log without the node."""
+    config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
+    storage = await Storage.open(config, asyncio.get_running_loop())
+    try:
+        yield storage.db
+    finally:
+        await storage.close()
 
 
 def newest_stamp_ns(window: Window) -> int:
@@ -46,3 +64,27 @@ async def test_what_memory_lets_go_of_is_remembered_by_its_group_time(tmp_path: 
             await cluster.wait_until(gone)
             _, record = await follower.log_store.read(index, 1)
             assert follower.newest_group_time() >= header(record, 0).group_time_ns
+
+
+async def test_a_node_that_has_an_image_only_goes_on_from_its_group_time(tmp_path: Path) -> None:
+    """It restarts with nothing in its log and is elected: what it stamps does not go back."""
+    far_ns = 1_000_000_000_000  # no test lives as long
+    async with hiqlite.open(tmp_path / "one", wal_size="1 MiB") as db:
+        db._services.group.group_time.saw(far_ns)  # as if a leader before this one had been there
+        for number in range(50):
+            await db.execute(f"CREATE TABLE t{number} (x)")
+        before = newest_stamp_ns(db._services.group.window)
+        assert before >= far_ns
+    async with hiqlite.open(tmp_path / "two", wal_size="1 MiB") as db:
+        await db.execute("CREATE TABLE other (x)")
+    async with storage_of(tmp_path / "one") as one, storage_of(tmp_path / "two") as two:
+        outgoing = one.images.make(one.database, threading.Event())
+        incoming = two.images.begin(outgoing.offer(), threading.Event())
+        while not incoming.complete:
+            incoming.write(incoming.offset, outgoing.read(incoming.offset))
+        incoming.finish(threading.Event())
+        await two.switch_to(incoming)
+        assert two.writer.applied_group_time_ns >= before
+    async with hiqlite.open(tmp_path / "two", wal_size="1 MiB") as db:
+        await db.execute("INSERT INTO t49 VALUES (1)")
+        assert newest_stamp_ns(db._services.group.window) >= before

@@ -37,7 +37,7 @@ class Machine:
     """Holds what it is handed until it is told to apply it."""
 
     def __init__(self) -> None:
-        self.applied_index = self.applied_term = 0
+        self.applied_index = self.applied_term = self.applied_group_time_ns = 0
         self.queued_bytes = 0
         self.failure: Exception | None = None
         self.submitted: list[tuple[int, int]] = []

@@ -54,7 +54,7 @@ class Machine:
     """A state machine that stops by itself when told to; it applies at once otherwise."""
 
     def __init__(self) -> None:
-        self.applied_index = self.applied_term = 0
+        self.applied_index = self.applied_term = self.applied_group_time_ns = 0
         self.queued_bytes = 0
         self.sick: Exception | None = None
         self.failure: Exception | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from apply_harness import apply_alike, batch, execute, healthy, machine, migration, sealed, status_of, txn
+from apply_harness import apply_alike, batch, execute, healthy, machine, migration, no_op, sealed, status_of, txn
 
 from hiqlite._accel.answers import decode_batch
+from hiqlite._accel.records import seal_records
 
 SCHEMA = """
 CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT UNIQUE, amount INTEGER CHECK (amount < 1000));
@@ -311,3 +312,17 @@ def test_a_batch_that_is_repeated_often_leaves_the_entries_before_it_alone(tmp_p
         runs = [(run.first, run.last) for run in made.applier.take()]
         assert runs == [(2, 51), (52, 52), (53, 53)]
         assert made.rows("SELECT count(*) FROM item") == [(52,)]
+
+
+def test_the_group_time_of_what_is_applied_stands_in_the_database_and_never_goes_back(tmp_path: Path) -> None:
+    """It is that of the run's last entry, unless an earlier one had a later time."""
+    with machine(tmp_path / "db") as made:
+        assert made.applier.group_time_ns == 0
+        for index, time_ns, newest_ns in ((1, 5, 5), (2, 9, 9), (3, 4, 9), (4, 1 << 62, 1 << 62)):
+            record = bytearray(no_op())
+            seal_records(record, 1, index, time_ns, 1, 1)
+            assert made.applier.apply_inline(index, index, 1, [bytes(record)], False)
+            made.applier.take()
+            assert made.applier.group_time_ns == newest_ns
+            made.reopen()
+            assert made.applier.group_time_ns == newest_ns

@@ -156,6 +156,7 @@ typedef struct hq_apply {
 
     /* where the database stands, committed */
     uint64_t applied_index, applied_term, equality_hash;
+    int64_t group_time_ns; /* the newest one of an applied entry */
     uint64_t durable_index; /* everything up to it is on the disk, whatever becomes of SQLite's log */
     uint64_t hash_index[HQ_HASH_KEPT], hash_value[HQ_HASH_KEPT];
     uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and up to where the last checkpoint came */

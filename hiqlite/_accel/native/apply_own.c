@@ -16,7 +16,8 @@ static const char *const OWN_SQL[HQ_OWN_COUNT] = {
     [HQ_OWN_RELEASE] = "RELEASE _hiqlite_entry",
     [HQ_OWN_UNDO] = "ROLLBACK TO _hiqlite_entry",
     [HQ_OWN_RESET_CHANGES] = "DELETE FROM _hiqlite_run WHERE last_index < 0",
-    [HQ_OWN_RUN] = "INSERT INTO _hiqlite_run(first_index, last_index, last_term, equality_hash) VALUES (?1, ?2, ?3, ?4)",
+    [HQ_OWN_RUN] = "INSERT INTO _hiqlite_run(first_index, last_index, last_term, equality_hash, group_time_ns)"
+                   " VALUES (?1, ?2, ?3, ?4, ?5)",
     [HQ_OWN_TRIM] = "DELETE FROM _hiqlite_run WHERE last_index <"
                     " (SELECT last_index FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1 OFFSET 255)",
     [HQ_OWN_MIGRATION_STATE] =
@@ -26,7 +27,7 @@ static const char *const OWN_SQL[HQ_OWN_COUNT] = {
 
 static const char BOOTSTRAP[] =
     "CREATE TABLE IF NOT EXISTS _hiqlite_run(first_index INTEGER NOT NULL, last_index INTEGER PRIMARY KEY,"
-    " last_term INTEGER NOT NULL, equality_hash INTEGER NOT NULL, answers BLOB);"
+    " last_term INTEGER NOT NULL, equality_hash INTEGER NOT NULL, group_time_ns INTEGER NOT NULL, answers BLOB);"
     "CREATE TABLE IF NOT EXISTS _migrations(id INTEGER PRIMARY KEY, name TEXT NOT NULL, ts INTEGER NOT NULL,"
     " hash TEXT NOT NULL);";
 
@@ -130,13 +131,15 @@ static int fail_open(hq_apply *w, const char *what) {
 static int read_position(hq_apply *w) {
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(
-        w->db, "SELECT last_index, last_term, equality_hash FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1", -1,
+        w->db,
+        "SELECT last_index, last_term, equality_hash, group_time_ns FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1", -1,
         &stmt, NULL);
     if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW) {
         w->applied_index = (uint64_t)sqlite3_column_int64(stmt, 0);
         w->durable_index = w->applied_index; /* the owner has synced both files before they were opened */
         w->applied_term = (uint64_t)sqlite3_column_int64(stmt, 1);
         w->equality_hash = (uint64_t)sqlite3_column_int64(stmt, 2);
+        w->group_time_ns = sqlite3_column_int64(stmt, 3);
     }
     int finished = sqlite3_finalize(stmt);
     return rc == SQLITE_OK ? finished : rc;

@@ -108,11 +108,15 @@ static hq_outcome apply_entries(hq_apply *w, const hq_run_entry *entries, uint32
 static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t applied) {
     const uint8_t *last = entries[applied - 1].record;
     sqlite3_stmt *row = w->own[HQ_OWN_RUN];
+    int64_t time_ns = hq_record_group_ns(last);
+    if (time_ns < w->group_time_ns)
+        time_ns = w->group_time_ns; /* it never goes back */
     w->index = 0; /* from here on no entry is to blame */
     sqlite3_bind_int64(row, 1, (int64_t)hq_record_index(entries[0].record));
     sqlite3_bind_int64(row, 2, (int64_t)hq_record_index(last));
     sqlite3_bind_int64(row, 3, (int64_t)hq_record_term(last));
     sqlite3_bind_int64(row, 4, (int64_t)w->hash);
+    sqlite3_bind_int64(row, 5, time_ns);
     if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)
         return hq_stop_sqlite(w, "the bookkeeping row could not be written");
     if (++w->runs_since_trim >= 256) {
@@ -123,6 +127,7 @@ static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t appl
     if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE)
         return hq_stop_sqlite(w, "COMMIT failed");
     w->equality_hash = w->hash;
+    __atomic_store_n(&w->group_time_ns, time_ns, __ATOMIC_RELEASE);
     __atomic_store_n(&w->applied_term, hq_record_term(last), __ATOMIC_RELEASE);
     __atomic_store_n(&w->applied_index, hq_record_index(last), __ATOMIC_RELEASE);
     return HQ_OK;
