@@ -261,6 +261,7 @@ class Operators(SectorNemeses):
         node.crash(power_loss=False)
         low = max(first, last - self.world.below(20))
         node.disk.damage(range(low, min(low + 3, last + 1)), deep=False)
+        self.cluster.look_after(node)
         self.cluster.start(node)
         self.world.after(MS, self._transfer_rotten_waits, leader, leader.life, node, node.life, 40)
 
