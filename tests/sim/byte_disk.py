@@ -217,9 +217,9 @@ class ByteDisk(Disk):
 
     def restore(self, database: Database, memberships: dict[int, Membership]) -> Restored:
         """As WalLog.open and Storage do it: recover, settle, begin behind a database that is ahead."""
-        recovered = self._open()
+        recovered = self._open(database)
         while self.lacks(database) and not self._restart_at(database):
-            recovered = self._open()
+            recovered = self._open(database)
         restored = self.told(database, memberships)
         if self.base == recovered.base_index and not self.unsure:
             restored = replace(
@@ -234,13 +234,14 @@ class ByteDisk(Disk):
         self._plan_idle()
         return restored
 
-    def _open(self) -> Recovered:
-        """As WalLog.open does it; the power may go in the midst of it."""
+    def _open(self, database: Database) -> Recovered:
+        """As WalLog.open does it; the power may go in the midst of it, and no file of the node is spared."""
         found, plan = self._look(self.batched)
         while self.world.chance() < 0.1 and not self._end_within(partial(settle, self.platter, plan), 300):
             power_loss = self.world.chance() < 0.7
             if power_loss:
                 self.platter.lose_power()
+                database.lose_power(self.world)
             found, plan = self._look(0 if power_loss else self.batched)
         settle(self.platter, plan)
         self.named = max(plan.kept, default=0)

@@ -76,7 +76,7 @@ class Storing(Holding):
         self.purge(profile.tail)
 
     def purge(self, tail: int) -> None:
-        if self.database.applied <= self.disk.base or not self.runs() or self.receiver.installing:
+        if self.database.applied <= self.raft.base_index or not self.runs() or self.receiver.installing:
             return
         self.database.make_durable(self.raft.synced_index)
         limit = self.raft.purge_limit
@@ -85,7 +85,7 @@ class Storing(Holding):
             # The log grew too large: an image under way has to begin anew. What is damaged stays: its term may be lost.
             limit = min([self.applied, *[low - 1 for low, _ in self.raft.faulty]])
         index = min(self.database.durable, limit) - self.world.below(tail + 1)
-        if index > self.disk.base and len(self.disk.terms) > index:
+        if index > self.raft.base_index and len(self.disk.terms) > index:
             self.turn()
             self.checks.purging(self, index)
             self.disk.purge(index)
