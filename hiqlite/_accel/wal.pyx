@@ -15,9 +15,9 @@ from posix.unistd cimport getpid
 
 from hiqlite._accel.wal_native cimport (
     HQ_KIND_ENTRY, HQ_KIND_HARD_STATE, HQ_KIND_PURGE_MARK, HQ_KIND_REPAIR, HQ_KIND_SEGMENT_END, HQ_KIND_TRUNCATE,
-    HQ_READ_ABSENT, HQ_READ_DAMAGED, HQ_READ_MEMORY, HQ_READ_OK, hq_crc32c, hq_event, hq_job, hq_published,
-    hq_scan_result, hq_wal, hq_wal_answer, hq_wal_begin, hq_wal_close_files, hq_wal_extent_add, hq_wal_free_jobs,
-    hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_local_batch, hq_wal_look, hq_wal_new,
+    HQ_READ_ABSENT, HQ_READ_DAMAGED, HQ_READ_MEMORY, HQ_READ_OK, hq_crc32c, hq_event, hq_hard_state, hq_job,
+    hq_published, hq_scan_result, hq_wal, hq_wal_answer, hq_wal_begin, hq_wal_close_files, hq_wal_extent_add,
+    hq_wal_free_jobs, hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_local_batch, hq_wal_look, hq_wal_new,
     hq_wal_held_bytes, hq_wal_progress_address, hq_wal_queued_address, hq_wal_read, hq_wal_recycle, hq_wal_release,
     hq_wal_repair_add, hq_wal_repair_run, hq_wal_resume, hq_wal_scan, hq_wal_segment_recorded, hq_wal_start,
     hq_wal_stop, hq_wal_submit, hq_wal_submit_local, hq_wal_synced, hq_wal_take_finished, hq_wal_take_segment,
@@ -204,24 +204,26 @@ cdef class NativeLog:
 
     def truncate(self, uint64_t io_sequence, uint64_t last_kept):
         """A record that cuts every entry behind `last_kept`."""
-        self._local(HQ_KIND_TRUNCATE, io_sequence, 0, last_kept, 0, False)
+        self._local(HQ_KIND_TRUNCATE, io_sequence, 0, last_kept, NULL, NULL)
 
     def hard_state(self, uint64_t io_sequence, uint64_t term, uint64_t vote, uint64_t vote_incarnation):
         """Term and vote (0: none)."""
-        self._local(HQ_KIND_HARD_STATE, io_sequence, term, vote, vote_incarnation, True)
+        self._local(HQ_KIND_HARD_STATE, io_sequence, term, vote, &vote_incarnation, NULL)
 
     def restart(self, uint64_t io_sequence, uint64_t term, uint64_t index, uint64_t state_term, uint64_t vote,
                 uint64_t vote_incarnation):
         """The hard state again, as `purge` does; then a record that says: the log is empty and begins behind (index,
         term)."""
-        self._local(HQ_KIND_HARD_STATE, 0, state_term, vote, vote_incarnation, True)
-        self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, 1, True)
+        cdef hq_hard_state state = [state_term, vote, vote_incarnation]
+        cdef uint64_t anew = 1
+        self._local(HQ_KIND_PURGE_MARK, io_sequence, term, index, &anew, &state)
 
     def purge(self, uint64_t term, uint64_t index, uint64_t state_term, uint64_t vote, uint64_t vote_incarnation):
         """Records without an io sequence of their own: the hard state again, for the one that holds it may go; then
-        that the log begins behind (index, term). `purge_marked` tells when they are durable."""
-        self._local(HQ_KIND_HARD_STATE, 0, state_term, vote, vote_incarnation, True)
-        self._local(HQ_KIND_PURGE_MARK, 0, term, index, 0, False)
+        that the log begins behind (index, term). They share a batch, and so a segment: that of the hard state alone
+        would be free to go. `purge_marked` tells when they are durable."""
+        cdef hq_hard_state state = [state_term, vote, vote_incarnation]
+        self._local(HQ_KIND_PURGE_MARK, 0, term, index, NULL, &state)
 
     def recycle(self, uint64_t index):
         """The metadata name `index` as purged too: files of segments that hold nothing above it go, one by one."""
@@ -242,13 +244,10 @@ cdef class NativeLog:
             raise MemoryError
         self.submitted = io_sequence
 
-    cdef int _local(self, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index, uint64_t number,
-                    bint with_payload) except -1:
-        cdef const uint64_t *payload = NULL
+    cdef int _local(self, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index, const uint64_t *payload,
+                    const hq_hard_state *before) except -1:
         self._check(io_sequence if io_sequence else self.submitted + 1)
-        if with_payload:
-            payload = &number
-        if hq_wal_submit_local(self.log, kind, io_sequence, term, index, payload):
+        if hq_wal_submit_local(self.log, kind, io_sequence, term, index, payload, before):
             raise MemoryError
         if io_sequence:
             self.submitted = io_sequence

@@ -19,6 +19,9 @@ cdef extern from "wal_log.h" nogil:
         void *owner
     ctypedef struct hq_event:
         uint64_t kind, io, term, first, last, offset
+    ctypedef struct hq_hard_state:
+        uint64_t term, vote, incarnation
+
     ctypedef struct hq_scan_result:
         hq_event *events
         size_t count
@@ -39,7 +42,7 @@ cdef extern from "wal_log.h" nogil:
     int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last,
                       const uint8_t *data, size_t size, void *owner)
     int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
-                            const uint64_t *payload)
+                            const uint64_t *payload, const hq_hard_state *before)
     hq_job *hq_wal_take_finished(hq_wal *log)
     void hq_wal_free_jobs(hq_job *jobs)
     void hq_wal_answer(hq_wal *log)

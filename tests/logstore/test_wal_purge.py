@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hiqlite._accel.wal import LOCAL_BATCH_BYTES, SEGMENT_HEADER_BYTES
 from hiqlite.engine.model import Identity
 from hiqlite.engine.ports import LogPurged
 from hiqlite.errors import LogCorruption
@@ -359,3 +360,27 @@ async def test_a_log_whose_place_was_taken_goes_on_behind_the_purge_point(tmp_pa
     async with running(tmp_path) as (_, recovered):
         assert recovered.whole and recovered.base_index == 20 and recovered.last_index == 25
     check_entries(tmp_path / "log", plan_of(tmp_path / "log", purge_point=(20, 3)))
+
+
+@pytest.mark.parametrize("means", ["purge", "reset"])
+async def test_term_and_vote_stand_in_the_segment_of_the_mark_however_little_room_is_left(
+    tmp_path: Path, means: str
+) -> None:
+    """A segment that has room for them and none for the mark ends before both: it goes on that mark's word."""
+    vote = Identity(3, 33)
+    for room in range(72, 136, 8):
+        folder = tmp_path / f"room-{room}"
+        async with running(folder, segment_bytes=SEGMENT_BYTES) as (log, _):
+            log.hard_state(1, 9, vote)
+            await until(lambda log=log: log.synced == 1)
+            used = SEGMENT_HEADER_BYTES + (48 + 72) + (48 + 64)  # of the header, of term and vote, round the payload
+            size = SEGMENT_BYTES - used - (48 + LOCAL_BATCH_BYTES) - room
+            log.append(2, 1, 1, record(ENTRY, 1, 1, bytes(size)))
+            await until(lambda log=log: log.synced == 2)
+            if means == "purge":
+                log.purge(1, 1)
+            else:
+                log.reset(3, 1, 1)
+            await until(lambda folder=folder: lowest(folder) == 2)
+        recovered = plan_of(folder / "log").recovered
+        assert (recovered.term, recovered.vote, recovered.base_index) == (9, vote, 1), room

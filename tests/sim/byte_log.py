@@ -93,7 +93,13 @@ class ByteLog:
 
     def write(self, items: list[Item]) -> None:
         """As few batches as fit their segments."""
-        made = [(item, *encode(item)) for item in items]
+        made: list[tuple[Item, bytes, int]] = []
+        for item in items:
+            content, count = encode(item)
+            if made and made[-1][0][:2] == (0, "state"):  # one job with the reset behind it, in one batch
+                _, before, more = made.pop()
+                content, count = before + content, more + count
+            made.append((item, content, count))
         while made:
             need = len(made[0][1])
             if self._room() < need:

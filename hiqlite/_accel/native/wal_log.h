@@ -52,8 +52,12 @@ typedef struct hq_job {
     void *owner; /* opaque; handed back with the finished job */
     uint32_t records;
     uint8_t kind; /* enum hq_record_kind */
-    uint8_t inlined[HQ_RECORD_HEADER + 8];
+    uint8_t inlined[]; /* of records that are no entries */
 } hq_job;
+
+typedef struct hq_hard_state {
+    uint64_t term, vote, incarnation; /* vote 0: none */
+} hq_hard_state;
 
 typedef struct hq_segment {
     int fd; /* -1: none */
@@ -152,7 +156,7 @@ void hq_wal_release(hq_wal *log);
 int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last, const uint8_t *bytes,
                   size_t size, void *owner);
 int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
-                        const uint64_t *payload);
+                        const uint64_t *payload, const hq_hard_state *before);
 hq_job *hq_wal_take(hq_wal *log);
 void hq_wal_finish(hq_wal *log, hq_job *jobs);
 void hq_wal_notify(hq_wal *log);

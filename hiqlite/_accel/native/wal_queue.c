@@ -135,23 +135,33 @@ int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t firs
     return 0;
 }
 
-/* A record that is no entry: (term, index) in its header, one optional number as payload. `io_sequence` 0: none. */
-int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
-                        const uint64_t *payload) {
-    hq_job *job = malloc(sizeof *job);
-    if (job == NULL)
-        return ENOMEM;
+/* Gives the length of the record made at `out`. */
+static size_t seal_local(uint8_t *out, uint8_t kind, uint64_t term, uint64_t index, const uint64_t *payload) {
     uint32_t size = payload == NULL ? 0 : 8;
     if (payload != NULL)
-        hq_put_u64(job->inlined + HQ_RECORD_HEADER, *payload);
-    hq_record_open(job->inlined, kind, HQ_ENTRY_NONE, size);
-    hq_record_seal(job->inlined, term, index, 0, 0, 0);
+        hq_put_u64(out + HQ_RECORD_HEADER, *payload);
+    hq_record_open(out, kind, HQ_ENTRY_NONE, size);
+    hq_record_seal(out, term, index, 0, 0, 0);
+    return HQ_RECORD_HEADER + size;
+}
+
+/* A record that is no entry: (term, index) in its header, one optional number as payload. `io_sequence` 0: none.
+ * `before`: a record that stands in front of it, in the same batch whatever happens; NULL: none. */
+int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
+                        const uint64_t *payload, const hq_hard_state *before) {
+    hq_job *job = malloc(sizeof *job + 2 * (HQ_RECORD_HEADER + 8));
+    if (job == NULL)
+        return ENOMEM;
+    size_t size = 0;
+    if (before != NULL)
+        size = seal_local(job->inlined, HQ_KIND_HARD_STATE, before->term, before->vote, &before->incarnation);
+    size += seal_local(job->inlined + size, kind, term, index, payload);
     job->io_sequence = io_sequence;
     job->first = job->last = index;
     job->bytes = job->inlined;
-    job->size = HQ_RECORD_HEADER + size;
+    job->size = size;
     job->owner = NULL;
-    job->records = 1;
+    job->records = before == NULL ? 1 : 2;
     job->kind = kind;
     submit(log, job);
     return 0;
