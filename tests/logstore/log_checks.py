@@ -47,12 +47,15 @@ def check_plan(folder: Path, plan: Plan, history: History, said: int) -> None:
     recovered = plan.recovered
     base = recovered.base_index
     terms = terms_of(recovered.runs, base)
-    matching = [io for io, was in history.states.items() if len(was.terms) >= base and was.terms[base:] == terms]
+    reaching = {
+        io: was
+        for io, was in history.states.items()
+        if len(was.terms) >= base and (base == 0 or was.terms[base - 1] == recovered.base_term)
+    }
+    matching = [io for io, was in reaching.items() if was.terms[base:] == terms]
     if not terms and not matching and base:
-        # A purge point in the middle of a batch that is gone: nothing of that batch is there. More than one may have
-        # reached so far, with a cut in between.
-        reached = {io for io, was in history.states.items() if len(was.terms) >= base}
-        matching = [io - 1 for io in reached if io - 1 not in reached]
+        # A purge point in the middle of a batch that is gone: nothing of that batch is there.
+        matching = [min(reaching) - 1]
     assert matching, "the log is no state that ever was"
     if recovered.whole:
         assert max(matching) >= said, "an entry that had been synced is gone without a word"
