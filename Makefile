@@ -12,6 +12,8 @@ JOBS ?= 1
 MUTANTS ?=
 EVERY ?= 1
 MINUTES ?= 1
+KIND ?= thread
+TESTS ?= tests/logstore tests/statemachine tests/accel tests/transport tests/contract
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
 
@@ -20,7 +22,7 @@ SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim mutants sweep chaos bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim mutants sweep sanitize chaos bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +46,9 @@ mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS=
 
 sweep: build ## a node killed at every change of its disk, with and without its power (EVERY=1 SEED=1)
 	$(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)
+
+sanitize: $(INSTALLED) ## tests with the native code under a sanitizer (KIND=thread TESTS=tests/logstore)
+	sh .ci/sanitize $(BIN)/python $(KIND) $(TESTS)
 
 chaos: build ## histories of real clusters under faults, checked (MINUTES=1 SEED=1)
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --seed $(SEED)

@@ -382,7 +382,7 @@ cdef class Applier:
             "checkpoints": hq_look(&self.worker.checkpoint_count),
             "wal_pages": hq_look(&self.worker.wal_pages),
             "inline_runs": hq_look(&queue.inline_runs),
-            "busy_ns": queue.busy_ns,
+            "busy_ns": <int64_t>hq_look(<const uint64_t *>&queue.busy_ns),
             "synced_index": hq_look(&queue.synced_index),
         }
 

@@ -17,8 +17,9 @@ from hiqlite._accel.wal_native cimport (
     HQ_KIND_ENTRY, HQ_KIND_HARD_STATE, HQ_KIND_PURGE_MARK, HQ_KIND_REPAIR, HQ_KIND_SEGMENT_END, HQ_KIND_TRUNCATE,
     HQ_READ_ABSENT, HQ_READ_DAMAGED, HQ_READ_MEMORY, HQ_READ_OK, hq_crc32c, hq_event, hq_hard_state, hq_job,
     hq_published, hq_scan_result, hq_wal, hq_wal_answer, hq_wal_begin, hq_wal_close_files, hq_wal_extent_add,
-    hq_wal_free_jobs, hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_local_batch, hq_wal_look, hq_wal_new,
-    hq_wal_held_bytes, hq_wal_progress_address, hq_wal_queued_address, hq_wal_read, hq_wal_recycle, hq_wal_release,
+    hq_wal_free_jobs, hq_wal_index_add, hq_wal_index_base, hq_wal_index_truncate, hq_wal_last_index, hq_wal_local_batch,
+    hq_wal_look, hq_wal_new, hq_wal_held_bytes, hq_wal_progress_address, hq_wal_queued_address, hq_wal_read,
+    hq_wal_recycle, hq_wal_release,
     hq_wal_repair_add, hq_wal_repair_run, hq_wal_resume, hq_wal_scan, hq_wal_segment_recorded, hq_wal_start,
     hq_wal_stop, hq_wal_submit, hq_wal_submit_local, hq_wal_synced, hq_wal_take_finished, hq_wal_take_segment,
     hq_wal_written,
@@ -338,7 +339,7 @@ cdef class NativeLog:
 
     @property
     def last_index(self):
-        return self.log.last_index
+        return hq_wal_last_index(self.log)
 
     @property
     def held_bytes(self):

@@ -34,7 +34,7 @@ cdef extern from "wal_log.h" nogil:
         int fault, fault_errno, full, threads_ended
     ctypedef struct hq_wal:
         int wake_fd
-        uint64_t next_number, last_index
+        uint64_t next_number
     hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarnation, uint64_t segment_bytes,
                        int mode, uint64_t interval_ns)
     void hq_wal_close_files(hq_wal *log)
@@ -58,6 +58,7 @@ cdef extern from "wal_log.h" nogil:
     void *hq_wal_progress_address(hq_wal *log)
     void *hq_wal_queued_address(hq_wal *log)
     int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset)
+    uint64_t hq_wal_last_index(hq_wal *log)
     void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept)
     void hq_wal_index_base(hq_wal *log, uint64_t base_index)
     int hq_wal_extent_add(hq_wal *log, uint64_t segment, uint64_t top)

@@ -101,7 +101,7 @@ int hq_checkpoint_step(hq_queue *q) {
 /* Make what is applied durable soon: when it is synced in this node's own log. */
 void hq_checkpoint_ask(hq_queue *q) {
     pthread_mutex_lock(&q->mutex);
-    q->checkpointer.asked = q->worker->applied_index > q->worker->durable_index;
+    q->checkpointer.asked = hq_look(&q->worker->applied_index) > hq_look(&q->worker->durable_index);
     pthread_mutex_unlock(&q->mutex);
     pthread_cond_signal(&q->wake);
 }

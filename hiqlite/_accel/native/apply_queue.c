@@ -75,7 +75,8 @@ int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap) {
         }
         q->busy = 0;
     }
-    if (hq_checkpoint_wanted(q)) /* the parked thread does not know yet: let set_synced wake it */
+    /* The parked thread does not know yet: let set_synced wake it. One that is busy owns the worker, and looks afterwards. */
+    if (!q->busy && hq_checkpoint_wanted(q))
         __atomic_store_n(&q->wants_sync, 1, __ATOMIC_SEQ_CST);
     int signal = q->head || q->active || hq_checkpoint_has_step(q);
     pthread_mutex_unlock(&q->mutex);

@@ -41,6 +41,14 @@ int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segmen
     return error;
 }
 
+/* For who does not hold the index mutex. */
+uint64_t hq_wal_last_index(hq_wal *log) {
+    pthread_mutex_lock(&log->index_mutex);
+    uint64_t last = log->last_index;
+    pthread_mutex_unlock(&log->index_mutex);
+    return last;
+}
+
 void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept) {
     pthread_mutex_lock(&log->index_mutex);
     while (log->span_count > 0 && log->spans[log->span_count - 1].first > last_kept)

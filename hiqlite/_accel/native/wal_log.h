@@ -226,6 +226,7 @@ void hq_wal_repair_forget(hq_wal *log, uint64_t low, uint64_t high);
 
 /* wal_index.c */
 int hq_wal_index_add(hq_wal *log, uint64_t first, uint64_t last, uint64_t segment, uint64_t offset);
+uint64_t hq_wal_last_index(hq_wal *log);
 void hq_wal_index_truncate(hq_wal *log, uint64_t last_kept);
 void hq_wal_index_base(hq_wal *log, uint64_t base_index);
 enum hq_read_code { HQ_READ_OK = 0, HQ_READ_ABSENT = 1, HQ_READ_DAMAGED = 2, HQ_READ_SYSTEM = 3, HQ_READ_MEMORY = 4 };
