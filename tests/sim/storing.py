@@ -76,7 +76,7 @@ class Storing(Holding):
         self.purge(profile.tail)
 
     def purge(self, tail: int) -> None:
-        if self.database.applied <= self.raft.base_index or not self.runs() or self.receiver.installing:
+        if not self.runs() or self.receiver.installing or self.database.applied <= self.raft.base_index:
             return
         self.database.make_durable(self.raft.synced_index)
         limit = self.raft.purge_limit
