@@ -20,7 +20,7 @@ from hiqlite.client.local import LocalClient, Services
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Change, Membership, Message
-from hiqlite.errors import ShuttingDown, StorageError, UsageError
+from hiqlite.errors import ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_group import NodeGroup, Surroundings
@@ -206,7 +206,7 @@ class Node:
 
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+            self.groups[DB].fail(error)
 
     def _connect(self, network: Network) -> None:
         """Everything that the network tells goes to the group that it is about, or to each of them."""

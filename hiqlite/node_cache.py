@@ -60,7 +60,7 @@ class CacheStorage(GroupStorage):
     def _open(self) -> None:
         folder = self._folder
         try:
-            if self._in_memory:  # what an earlier start had on disk belongs to an incarnation that is over
+            if self.forgets:  # what an earlier start had on disk belongs to an incarnation that is over
                 for path in (folder.log(CACHE), folder.cache):
                     shutil.rmtree(path, ignore_errors=not path.exists())
             else:
@@ -68,7 +68,7 @@ class CacheStorage(GroupStorage):
         except OSError as error:
             raise StorageError(f"cannot use {folder.cache}: {error.strerror}", hint="check the disk") from error
         self.open_log()
-        if self._in_memory:
+        if self.forgets:
             self.cache = CacheMachine(self._loop)
             self.cache.on_applied = self._applied
         else:
@@ -81,7 +81,7 @@ class CacheStorage(GroupStorage):
 
     def _new_incarnation(self) -> int:
         """In memory: ascending, whatever the wall clock does."""
-        if not self._in_memory:
+        if not self.forgets:
             return super()._new_incarnation()
         life = max(time.time_ns() // 1_000_000_000 << TOKEN_BITS, self.meta.token_mark(CACHE))
         self._mark = life + TOKENS_RESERVED
@@ -149,7 +149,7 @@ class CacheStorage(GroupStorage):
         assert isinstance(image, IncomingState), "one of those that were begun here"
         state = image.state()
         await self.record_membership(membership)
-        if self._in_memory:
+        if self.forgets:
             await self._reserve_behind(state.applied_index)
         else:
             await self._keep(state)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from hiqlite import observe
 from hiqlite._accel.records import EntryKind
-from hiqlite.errors import HiqliteError, LeadershipLost, RequestTimeout, ShuttingDown, StorageError
+from hiqlite.errors import HiqliteError, LeadershipLost, RequestTimeout, ShuttingDown
 from hiqlite.logstore.folder import CACHE
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_links import GroupLinks, takes_none
@@ -70,7 +70,7 @@ class CacheLife:
                     await self._renew(self._network)
                     await self._join()
         except Exception as error:
-            self._group.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+            self._group.fail(error)
 
     async def until_mirrored(self, index: int, timeout: float) -> None:
         """Until this group's members are those of the database's configuration at `index`, or of a newer one.

@@ -123,6 +123,10 @@ class NodeGroup:
             self._exchange = ImageExchange(self.group, self._images, self._links, around.clock, around.loop)
         return True
 
+    def fail(self, error: BaseException) -> None:
+        """What kept this node from becoming a member keeps it from taking part."""
+        self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+
     async def until_leader(self) -> None:
         """Until this node knows a leader and has applied what that had committed when it was found."""
         group = self.group

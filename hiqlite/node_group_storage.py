@@ -58,14 +58,9 @@ class GroupStorage(ABC):
         self.memberships: tuple[Membership, ...] = ()  # that the log holds, ascending
         self._folder = folder
         self._loop = loop
-        self._in_memory = in_memory
+        self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
         self.identity = self._identify()
-
-    @property
-    def forgets(self) -> bool:
-        """Whether this node's part of the group ends with the process."""
-        return self._in_memory
 
     @property
     @abstractmethod
@@ -75,7 +70,7 @@ class GroupStorage(ABC):
     def open_log(self) -> None:
         """Raises LogCorruption when it lost what had been synced, and other kinds of StorageError."""
         config = self.config
-        if self._in_memory:
+        if self.forgets:
             self.log, self.recovered = MemoryLog(self._loop), Recovered()
             self._stack.push_async_callback(self.log.close)
             return
@@ -140,9 +135,9 @@ class GroupStorage(ABC):
     def _identify(self) -> Identity:
         """This node's identity in the group: durable before anybody hears of it."""
         incarnation = self.meta.incarnation(self.number)
-        if incarnation is None or self._in_memory or self.meta.in_memory(self.number):
+        if incarnation is None or self.forgets or self.meta.in_memory(self.number):
             incarnation = self._new_incarnation()
-            self.meta.begin_incarnation(self.number, incarnation, in_memory=self._in_memory)
+            self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets)
         return Identity(self.config.node_id, incarnation)
 
     def _new_incarnation(self) -> int:

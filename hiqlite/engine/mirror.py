@@ -69,6 +69,5 @@ def is_of_the_past(members: Membership, sender: Identity) -> bool:
 
     Only where each incarnation of a node is a higher number than the one before.
     """
-    return any(one.id == sender.id and sender.incarnation < one.incarnation for one in members_of(members)) and not any(
-        one == sender for one in members_of(members)
-    )
+    known = members_of(members)
+    return sender not in known and any(one.id == sender.id and one.incarnation > sender.incarnation for one in known)

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import hiqlite
 import hiqlite.testing
 from hiqlite._accel.records import header
-from hiqlite.config import NodeConfig
-from hiqlite.node_database import DatabaseStorage
-from hiqlite.node_storage import Storage
 from hiqlite.runtime.window import Window
-
-
-@asynccontextmanager
-async def storage_of(folder: Path) -> AsyncIterator[DatabaseStorage]:
-    """A node's database and log without the node."""
-    config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
-    storage = await Storage.open(config, asyncio.get_running_loop())
-    try:
-        yield storage.db
-    finally:
-        await storage.close()
+from tests.node.storage_opener import storage_of
 
 
 def newest_stamp_ns(window: Window) -> int:

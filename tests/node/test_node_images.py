@@ -5,31 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import hiqlite
-from hiqlite.config import NodeConfig
 from hiqlite.errors import SnapshotCorruption, UsageError
 from hiqlite.logstore.folder import DB
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_images import NodeImages
-from hiqlite.node_storage import Storage
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
+from tests.node.storage_opener import storage_of
 
 GO_ON = threading.Event()  # never set
-
-
-@asynccontextmanager
-async def storage_of(folder: Path):
-    config = NodeConfig.from_mapping({"data_dir": str(folder), "wal_size": "1 MiB"})
-    storage = await Storage.open(config, asyncio.get_running_loop())
-    try:
-        yield storage.db
-    finally:
-        await storage.close()
 
 
 async def filled(folder: Path, rows: int) -> str:
