@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 MAP_BYTES = 64 << 20
 RESERVED_BYTES = 1 << 20
-FORMAT = 2
+FORMAT = 3
 _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hiqlite._accel import records
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import StorageError
 from hiqlite.logstore.recovery import recover, settle
@@ -217,6 +218,23 @@ def test_a_record_without_a_batch_header_does_not_exist(tmp_path: Path) -> None:
         segment.body += content if salt is None else encode_batch(salt, 2, 1, segment.last_crc, content, 1)
         segment.write(tmp_path)
         assert terms_of(plan_of(tmp_path).recovered.runs) == (1,)
+
+
+@pytest.mark.parametrize("io", [1, 2])
+def test_a_batch_knows_its_records_from_others_of_their_size(tmp_path: Path, io: int) -> None:
+    """A torn write leaves the header of a mark, or of a batch, before a record that stood there earlier."""
+    segment = new_segment()
+    segment.batch(1, 0, entries(1, 1, 1), 1)
+    stale = records.encode_record(1, 8, b"", term=1, index=2)
+    start = len(segment.body)
+    if io == 1:
+        segment.mark()
+    else:
+        segment.batch(2, 1, records.encode_record(1, 8, b"", term=3, index=2), 1)
+    segment.body[start + 48 :] = stale
+    segment.write(tmp_path)
+    recovered = plan_of(tmp_path).recovered
+    assert recovered.whole and terms_of(recovered.runs) == (1,)
 
 
 def test_a_batch_that_continues_another_header_is_stale(tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ static inline uint64_t hq_record_padded(uint64_t payload_length) {
     return HQ_RECORD_HEADER + ((payload_length + 7) & ~(uint64_t)7);
 }
 
+/* The CRC of the header as it is stored: turned and shifted, since a CRC over bytes that end in their own CRC is the same
+ * whatever the bytes are, and the batch's CRC goes over records. Without it a batch would not know its records apart. */
+static inline uint32_t hq_record_header_crc(const uint8_t *p) {
+    uint32_t crc = hq_crc32c(0, p, HQ_AT_HEADER_CRC);
+    return (crc >> 15 | crc << 17) + 0xA282EAD8u;
+}
+
 static inline int hq_record_shape_ok(const uint8_t *p) {
     uint32_t length = hq_record_length(p), payload = hq_record_payload_length(p);
     uint8_t kind = p[HQ_AT_KIND], entry = p[HQ_AT_ENTRY_KIND];
@@ -112,7 +119,7 @@ static inline int hq_record_payload_ok(const uint8_t *p) {
 static inline enum hq_record_code hq_record_check(const uint8_t *p, size_t left, int what) {
     if (left < HQ_RECORD_HEADER)
         return HQ_RECORD_SHORT;
-    if ((what & HQ_CHECK_SEALED) && hq_crc32c(0, p, HQ_AT_HEADER_CRC) != hq_get_u32(p + HQ_AT_HEADER_CRC))
+    if ((what & HQ_CHECK_SEALED) && hq_record_header_crc(p) != hq_get_u32(p + HQ_AT_HEADER_CRC))
         return HQ_RECORD_BAD_HEADER_CRC;
     if (!hq_record_shape_ok(p))
         return HQ_RECORD_BAD_SHAPE;
@@ -145,13 +152,13 @@ static inline void hq_record_seal(uint8_t *p, uint64_t term, uint64_t index, int
     hq_put_i64(p + HQ_AT_GROUP_NS, group_ns);
     hq_put_i64(p + HQ_AT_WALL_NS, wall_ns);
     hq_put_u64(p + HQ_AT_SEED, seed);
-    hq_put_u32(p + HQ_AT_HEADER_CRC, hq_crc32c(0, p, HQ_AT_HEADER_CRC));
+    hq_put_u32(p + HQ_AT_HEADER_CRC, hq_record_header_crc(p));
 }
 
 /* The same record under another kind; sealed again. */
 static inline void hq_record_retype(uint8_t *p, uint8_t kind) {
     p[HQ_AT_KIND] = kind;
-    hq_put_u32(p + HQ_AT_HEADER_CRC, hq_crc32c(0, p, HQ_AT_HEADER_CRC));
+    hq_put_u32(p + HQ_AT_HEADER_CRC, hq_record_header_crc(p));
 }
 
 /* splitmix64: neighbouring entries of a run get unrelated seeds from the run's one. */

@@ -93,6 +93,12 @@ def crc32c(data: Any, seed: int = 0) -> int:
     return ~crc & 0xFFFFFFFF
 
 
+def header_crc(head: Any) -> int:
+    """The CRC of a record's header as it is stored: turned and shifted (docs/formats.md, section 2)."""
+    crc = crc32c(head)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def mix_seed(value: int) -> int:
     """splitmix64: neighbouring entries of a run get unrelated seeds from the run's one."""
     value = (value + 0x9E3779B97F4A7C15) & MASK
@@ -180,7 +186,7 @@ def _write_seal(view: memoryview, offset: int, term: int, index: int, group_ns: 
     except struct.error as error:
         raise OverflowError(str(error)) from error
     end = offset + HEADER_CRC_AT
-    struct.pack_into("<I", view, end, crc32c(view[offset:end]))
+    struct.pack_into("<I", view, end, header_crc(view[offset:end]))
 
 
 # --------------------------------------------------------------------------- reading
@@ -200,7 +206,7 @@ def check(data: Any, offset: int = 0, sealed: bool = True, payload: bool = True)
     if not 0 <= offset <= len(view) - HEADER_SIZE:
         return SHORT
     found = header(view, offset)
-    if sealed and crc32c(view[offset : offset + HEADER_CRC_AT]) != found.header_crc:
+    if sealed and header_crc(view[offset : offset + HEADER_CRC_AT]) != found.header_crc:
         return BAD_HEADER_CRC
     version, flags = view[offset + 4], view[offset + 7]
     reserved = any(view[offset + 56 : offset + HEADER_CRC_AT])
