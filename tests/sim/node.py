@@ -348,7 +348,7 @@ class Node(Storing):
             if append.membership is not None:
                 value = self.cluster.new_values(1)[0]
                 self.cluster.memberships[value] = append.membership
-                self.checks.changing(self, append.membership)
+                self.checks.changing(self, append.membership, append.term)
             self.terms.append(append.term)
             self.values.append(value)
             self.checks.created(self, first, 1)

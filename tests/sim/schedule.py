@@ -153,6 +153,8 @@ def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
     if cluster.world.now_ns - cluster.network.handed_over_ns < HANDED_OVER_NS:
         return False  # somebody may be told to campaign only now
     for node in cluster.nodes.values():
+        if node.raft.term > leader.raft.term and leader.raft.progress(node.id) is not None:
+            return False  # a candidate whose request waited for its disk is yet to be heard, though removed by now
         if node.identity not in members:
             continue
         if node.applied != last or node.raft.last_index != last or node.raft.leader_id != leader.id:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hiqlite.engine.model import AppendReply
+
 from .base import Invariant
 
 
@@ -17,16 +19,16 @@ class Indexes(Invariant):
         self.window_bytes = settings.window_bytes
         self.single = settings.frame_bytes_max + 6000
         self.memory = settings.memory_window_bytes
-        self.again: set[tuple[int, int]] = set()  # (leader, peer): in this reign entries were damaged or forgotten
-
-    def restarted(self, node: Any) -> None:
-        if node.disk.faulty or node.disk.forgot:
-            self.again.update([(other, node.id) for other in self.cluster.nodes])
+        self.again: set[tuple[int, int]] = set()  # (leader, peer): in this reign it refused what it had promised
 
     def became_leader(self, node: Any) -> None:
         self.again = {pair for pair in self.again if pair[0] != node.id}
-        peers = [other.id for other in self.cluster.nodes.values() if other.disk.faulty or other.disk.forgot]
-        self.again.update([(node.id, peer_id) for peer_id in peers])
+
+    def receiving(self, node: Any, message: Any) -> None:
+        if type(message) is AppendReply and not message.accepted:
+            peer = node.raft.progress(message.sender.id)
+            if peer is not None and message.hint_index < peer.match_index:
+                self.again.add((node.id, peer.peer_id))
 
     def stepped(self, node: Any) -> None:
         raft, state = node.raft, node.state
@@ -45,8 +47,8 @@ class Indexes(Invariant):
         for peer in state.peers:
             if len(peer.inflight) > self.frames or peer.inflight_bytes > self.window_bytes + self.single:
                 self.fail(f"node {node.id} has {len(peer.inflight)} frames on their way to node {peer.peer_id}")
-            # A probe may look below the match index: an old refusal says so, or entries that are damaged by now. The
-            # latter are sent again, too.
+            # A probe may look below the match index when the peer says so: it cannot read what it promised any more, or
+            # the refusal was overtaken by the promise. What it named is sent again.
             below = peer.match_index >= peer.next_index and peer.replicating
             if below and (node.id, peer.peer_id) not in self.again:
                 self.fail(f"node {node.id}: match {peer.match_index}, next {peer.next_index} of node {peer.peer_id}")

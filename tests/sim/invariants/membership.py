@@ -15,8 +15,11 @@ from .base import Invariant
 class Members(Invariant):
     name = "one change at a time, by the newest configuration"
 
-    def changing(self, node: Any, membership: Any) -> None:
-        """A leader appends a configuration: `node.values` still ends before it."""
+    def changing(self, node: Any, membership: Any, term: int) -> None:
+        """A leader appends a configuration: `node.values` still ends before it.
+
+        It may have resigned in the same turn, when the entry was made and not yet handed out.
+        """
         before = self.expected(node)
         commit = node.raft.commit_index
         if before.index > commit:
@@ -29,8 +32,8 @@ class Members(Invariant):
             self.fail(f"{before} and {membership} share no set of voters")
         if commit < node.state.opened_index:
             self.fail(f"node {node.id} changes members before an entry of term {node.raft.term} is committed")
-        if not node.raft.leads:
-            self.fail(f"node {node.id} changes members and does not lead")
+        if self.leaders.get(term) != node.id:
+            self.fail(f"node {node.id} changes members in term {term} and does not lead it")
 
     def stepped(self, node: Any) -> None:
         memberships = self.cluster.memberships
@@ -62,9 +65,11 @@ class Members(Invariant):
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
         self.seen: dict[int, Any] = {}
+        self.leaders: dict[int, int] = {}  # by term
 
     def became_leader(self, node: Any) -> None:
         """Who leads knows every configuration that is committed."""
+        self.leaders[node.raft.term] = node.id
         newest = self.cluster.membership_in(self.truth.values, self.cluster.membership)
         if node.raft.membership.index < newest.index and self.truth.terms[newest.index] < node.raft.term:
             self.fail(f"node {node.id} leads term {node.raft.term} by {node.raft.membership}, committed is {newest}")
