@@ -2,8 +2,9 @@
 
 What has to hold: every object has an order that explains all answers, to the last reads on every node after the faults;
 what was not applied is never seen; no term has two leaders; local reads are never wrong; once the faults end, each node
-is ready, takes writes and linearizable reads, and all agree on a leader in bounded time; all databases are equal; calls
-end by their deadlines; no process ends by itself; no node prints a traceback.
+is ready, takes writes and linearizable reads, and all agree on a leader in bounded time; both groups end with the same
+members, which the known changes explain, and take writes; no index of the cache group comes twice; all databases are
+equal; calls end by their deadlines; no process ends by itself; no node prints a traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 from tests.chaos.nemeses import MIXES, Storm
 from tests.chaos.operations import NEVER, NOT_APPLIED, OK, UNKNOWN, Belief, Operation, read_record
-from tests.chaos.subjects import Cluster, Hang, Subject
+from tests.chaos.subjects import CACHES, Cluster, Hang, Subject
+from tests.chaos.two_groups import View, disagreements
 from tests.chaos.verdict import Violation, judge, judge_beliefs
 from tests.chaos.workload import SLOT_NS
 
@@ -37,6 +39,7 @@ class Outcome:
     seed: int
     mix: str
     size: int
+    cache: str
     faults: Counter[str] = field(default_factory=Counter)
     operations: Sequence[Operation] = ()
     beliefs: Sequence[Belief] = ()
@@ -47,20 +50,27 @@ class Outcome:
 
     def __str__(self) -> str:
         counts = Counter(one.outcome for one in self.operations)
-        leads = [belief for belief in sorted(self.beliefs, key=lambda one: one.at) if belief.role == "leader"]
-        leaders = list(dict.fromkeys((belief.term, belief.node) for belief in leads))
+        changes = Counter(one.outcome for one in self.operations if one.call == "cas" and one.family == "role")
         faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))
         return (
-            f"seed {self.seed}, {self.size} nodes, {self.mix}: {len(self.operations)} ops: {counts[OK]} ok, "
-            f"{counts[UNKNOWN]} unknown, {counts[NOT_APPLIED]} not applied; leaders "
-            f"{' '.join(str(node) for _, node in leaders)}; longest write gap {self.write_gap_s:.1f} s; "
-            f"healed in {self.healed_s:.1f} s; judged in {self.judged_s:.1f} s ({faults})"
+            f"seed {self.seed}, {self.size} nodes, {self.mix}, cache on {self.cache}: {len(self.operations)} ops: "
+            f"{counts[OK]} ok, {counts[UNKNOWN]} unknown, {counts[NOT_APPLIED]} not applied; "
+            f"changes of members: {changes[OK]} ok, {changes[UNKNOWN]} unknown, {changes[NOT_APPLIED]} not applied; "
+            f"leaders {self._leaders('db')}, of cache {self._leaders('cache')}; "
+            f"longest write gap {self.write_gap_s:.1f} s; healed in {self.healed_s:.1f} s; "
+            f"judged in {self.judged_s:.1f} s ({faults})"
         )
+
+    def _leaders(self, group: str) -> str:
+        leads = [one for one in sorted(self.beliefs, key=lambda one: one.at) if one.role == "leader"]
+        leaders = dict.fromkeys((one.term, one.node) for one in leads if one.group == group)
+        return " ".join(str(node) for _, node in leaders)
 
     @property
     def write_gap_s(self) -> float:
-        """The longest time in which no write was acknowledged anywhere."""
-        times = sorted(one.returned for one in self.operations if one.known and one.changes)
+        """The longest time in which no write to the database was acknowledged anywhere."""
+        writes = [one for one in self.operations if one.family not in ("token", "role")]
+        times = sorted(one.returned for one in writes if one.known and one.changes)
         return max((later - earlier for earlier, later in pairwise(times)), default=0) / 1e9
 
     def report(self) -> str:
@@ -71,22 +81,26 @@ class Outcome:
         return f"{self}\n\n{violations}\n\nerrors of calls:\n{errors}\n\nbeliefs:\n{beliefs}\n"
 
 
-def mix_of(seed: int) -> tuple[str, int]:
-    """The mix of faults and the number of nodes that a seed tells."""
+def mix_of(seed: int) -> tuple[str, int, str]:
+    """The mix of faults, the number of nodes, and where the cache group's log is, that a seed tells."""
     names = list(MIXES)
-    return names[seed % len(names)], 5 if seed // len(names) % 2 else 3
+    turn, place = divmod(seed, len(names))
+    return names[place], 5 if turn % 2 else 3, CACHES[(seed + turn // 2) % 2]
 
 
-async def play(folder: Path, seed: int, seconds: float, mix: str | None = None, size: int | None = None) -> Outcome:
+async def play(
+    folder: Path, seed: int, seconds: float, mix: str | None = None, size: int | None = None, cache: str | None = None
+) -> Outcome:
     """One history with about `seconds` of faults."""
-    told_mix, told_size = mix_of(seed)
-    outcome = Outcome(seed, mix or told_mix, size or told_size)
+    told_mix, told_size, told_cache = mix_of(seed)
+    outcome = Outcome(seed, mix or told_mix, size or told_size, cache or told_cache)
     chance = random.Random(seed)
     epoch = time.monotonic_ns()
     power = "power" in MIXES[outcome.mix][1]
-    async with Cluster(folder, outcome.size, chance, power=power, epoch=epoch) as cluster:
+    async with Cluster(folder, outcome.size, chance, power=power, epoch=epoch, cache=outcome.cache) as cluster:
         storm = Storm(cluster, outcome.mix, chance)
         outcome.faults = storm.done
+        roles: list[Operation] = []
         try:
             await _begin(cluster)
             await storm.rage(seconds)
@@ -94,13 +108,14 @@ async def play(folder: Path, seed: int, seconds: float, mix: str | None = None, 
             begun = time.monotonic()
             await _heal(cluster)
             outcome.healed_s = time.monotonic() - begun
-            await _inspect(cluster, (time.monotonic_ns() - epoch) // SLOT_NS + 1)
+            roles = await _inspect(cluster, (time.monotonic_ns() - epoch) // SLOT_NS + 1)
         except Hang as hang:
             outcome.violations.append(Violation(f"{hang}"))
         except BaseException:
             await storm.end()
             raise
         record = read_record(cluster.records)
+        record.operations += roles
         outcome.operations, outcome.beliefs, outcome.errors = record.operations, record.beliefs, record.errors
         begun = time.monotonic()
         outcome.violations += await asyncio.to_thread(judge, record.operations)
@@ -139,10 +154,18 @@ async def _heal(cluster: Cluster) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _inspect(cluster: Cluster, slots: int) -> None:
-    """The last reads, and the comparison of the databases. Raises Hang."""
+async def _inspect(cluster: Cluster, slots: int) -> list[Operation]:
+    """The last reads, and the comparison of the databases and of the groups. Raises Hang.
+
+    Returns:
+        The role that each node has in the end, as read.
+    """
     assert slots <= SLOTS, "a history is too long for its banks"
     await asyncio.gather(*(one.ask(do="end") for one in cluster.subjects))
+    begun = time.monotonic_ns()
+    view = await _agree(cluster)
+    for one in cluster.subjects:
+        await _until_done(one, do="take")
     answers = await asyncio.gather(*(one.ask(2 * HEAL_S + 30, do="inspect", slots=slots) for one in cluster.subjects))
     for one, answer in zip(cluster.subjects, answers, strict=True):
         if answer.get("missing") != []:
@@ -150,6 +173,24 @@ async def _inspect(cluster: Cluster, slots: int) -> None:
     hashes = {one.number: (await one.ask(do="hash")).get("hash") for one in cluster.subjects}
     if len(set(hashes.values())) != 1:
         raise Hang(f"the databases differ: {hashes}")
+    return [
+        Operation("role", str(number), "read", (), role, begun, time.monotonic_ns(), node=view.node)
+        for number, role in view.roles.items()
+    ]
+
+
+async def _agree(cluster: Cluster) -> View:
+    """One of the views, once both groups have the same members on every node; nobody changes them now. Raises Hang."""
+    end = time.monotonic() + HEAL_S
+    while True:
+        answers = [await one.ask(do="groups") for one in cluster.subjects]
+        views = [View.from_dict(told) for answer in answers for told in answer["groups"]]
+        wrong = disagreements(views)
+        if not wrong:
+            return views[0]
+        if time.monotonic() > end:
+            raise Hang("\n    ".join([f"the groups do not agree in {HEAL_S} s:", *wrong, *map(str, views)]))
+        await asyncio.sleep(0.1)
 
 
 async def _until_done(one: Subject, **command: Any) -> None:
@@ -165,7 +206,7 @@ def _late(one: Subject, operations: Iterable[Operation]) -> list[Violation]:
     """Calls that ended long after their deadline, while their node was not stopped."""
     late = []
     for call in operations:
-        if call.node != one.number or call.returned == NEVER:
+        if call.node != one.number or call.returned == NEVER or not call.timeout_s:
             continue
         over_ns = call.returned - call.invoked - int((call.timeout_s + LATE_S) * 1e9)
         stopped_ns = sum(max(0, min(end, call.returned) - max(begin, call.invoked)) for begin, end in one.away)

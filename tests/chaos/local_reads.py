@@ -23,6 +23,8 @@ def check_local_reads(family: str, operations: Sequence[Operation], model: objec
         Conflict: the first read found to be wrong, and what it contradicts.
     """
     reads = [one for one in operations if one.local and one.known]
+    if not reads:
+        return
     if family in ("register", "list", "bank"):
         _check_origin(family, operations, reads)
     if isinstance(model, AppendList):

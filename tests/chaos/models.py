@@ -1,7 +1,7 @@
-"""The objects that clients work on, as SQL gives them: register, counter, append list, bank.
+"""The objects that clients work on: register, counter, append list, bank, as SQL gives them, and a member's role.
 
 A model is made of all operations on one object, and may draw conclusions from them that hold in every order, so that
-the search is short. Every value written is unique.
+the search is short. Every value written is unique, save a role.
 
 - Register: read, write(value), cas(expected, value) -> whether it matched. A missing one is None.
 - Counter: add(1) -> the sum after it; read. A missing one is 0.
@@ -9,6 +9,7 @@ the search is short. Every value written is unique.
   says where each value stands: the state is how many values are in. What the longest read lacks comes after it.
 - Bank: transfer(id, source, target, amount) -> whether the source had enough; read -> (balances, ids of all transfers
   in order). A list of transfers, where each read's balances are what its transfers lead to.
+- Role: of one node; a change of members is a cas from one role to the other. All begin as voters.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class Register:
         if operation.result is False:
             return ILLEGAL if matches else state
         return after if matches else ILLEGAL
+
+
+class Role(Register):
+    """State: the role."""
+
+    initial: State = "voter"
 
 
 class Counter:
@@ -155,8 +162,10 @@ class Bank(AppendList):
 
 
 FAMILIES: dict[str, type[Register] | type[Counter] | type[AppendList]] = {
-    "register": Register, "counter": Counter, "list": AppendList, "bank": Bank,
+    "register": Register, "counter": Counter, "list": AppendList, "bank": Bank, "role": Role,
 }  # fmt: skip
+
+UNNAMED = ("counter", "role")  # families whose writes cannot be told from each other by what is read
 
 
 def needed(family: str, operations: Sequence[Operation]) -> list[Operation]:
@@ -167,7 +176,7 @@ def needed(family: str, operations: Sequence[Operation]) -> list[Operation]:
     cover that nobody saw.
     """
     sought = [one for one in operations if one.known or (one.outcome != "not_applied" and one.call != "read")]
-    if family == "counter":
+    if family in UNNAMED:
         return sought
     seen: set[object] = set()
     for one in sought:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+from hiqlite.logstore.folder import DB, GROUP_NAMES
 from tests.chaos.subjects import Cluster, Hang, Subject
 
 FDATASYNC, FALLOCATE, HOLD, FSYNC = 0, 2, 4, 5  # orders of faulty_disk.c
@@ -128,8 +129,9 @@ class Storm:
 
     # -- whom
 
-    def _leader(self) -> list[Subject]:
-        leader = self._cluster.leader()
+    def _leader(self, group: str | None = None) -> list[Subject]:
+        """Of that group, or of any of them."""
+        leader = self._cluster.leader(group or self._chance.choice(GROUP_NAMES))
         return [leader] if leader is not None else self._some(1)
 
     def _some(self, count: int) -> list[Subject]:
@@ -183,12 +185,14 @@ class Storm:
     # -- members
 
     async def _change_members(self) -> None:
-        """A voter becomes a learner, or a learner a voter, if the leader finds that possible."""
+        """A voter becomes a learner, or a learner a voter, in both groups, if the leader finds that possible."""
         (one,) = self._some(1)
-        await self._order(self._leader()[0], do="change", node=one.number, at_least=self._cluster.size // 2 + 1)
+        (leader,) = self._leader(GROUP_NAMES[DB])
+        await self._order(leader, do="change", node=one.number, at_least=self._cluster.size // 2 + 1)
 
     async def _hand_over(self) -> None:
-        await self._order(self._leader()[0], do="hand over")
+        group = self._chance.choice(GROUP_NAMES)
+        await self._order(self._leader(group)[0], do="hand over", group=group)
 
     async def _order(self, one: Subject, **command: object) -> None:
         if one.obeys and one.has_clients:

@@ -7,7 +7,7 @@ A client's process writes one line before each call and one after it, straight t
 
 and into another file, whenever it changed, what the node believed:
 
-    {"term": 3, "leader": 1, "role": "leader", "n": node, "t": ns}
+    {"g": group, "term": 3, "leader": 1, "role": "leader", "i": last index, "n": node, "t": ns}
 
 A call without a second line is of unknown outcome. Times are of the machine's one monotonic clock, so those of
 different processes compare. Invariant: `invoked` was read before the call began and `returned` after it had ended.
@@ -32,9 +32,9 @@ class Operation:
     """One call.
 
     Args:
-        family: the kind of object: register, list, counter or bank.
+        family: the kind of object: register, list, counter, bank, role or token.
         key: which object of that family.
-        call: read, write, cas, append, add or transfer.
+        call: read, write, cas, append, add, transfer or take.
         result: what the call gave; None while its outcome is not `OK`.
         invoked, returned: nanoseconds; `returned` is `NEVER` when the outcome is unknown.
         node, life: where the call was made: the node's id, and a number that no other process of the history has.
@@ -83,7 +83,7 @@ def shortened(result: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What a node held for true from `at` on."""
+    """What a node held for true of a group from `at` on. `last_index`: of its log at that moment."""
 
     at: int
     node: int
@@ -91,6 +91,8 @@ class Belief:
     term: int
     leader: int
     role: str
+    group: str = "db"
+    last_index: int = 0
 
 
 @dataclass
@@ -113,8 +115,8 @@ def read_record(files: Iterable[tuple[int, Path]]) -> Record:
         for text in file.read_text().split("\n")[:-1]:
             line = json.loads(text)
             if "term" in line:
-                belief = Belief(line["t"], line["n"], life, line["term"], line["leader"] or 0, line["role"])
-                record.beliefs.append(belief)
+                record.beliefs.append(Belief(line["t"], line["n"], life, line["term"], line["leader"] or 0,
+                                             line["role"], line["g"], line["i"]))  # fmt: skip
             elif "f" in line:
                 calls[line["o"]] = line
             else:
@@ -130,8 +132,9 @@ def _operation(life: int, call: dict[str, Any], end: dict[str, Any] | None) -> O
     result = frozen(end["r"]) if end is not None and outcome == OK else None
     if outcome == "applied":
         # It happened, with an answer that got lost and perhaps not on this node yet: so it is of no process's life.
-        told = call["c"] in ("write", "append", "transfer")
-        outcome, life, result = (OK, 0, True if call["c"] == "transfer" else None) if told else (UNKNOWN, life, None)
+        done = True if call["c"] == "transfer" or call["f"] == "role" else None
+        told = done or call["c"] in ("write", "append")
+        outcome, life, result = (OK, 0, done) if told else (UNKNOWN, life, None)
     return Operation(
         call["f"], call["k"], call["c"], frozen(call["a"]), result,
         call["t"],

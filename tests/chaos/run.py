@@ -1,8 +1,8 @@
 """`python -m tests.chaos.run --minutes N --seed S`: as many histories as fit, each from one seed.
 
-The seed tells the mix of faults and the number of nodes. A history with violations leaves a report with the seed and
-the fewest operations that contradict each other, and what its clients and nodes wrote, in the folder `--keep`. The
-last line is always `histories: N violations: M`.
+The seed tells the mix of faults, the number of nodes, and where the log of the cache group is. A history with
+violations leaves a report with the seed and the fewest operations that contradict each other, and what its clients and
+nodes wrote, in the folder `--keep`. The last line is always `histories: N violations: M`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .history import Outcome, play
 from .nemeses import MIXES
+from .subjects import CACHES
 
 
 def main() -> int:
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15.0, help="of faults in a history")
     parser.add_argument("--mix", choices=list(MIXES), help="instead of what the seed tells")
     parser.add_argument("--nodes", type=int, choices=(3, 5), help="instead of what the seed tells")
+    parser.add_argument("--cache", choices=CACHES, help="log of the cache group, instead of what the seed tells")
     parser.add_argument("--until-violation", action="store_true", help="end with the first one")
     parser.add_argument("--keep", type=Path, default=Path("build/chaos"), help="folder of reports")
     options = parser.parse_args()
@@ -37,7 +39,7 @@ def main() -> int:
         histories += 1
         with tempfile.TemporaryDirectory(prefix="hiqlite-chaos-") as name:
             folder = Path(name)
-            outcome = asyncio.run(play(folder, seed, options.seconds, options.mix, options.nodes))
+            outcome = asyncio.run(play(folder, seed, options.seconds, options.mix, options.nodes, options.cache))
             print(f"history {histories}: {outcome}", flush=True)
             violations += len(outcome.violations)
             if outcome.violations:

@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 ANSWER_S = 40.0
 START_S = 60.0
 # Small segments: a full disk is felt at the next one. Short logs: who was away for a moment needs an image.
-SETTINGS = {"cache": False, "wal_size": "256 KiB", "logs_until_snapshot": 100}
+SETTINGS = {"wal_size": "256 KiB", "logs_until_snapshot": 100}
+CACHES = ("disk", "memory")  # where the cache group's log is
 CLIENTS = {3: 5, 5: 3}  # of one node, by the number of nodes
 
 
@@ -188,14 +189,14 @@ class Subject:
         )
         self.has_clients = True
 
-    def belief(self) -> tuple[int, str] | None:
+    def belief(self, group: str) -> tuple[int, str] | None:
         """Term and role that the node wrote down last in this life."""
         file = self.records[-1][1] if self.has_clients else None
-        lines = file.read_text().splitlines() if file is not None and file.exists() else []
-        if not lines:
-            return None
-        last = json.loads(lines[-1])
-        return last["term"], last["role"]
+        lines = file.read_text().split("\n")[:-1] if file is not None and file.exists() else []
+        for line in map(json.loads, reversed(lines)):
+            if line["g"] == group:
+                return line["term"], line["role"]
+        return None
 
     async def kill(self) -> None:
         """kill -9, at whatever it does."""
@@ -254,15 +255,19 @@ class Cluster:
         size: how many nodes.
         power: whether power is lost at times.
         epoch: nanoseconds; the begin of the history's first slot.
+        cache: where the cache group's log is; one of `CACHES`.
     """
 
-    def __init__(self, folder: Path, size: int, chance: random.Random, *, power: bool, epoch: int) -> None:
+    def __init__(
+        self, folder: Path, size: int, chance: random.Random, *, power: bool, epoch: int, cache: str
+    ) -> None:
         self.folder = folder
         self.size = size
         self.wires = Wires(range(1, size + 1))
         self.subjects: list[Subject] = []
         self._chance = chance
         self._power = power
+        self._cache = cache
         self._begin = {"clients": CLIENTS[size], "epoch": epoch}
 
     async def __aenter__(self) -> Cluster:
@@ -274,7 +279,7 @@ class Cluster:
         api = dict(zip(self.wires.numbers, ports[self.size :], strict=True))
         through = await self.wires.open(raft)
         shared = {
-            **SETTINGS, "listen_addr_raft": HOST, "listen_addr_api": HOST,
+            **SETTINGS, "cache_storage_disk": self._cache == "disk", "listen_addr_raft": HOST, "listen_addr_api": HOST,
             "secret_raft": secrets.token_hex(16), "secret_api": secrets.token_hex(16),
         }  # fmt: skip
         for number in self.wires.numbers:
@@ -300,9 +305,9 @@ class Cluster:
             one.close()
         await self.wires.close()
 
-    def leader(self) -> Subject | None:
+    def leader(self, group: str) -> Subject | None:
         """Who led in the highest term when last heard of; nobody is asked, for a stopped node would not answer."""
-        found = [(*belief, one) for one in self.subjects if one.up and (belief := one.belief()) is not None]
+        found = [(*belief, one) for one in self.subjects if one.up and (belief := one.belief(group)) is not None]
         leading = [(term, one) for term, role, one in found if role == "leader"]
         return max(leading, key=lambda pair: pair[0])[1] if leading else None
 

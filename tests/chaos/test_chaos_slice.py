@@ -15,18 +15,22 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.parametrize(
-    ("mix", "seed"), [("everything", 17), ("pauses and partitions", 3), ("power and partitions", 23)]
-)
-async def test_histories_under_faults_have_an_order(tmp_path: Path, mix: str, seed: int) -> None:
-    """Kills, pauses, partitions, sick disks, clocks and loss of power: every answer is explained, nothing is lost."""
-    outcome = await play(tmp_path, seed, 4.0, mix, 3)
+    ("mix", "seed", "cache"),
+    [("everything", 17, "memory"), ("pauses and partitions", 3, "disk"), ("power and partitions", 23, "disk"),
+     ("members", 7, "memory")],
+)  # fmt: skip
+async def test_histories_under_faults_have_an_order(tmp_path: Path, mix: str, seed: int, cache: str) -> None:
+    """Kills, pauses, partitions, sick disks, clocks, loss of power, changes of members: every answer is explained,
+    nothing is lost, both groups end with the same members."""
+    outcome = await play(tmp_path, seed, 3.0, mix, 3, cache)
     assert outcome.violations == [], outcome.report()
     assert outcome.faults and sum(one.known for one in outcome.operations) > 200, str(outcome)
+    assert any(one.known and one.family == "token" for one in outcome.operations), str(outcome)
 
 
 async def test_a_node_that_ends_by_itself_is_noticed(tmp_path: Path) -> None:
     """Also when a fault would have killed it a moment later."""
-    async with Cluster(tmp_path, 3, random.Random(1), power=False, epoch=0) as cluster:
+    async with Cluster(tmp_path, 3, random.Random(1), power=False, epoch=0, cache="disk") as cluster:
         one, two, _ = cluster.subjects
         await cluster.ready(clients=False)
         process = one.member.process

@@ -242,7 +242,7 @@ def test_a_record_that_was_cut_by_a_kill_is_read(tmp_path: Path) -> None:
     lines = [
         {"o": 1, **call, "c": "append", "a": [5], "t": 10},
         {"o": 2, **call, "c": "read", "a": [], "t": 11},
-        {"term": 2, "leader": 1, "role": "leader", "n": 1, "t": 12},
+        {"g": "db", "term": 2, "leader": 1, "role": "leader", "i": 3, "n": 1, "t": 12},
         {"o": 2, "x": OK, "r": [[5]], "t": 13},
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"o": 3, "n"')
@@ -250,4 +250,4 @@ def test_a_record_that_was_cut_by_a_kill_is_read(tmp_path: Path) -> None:
     unknown, seen = record.operations
     assert (unknown.outcome, unknown.returned, unknown.life) == (UNKNOWN, NEVER, 7)
     assert (seen.outcome, seen.result, seen.returned) == (OK, ((5,),), 13)
-    assert record.beliefs == [Belief(12, 1, 7, 2, 1, "leader")]
+    assert record.beliefs == [Belief(12, 1, 7, 2, 1, "leader", "db", 3)]

@@ -15,7 +15,7 @@ from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
 from tests.chaos.operations import NEVER, OK, UNKNOWN, Operation
 from tests.chaos.verdict import judge_object
 
-FAMILIES = ("register", "counter", "list", "bank")
+FAMILIES = ("register", "counter", "list", "bank", "role")
 State = dict[str, object]
 
 
@@ -24,11 +24,12 @@ class PlainObject:
 
     def __init__(self) -> None:
         self.value: int | None = None
+        self.role = "voter"
         self.total = 0
         self.rows: list[int] = []
         self.balances = [OPENING_BALANCE] * ACCOUNTS
 
-    def call(self, family: str, call: str, argument: tuple[int, ...]) -> object:
+    def call(self, family: str, call: str, argument: tuple[object, ...]) -> object:
         match family, call:
             case "register", "read":
                 return self.value
@@ -39,6 +40,13 @@ class PlainObject:
                 if self.value != argument[0]:
                     return False
                 self.value = argument[1]
+                return True
+            case "role", "read":
+                return self.role
+            case "role", "cas":
+                if self.role != argument[0]:
+                    return False
+                self.role = argument[1]
                 return True
             case "counter", "read":
                 return self.total
@@ -87,13 +95,15 @@ def brute_force(operations: Sequence[Operation]) -> bool:
     return any(explains(order) for order in orders(operations))
 
 
-def random_call(chance: random.Random, family: str, number: int) -> tuple[str, tuple[int, ...]]:
+def random_call(chance: random.Random, family: str, number: int) -> tuple[str, tuple[object, ...]]:
     if chance.random() < 0.4:
         return "read", ()
     if family == "register":
         if chance.random() < 0.5:
             return "cas", (chance.randint(1, max(1, number)), 100 + number)
         return "write", (number,)
+    if family == "role":
+        return "cas", chance.choice((("voter", "learner"), ("learner", "voter")))
     if family == "counter":
         return "add", (1,)
     if family == "list":

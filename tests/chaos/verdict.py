@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from .linearizable import Undecided, is_linearizable
 from .local_reads import check_local_reads
-from .models import Conflict, model_of, needed, values_of, written
+from .models import UNNAMED, Conflict, model_of, needed, values_of, written
 from .operations import NEVER, NOT_APPLIED, UNKNOWN, Belief, Operation
 
 SHRINK_LIMIT = 20_000  # configurations of one trial of the shrinking
+# A group that begins anew begins millions of indexes further, and its terms begin anew as well.
+ANEW = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ def judge(operations: Sequence[Operation]) -> list[Violation]:
 def judge_object(family: str, operations: Sequence[Operation]) -> Violation | None:
     """What is wrong with the operations on one object."""
     try:
+        if family == "token":
+            _check_tokens(operations)
+            return None
         _check_refused(family, operations)
         strict = [one for one in operations if not one.local]
         sought = needed(family, strict)
@@ -58,8 +63,8 @@ def judge_object(family: str, operations: Sequence[Operation]) -> Violation | No
 
 
 def _check_refused(family: str, operations: Sequence[Operation]) -> None:
-    """What was said to be not applied is never seen. (A counter's sums tell it by themselves.)"""
-    if family == "counter":
+    """What was said to be not applied is never seen. (A counter's sums and a node's roles tell it by themselves.)"""
+    if family in UNNAMED:
         return
     refused = {written(one): one for one in operations if one.outcome == NOT_APPLIED and one.call != "read"}
     for read in operations:
@@ -67,6 +72,27 @@ def _check_refused(family: str, operations: Sequence[Operation]) -> None:
             for value in [read.result] if family == "register" else values_of(read):
                 if value in refused:
                     raise Conflict("a write that was said to be not applied is seen", read, refused[value])
+
+
+def _check_tokens(operations: Sequence[Operation]) -> None:
+    """Indexes of the cache group's log: whoever asks after another one was answered gets a higher one.
+
+    For ever, also where all nodes forget the group and it begins anew.
+    """
+    known = [one for one in operations if one.known]
+    returned = sorted(known, key=lambda one: one.returned)
+    highest, at = None, 0
+    for one in sorted(known, key=lambda one: one.invoked):
+        while at < len(returned) and returned[at].returned < one.invoked:
+            if highest is None or returned[at].result > highest.result:
+                highest = returned[at]
+            at += 1
+        if highest is not None and one.result <= highest.result:
+            raise Conflict("an index does not follow one that was given before", highest, one)
+    by_index = sorted(known, key=lambda one: int(one.result))
+    for one, other in pairwise(by_index):
+        if one.result == other.result:
+            raise Conflict("an index was given twice", one, other)
 
 
 def _fewest(family: str, operations: Sequence[Operation]) -> tuple[Operation, ...]:
@@ -127,10 +153,17 @@ def _contradicts(family: str, operations: Sequence[Operation]) -> bool:
 
 
 def judge_beliefs(beliefs: Sequence[Belief]) -> list[Violation]:
-    """Election safety as seen from outside: at most one node calls itself leader of a term."""
-    leaders: dict[int, int] = {}
+    """Election safety as seen from outside: at most one node calls itself leader of a term of a group."""
+    leaders: dict[tuple[str, int], list[Belief]] = {}
     found = []
     for belief in beliefs:
-        if belief.role == "leader" and leaders.setdefault(belief.term, belief.node) != belief.node:
-            found.append(Violation(f"term {belief.term} had two leaders, {leaders[belief.term]} and {belief.node}"))
+        if belief.role != "leader":
+            continue
+        others = leaders.setdefault((belief.group, belief.term), [])
+        for other in others:
+            if other.node != belief.node and abs(other.last_index - belief.last_index) < ANEW:
+                text = f"{belief.group}: term {belief.term} had two leaders, {other.node} and {belief.node}"
+                found.append(Violation(text))
+                break
+        others.append(belief)
     return found

@@ -1,13 +1,16 @@
-"""A node with clients, as a process of its own: they work on registers, counters, lists, banks, and write it all down.
+"""A node with clients, as a process of its own: they work on registers, counters, lists, banks, take indexes of the
+cache group's log, and write it all down.
 
 Obeys the lines of `tests/crash/member.py` and these:
 
     {"do": "prepare", "slots": N}                   makes the tables, and the banks of N slots; may come again
     {"do": "begin", "record": FILE, "life": L, "seed": S, "clients": C, "epoch": NS}
                                                     (what the node believes goes to FILE-beliefs)
-    {"do": "change", "node": N, "at_least": V}      a voter becomes a learner while V voters stay, a learner a voter
-    {"do": "hand over"}                             the leader makes another one leader
+    {"do": "change", "node": N, "at_least": V}      N becomes a learner while V voters stay, else a learner a voter
+    {"do": "hand over", "group": NAME}              the leader of that group makes another one leader
     {"do": "end"}                                   ends the clients; each gives up its last call at its deadline
+    {"do": "take"}                                  one more index of the cache group's log
+    {"do": "groups"}                                what the node sees of each group
     {"do": "inspect", "slots": N}                   then reads all objects of the first N slots, in both consistencies
 
 Which object is worked on follows from the time since `epoch`: so each has few operations, and a checker little to do.
@@ -17,7 +20,6 @@ Invariant: a call is written down before it is made, its answer after it was giv
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import json
 import os
@@ -25,15 +27,18 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
 
 import hiqlite
+from hiqlite._accel.batch import Op
 from hiqlite.client.local import LocalClient
 from hiqlite.engine.model import Change, ChangeKind
+from hiqlite.logstore.folder import CACHE, GROUP_NAMES
 from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
+from tests.chaos.two_groups import NO_CHANGE, View, check_followed
 from tests.crash import member
 
 SLOT_NS = 1_500_000_000
@@ -42,7 +47,8 @@ READERS = 2
 WATCH_S = 0.1
 TIMEOUTS_S = (0.3, 1.0, 3.0, 5.0)
 INSPECT_S = 30.0
-CHANGE_S = 5.0  # to become possible
+CHANGE_S = 5.0  # to become possible, and then to be followed by the other group
+TAKE_S = 0.03  # on average, between two indexes
 VALUES = 10**6  # of one life
 
 CREATE = """
@@ -103,24 +109,25 @@ class Clients:
         # Readers of their own: on a node that was cut off, all others soon wait for a write.
         shares = [0.5] * command["clients"] + [1.0] * READERS
         self._tasks = [asyncio.create_task(self._work(share)) for share in shares]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._take())]
+        self._changes: set[asyncio.Task[bool]] = set()
 
     async def end(self) -> None:
         self._stop = True
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, *self._changes)
 
     def _note(self, **line: Any) -> None:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
     async def _watch(self) -> None:
-        last: dict[str, Any] = {}
+        last: dict[str, dict[str, Any]] = {}
         while not self._stop:
-            group = (await self._db.metrics()).db
-            belief = {"term": group.term, "leader": group.leader_id, "role": group.role, "n": self._node}
-            if belief != last:
-                line = json.dumps({**belief, "t": time.monotonic_ns()})
-                os.write(self._beliefs, line.encode() + b"\n")
-                last = belief
+            for name, group in (await self._db.metrics()).groups.items():
+                belief = {"term": group.term, "leader": group.leader_id, "role": group.role}
+                if belief != last.get(name):
+                    line = {"g": name, **belief, "i": group.last_log_index, "n": self._node, "t": time.monotonic_ns()}
+                    os.write(self._beliefs, json.dumps(line).encode() + b"\n")
+                    last[name] = belief
             await asyncio.sleep(WATCH_S)
 
     async def _work(self, reads: float) -> None:
@@ -134,6 +141,45 @@ class Clients:
             else:
                 done = await self._change(family, key, timeout)
             await asyncio.sleep(self._chance.uniform(0, 2 * PAUSE_S) if done else 0.02)
+
+    async def _take(self) -> None:
+        """The client of the cache group."""
+        while not self._stop:
+            done = await self.take(self._chance.choice(TIMEOUTS_S))
+            await asyncio.sleep(self._chance.uniform(0, 2 * TAKE_S) if done else TAKE_S)
+
+    async def take(self, timeout: float) -> bool:
+        """The index of an entry that changes nothing. Whether there was an answer."""
+
+        async def make() -> int:
+            deadline_ns = time.monotonic_ns() + int(timeout * 1e9)
+            op = Op(asyncio.get_running_loop(), lambda answer, index, detail: index, None, deadline_ns)
+            self._db._services.node.groups[CACHE].group.write(NO_CHANGE, op)
+            index: int = await op
+            return index
+
+        return await self._call("token", "cache", "take", [], timeout, make)
+
+    def change_members(self, number: int, at_least: int) -> None:
+        """That voter becomes a learner while so many stay, else a learner a voter; in the background."""
+        node = self._db._services.node
+        membership = node.group.engine.membership
+        voters = [one for one in membership.voters if one.id == number and len(membership.voters) > at_least]
+        if not voters and not membership.learners:
+            return
+        kind, roles = ChangeKind.PROMOTE, ["learner", "voter"]
+        if voters:
+            kind, roles = ChangeKind.DEMOTE, ["voter", "learner"]
+        one = (voters or membership.learners)[0]
+
+        async def make() -> bool:
+            changed = await node.change_members(Change(kind, (one,)), CHANGE_S)
+            check_followed(node, changed)
+            return True
+
+        # No deadline is written down: how long a change takes once it is possible is up to the majorities.
+        task = asyncio.create_task(self._call("role", str(one.id), "cas", roles, 0, make))
+        self._changes.add(task)
 
     async def _call(
         self, family: str, key: str, call: str, argument: list[Any], timeout: float, make: Callable[[], Awaitable[Any]],
@@ -225,26 +271,6 @@ async def prepare(db: LocalClient, slots: int) -> None:
     await db.execute_many("INSERT OR IGNORE INTO accounts VALUES (?, ?, ?)", rows, timeout=INSPECT_S)
 
 
-async def change(db: LocalClient, node: int, at_least: int) -> None:
-    """A voter becomes a learner while so many stay, a learner a voter. Whatever comes of it is right."""
-    group = db._services.group
-    membership = group.engine.membership
-    voters = [one for one in membership.voters if one.id == node]
-    learners = [one for one in membership.learners if one.id == node]
-    kind = ChangeKind.DEMOTE if voters else ChangeKind.PROMOTE
-    if learners or (voters and len(membership.voters) > at_least):
-        with contextlib.suppress(hiqlite.HiqliteError):
-            await group.change_members(Change(kind, tuple(voters or learners)), CHANGE_S)
-
-
-def begin(state: dict[str, Any], work: Coroutine[Any, Any, None]) -> None:
-    """In the background, for as long as the process lives."""
-    tasks = state.setdefault("tasks", set())
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
 async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "prepare":
@@ -256,11 +282,17 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
         case "end":
             await state["clients"].end()
         case "change":
-            begin(state, change(db, command["node"], command["at_least"]))
+            state["clients"].change_members(command["node"], command["at_least"])
         case "hand over":
-            group = db._services.group
-            group.engine.transfer_leadership(0, group.clock.monotonic_ns())
-            group.pump()
+            group = db._services.node.groups[GROUP_NAMES.index(command["group"])].group
+            if group.leads:
+                group.engine.transfer_leadership(0, group.clock.monotonic_ns())
+                group.pump()
+        case "take":
+            return {} if await state["clients"].take(INSPECT_S) else {"error": "no index was given"}
+        case "groups":
+            node = db._services.node
+            return {"groups": [View.of(node, number).as_dict() for number in node.groups]}
         case _:
             return await member.obey(db, command, state)
     return {}
