@@ -131,11 +131,24 @@ static void remember_unsynced(file *f) {
   free(there);
 }
 
+static void forget(file **link) {
+  file *f = *link;
+  *link = f->next;
+  for (event *e = f->head, *next; e; e = next) { next = e->next; free(e); }
+  free(f);
+}
+
 static file *find(int fd) {
   struct stat st;
   char path[PATH_MAX];
   if (fd < 0 || fd >= FDS || !fds[fd].used || fstat(fd, &st)) return NULL;
-  for (file *f = files; f; f = f->next) if (f->inode == st.st_ino && f->device == st.st_dev) return f;
+  for (file **link = &files; *link; link = &(*link)->next) {
+    file *f = *link;
+    if (f->inode != st.st_ino || f->device != st.st_dev) continue;
+    if (f->path[0] || !st.st_nlink) return f;
+    forget(link); /* another file was renamed over it, and a new one was given the number of its inode */
+    break;
+  }
   if (!relative(fd, path)) return NULL;
   file *f = calloc(1, sizeof *f);
   f->device = st.st_dev; f->inode = st.st_ino;
@@ -313,7 +326,7 @@ static void renamed(const char *from, const char *to) {
   file **link = &files;
   while (*link) {
     file *f = *link;
-    if (!to && !strcmp(f->path, from)) { *link = f->next; for (event *e = f->head, *n; e; e = n) { n = e->next; free(e); } free(f); continue; }
+    if (!to && !strcmp(f->path, from)) { forget(link); continue; }
     if (to && !strcmp(f->path, to)) f->path[0] = 0;
     if (to && !strcmp(f->path, from)) snprintf(f->path, PATH_MAX, "%s", to);
     link = &f->next;
