@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -111,6 +112,7 @@ async def play(
             roles = await _inspect(cluster, (time.monotonic_ns() - epoch) // SLOT_NS + 1)
         except Hang as hang:
             outcome.violations.append(Violation(f"{hang}"))
+            await _stop(storm, cluster)
         except BaseException:
             await storm.end()
             raise
@@ -126,6 +128,13 @@ async def play(
             outcome.violations += map(Violation, one.deaths)
             outcome.violations += _signs(one)
     return outcome
+
+
+async def _stop(storm: Storm, cluster: Cluster) -> None:
+    """All ends at once: what clients still wrote down while their files are read would be known by half."""
+    with suppress(Hang):  # one is told already
+        await storm.end()
+    await asyncio.gather(*(one.kill() for one in cluster.subjects))
 
 
 async def _begin(cluster: Cluster) -> None:

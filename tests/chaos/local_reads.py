@@ -28,8 +28,10 @@ def check_local_reads(family: str, operations: Sequence[Operation], model: objec
     if family in ("register", "list", "bank"):
         _check_origin(family, operations, reads)
     if isinstance(model, AppendList):
+        strict = [one for one in operations if one.call == "read" and one.known and not one.local]
+        last = max(strict, key=lambda one: one.invoked, default=None)
         for read in reads:
-            _check_order(model, read)
+            _check_order(model, read, last)
     if family != "register":
         sizes = _sizes(family, model)
         for life in {read.life for read in reads}:
@@ -50,11 +52,15 @@ def _check_origin(family: str, operations: Sequence[Operation], reads: Sequence[
                 raise Conflict("a value was seen before it was written", read, write)
 
 
-def _check_order(model: AppendList, read: Operation) -> None:
-    values = values_of(read)
-    if values != model.order[: len(values)]:
+def _check_order(model: AppendList, read: Operation, last: Operation | None) -> None:
+    """`last`: the linearizable read that began last; one that began after the local read lacks nothing of it."""
+    values, known = values_of(read), len(model.order)
+    if values[:known] != model.order[: len(values)]:
         raise Conflict("a local read is not the beginning of what is there", read)
-    if isinstance(model, Bank):
+    if len(values) > known:
+        if last is not None and last.invoked > read.returned:
+            raise Conflict("what a local read saw is gone", read, last)
+    elif isinstance(model, Bank):
         model.check_balances(read)
 
 

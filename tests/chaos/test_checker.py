@@ -97,6 +97,12 @@ RIGHT = {
     "an old local read": [
         append(1, 0, 1, life=1), append(2, 2, 3, life=1), rows([1, 2], 4, 5), rows([1], 6, 7, local=True, life=2),
     ],
+    "a local read of what no linearizable read saw yet": [
+        append(1, 0, 1), rows([1], 2, 3), append(2, 4, 5), append(3, 6, 7), rows([1, 3, 2], 8, 9, local=True),
+    ],
+    "a local read of transfers that no linearizable read saw yet": [
+        transfer(1, 0, 1, 80, True, 0, 1), bank((20, 180, 100, 100), [1], 2, 3, local=True),
+    ],
     "a local read of a register": [
         write(1, 0, 1), write(2, 2, 3), read(1, 4, 5, local=True), read(None, 4, 5, local=True),
     ],
@@ -151,6 +157,12 @@ WRONG = {
     ],
     "a local read that lacks an own write": [
         append(1, 0, 1, life=1), rows([], 2, 3, local=True, life=1), rows([1], 2, 3),
+    ],
+    "a local read of what is gone afterwards": [
+        append(1, 0, 1, outcome=UNKNOWN), rows([1], 2, 3, local=True), rows([], 4, 5),
+    ],
+    "a long local read of another order": [
+        append(1, 0, 9), append(2, 0, 9), rows([2], 10, 11), rows([1, 2], 8, 13, local=True),
     ],
     "local reads that go back": [
         append(1, 0, 1), rows([1], 2, 3), rows([1], 4, 5, local=True, life=2), rows([], 6, 7, local=True, life=2),
