@@ -172,9 +172,11 @@ async def _inspect(cluster: Cluster, slots: int) -> list[Operation]:
     assert slots <= SLOTS, "a history is too long for its banks"
     await asyncio.gather(*(one.ask(do="end") for one in cluster.subjects))
     begun = time.monotonic_ns()
-    view = await _agree(cluster)
+    views = await _agree(cluster)
     for one in cluster.subjects:
         await _until_done(one, do="take")
+    if changed := [view for view in await _agree(cluster) if view.index not in {one.index for one in views}]:
+        raise Hang(f"members changed and nobody asked for it: {changed}")
     answers = await asyncio.gather(*(one.ask(2 * HEAL_S + 30, do="inspect", slots=slots) for one in cluster.subjects))
     for one, answer in zip(cluster.subjects, answers, strict=True):
         if answer.get("missing") != []:
@@ -183,20 +185,20 @@ async def _inspect(cluster: Cluster, slots: int) -> list[Operation]:
     if len(set(hashes.values())) != 1:
         raise Hang(f"the databases differ: {hashes}")
     return [
-        Operation("role", str(number), "read", (), role, begun, time.monotonic_ns(), node=view.node)
-        for number, role in view.roles.items()
+        Operation("role", str(number), "read", (), role, begun, time.monotonic_ns(), node=views[0].node)
+        for number, role in views[0].roles.items()
     ]
 
 
-async def _agree(cluster: Cluster) -> View:
-    """One of the views, once both groups have the same members on every node; nobody changes them now. Raises Hang."""
+async def _agree(cluster: Cluster) -> list[View]:
+    """What the nodes see, once both groups have the same members on every node. Raises Hang."""
     end = time.monotonic() + HEAL_S
     while True:
         answers = [await one.ask(do="groups") for one in cluster.subjects]
         views = [View.from_dict(told) for answer in answers for told in answer["groups"]]
         wrong = disagreements(views)
         if not wrong:
-            return views[0]
+            return views
         if time.monotonic() > end:
             raise Hang("\n    ".join([f"the groups do not agree in {HEAL_S} s:", *wrong, *map(str, views)]))
         await asyncio.sleep(0.1)

@@ -17,7 +17,6 @@ from hiqlite.node import Node
 from hiqlite.runtime.mirror_record import Mirrored
 
 Names = tuple[tuple[int, int], ...]  # ids and incarnations, ascending
-NO_CHANGE = Mirrored(0, (1,), ()).record()  # an entry of the cache group's log that changes nothing: the oldest list
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,17 @@ def _within(views: Sequence[View]) -> list[str]:
         lives = {view.node: view.life for view in views}
         found.append(f"{voters} vote and {learners} learn, but the nodes live as {lives}")
     return found
+
+
+def late_list(node: Node) -> bytes:
+    """An entry of the cache group's log that must change nothing: one member, in an older list than that which counts.
+
+    A group in memory may begin anew before it arrives, and then knows of no list yet: there it is the oldest of all.
+    """
+    storage = node.storage.cache
+    assert storage is not None, "chaos runs with both groups"
+    index = 0 if storage.forgets else max(storage.cache.state.mirrored_index - 1, 0)
+    return Mirrored(index, (node.config.node_id,), ()).record()
 
 
 class NotFollowed(Exception):

@@ -38,7 +38,7 @@ from hiqlite.client.local import LocalClient
 from hiqlite.engine.model import Change, ChangeKind
 from hiqlite.logstore.folder import CACHE, GROUP_NAMES
 from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
-from tests.chaos.two_groups import NO_CHANGE, View, check_followed
+from tests.chaos.two_groups import View, check_followed, late_list
 from tests.crash import member
 
 SLOT_NS = 1_500_000_000
@@ -154,7 +154,8 @@ class Clients:
         async def make() -> int:
             deadline_ns = time.monotonic_ns() + int(timeout * 1e9)
             op = Op(asyncio.get_running_loop(), lambda answer, index, detail: index, None, deadline_ns)
-            self._db._services.node.groups[CACHE].group.write(NO_CHANGE, op)
+            node = self._db._services.node
+            node.groups[CACHE].group.write(late_list(node), op)
             index: int = await op
             return index
 
