@@ -96,10 +96,6 @@ def _take_entries(state: State, request: AppendRequest) -> bool:
         if conflict <= state.commit_index:
             state.break_promise(f"the leader of term {state.term} contradicts the committed entry {conflict}")
             return False
-        log.truncate(conflict - 1)
-        state.outbox.write_truncate(conflict - 1)
-        state.verified_index = min(state.verified_index, conflict - 1)
-        state.cut_memberships(conflict - 1)
         repair.cut(state, conflict - 1)
     for run in request.runs:
         if run.last >= conflict:

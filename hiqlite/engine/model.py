@@ -216,12 +216,14 @@ class RepairReply:
     It sends nothing if they were purged meanwhile, or are of other terms by now.
 
     `committed`: they are known to be committed here, so they are the entries at those indexes, whatever was lost.
+    `previous_term`: of the entry before them, 0 when it was lost here.
     """
 
     term: int
     sender: Identity
     first: int
     last: int
+    previous_term: int
     runs: tuple[TermRun, ...]
     committed: bool
     memberships: tuple[Membership, ...] = ()

@@ -6,10 +6,12 @@ from .state cimport State
 @cython.locals(peer=Progress)
 cpdef tick(State state)
 cpdef long long deadline_ns(State state) except? -1
-@cython.locals(peer=Progress, first=cython.longlong, last=cython.longlong)
+@cython.locals(peer=Progress, first=cython.longlong, last=cython.longlong, previous_term=cython.longlong)
 cpdef receive_request(State state, object request)
 @cython.locals(first=cython.longlong, last=cython.longlong)
 cpdef receive_reply(State state, object reply)
+@cython.locals(before=cython.longlong)
+cdef _take_committed(State state, object reply)
 @cython.locals(log=Log, end=cython.longlong)
 cpdef take(State state, tuple runs, long long first, long long last, tuple memberships)
 @cython.locals(first=cython.longlong, last=cython.longlong)

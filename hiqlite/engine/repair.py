@@ -56,7 +56,9 @@ def receive_request(state: State, request: RepairRequest) -> None:
             return
     elif len(runs) != 1 or runs[0].term != request.entry_term:
         return
-    reply = RepairReply(state.term, state.own, first, last, runs, committed, state.memberships_of(first, last))
+    previous_term = state.log.term_at(first - 1) if known_before(state, first - 1) == first - 1 else 0
+    memberships = state.memberships_of(first, last)
+    reply = RepairReply(state.term, state.own, first, last, previous_term, runs, committed, memberships)
     state.outbox.send(state.term, request.sender.id, reply)
 
 
@@ -68,13 +70,30 @@ def receive_reply(state: State, reply: RepairReply) -> None:
     committed may give it, or the leader's append, to which every follower's log gives way.
     """
     first, last, runs = reply.first, reply.last, reply.runs
-    if state.leads or not _within(state.faulty, first, last):
+    if state.leads:
         return
-    if _within(state.unknown, first, last):
-        if reply.committed:
+    if _within(state.faulty, first, last) and not _within(state.unknown, first, last):
+        if len(runs) == 1 and state.log.slice(first, last) == runs:
             take(state, runs, first, last, reply.memberships)
-    elif len(runs) == 1 and state.log.slice(first, last) == runs:
-        take(state, runs, first, last, reply.memberships)
+    elif reply.committed and _within(state.unknown, first, last):
+        _take_committed(state, reply)
+
+
+def _take_committed(state: State, reply: RepairReply) -> None:
+    """Committed entries in the place of lost ones, if they follow what this log holds before them.
+
+    That is sure behind the commit index. Elsewhere an entry before them that is of another term is itself none of those
+    that are committed, and nothing that followed it here is: else the tail of a deposed leader would count as committed
+    with what was put behind it.
+    """
+    before = reply.first - 1
+    if before > state.commit_index:
+        if reply.previous_term == 0 or known_before(state, before) != before:
+            return
+        if state.log.term_at(before) != reply.previous_term:
+            cut(state, before - 1)
+            return
+    take(state, reply.runs, reply.first, reply.last, reply.memberships)
 
 
 def take(
@@ -86,9 +105,6 @@ def take(
         end = log.last_index
         log.overwrite(runs)
         if log.last_index < end:
-            state.outbox.write_truncate(log.last_index)
-            state.verified_index = min(state.verified_index, log.last_index)
-            state.cut_memberships(log.last_index)
             cut(state, log.last_index)
     state.faulty = without(state.faulty, first, last)
     state.unknown = without(state.unknown, first, last)
@@ -141,7 +157,11 @@ def known_before(state: State, index: int) -> int:
 
 
 def cut(state: State, last_kept: int) -> None:
-    """The log was cut at a true conflict: what was damaged above is nobody's promise any more."""
+    """The log is cut at a true conflict: what was damaged above is nobody's promise any more."""
+    state.log.truncate(last_kept)
+    state.outbox.write_truncate(last_kept)
+    state.verified_index = min(state.verified_index, last_kept)
+    state.cut_memberships(last_kept)
     state.faulty = [(low, min(high, last_kept)) for low, high in state.faulty if low <= last_kept]
     state.unknown = [(low, min(high, last_kept)) for low, high in state.unknown if low <= last_kept]
 

@@ -45,7 +45,11 @@ def check(message: Message) -> None:
         if not 0 < message.first <= message.last < NUMBER_MAX:
             raise ProtocolError(f"node {sender.id} names entries {message.first} to {message.last}")
         if isinstance(message, RepairReply):
-            check_range(sender, message.runs, message.first - 1, 0, message.last, message.term)
+            if not 0 <= message.previous_term <= message.term:
+                raise ProtocolError(f"a repair of node {sender.id} follows an entry of a later term")
+            check_range(
+                sender, message.runs, message.first - 1, message.previous_term, message.last, message.term
+            )
             check_memberships(sender, message.memberships, message.first - 1, message.last)
 
 

@@ -89,7 +89,7 @@ def encode_message(message: Message, group: int, cluster: int, body: bytes | Non
         count = message.last - message.first + 1
         header = encode_header(
             _REPAIR_REPLY, group, COMMITTED if message.committed else 0, cluster, message.term, sender.id,
-            sender.incarnation, 0, 0, message.first - 1, 0, 0, count, body,
+            sender.incarnation, 0, 0, message.first - 1, message.previous_term, 0, count, body,
         )  # fmt: skip
         return header, body
     assert body is None, "only entries have a body"
@@ -146,9 +146,8 @@ def _repair_reply(frame: Frame, sender: Identity) -> RepairReply:
     runs = _runs(frame)
     if not runs:
         raise ProtocolError("a repair without entries")
-    return RepairReply(
-        frame.term, sender, frame.previous_index + 1, runs[-1].last, runs, bool(frame.flags & COMMITTED)
-    )
+    first, committed = frame.previous_index + 1, bool(frame.flags & COMMITTED)
+    return RepairReply(frame.term, sender, first, runs[-1].last, frame.previous_term, runs, committed)
 
 
 def _runs(frame: Frame) -> tuple[TermRun, ...]:

@@ -39,7 +39,7 @@ MESSAGES: tuple[Message, ...] = (
     ProbeReply(1, TWO, 1),
     TimeoutNow(1, TWO),
     RepairRequest(1, TWO, 1, 1, 1),
-    RepairReply(1, TWO, 2, 2, RUN, True),
+    RepairReply(1, TWO, 2, 2, 1, RUN, True),
 )
 
 

@@ -37,8 +37,10 @@ def written(node: Alone) -> list[tuple[int, int]]:
     return [(repair.first, repair.last) for ready in node.sync() for repair in ready.repairs]
 
 
-def reply(first: int, last: int, *runs: tuple[int, int, int], committed: bool = False) -> RepairReply:
-    return RepairReply(3, TWO, first, last, log_of(*runs), committed)
+def reply(
+    first: int, last: int, *runs: tuple[int, int, int], committed: bool = False, previous_term: int = 1
+) -> RepairReply:
+    return RepairReply(3, TWO, first, last, previous_term, log_of(*runs), committed)
 
 
 def test_every_peer_is_asked_for_exactly_what_is_damaged() -> None:
@@ -99,6 +101,19 @@ def test_an_entry_of_lost_term_is_taken_only_from_who_knows_it_committed() -> No
     node.receive(reply(5, 6, (1, 5, 5), (2, 6, 6), committed=True))
     assert written(node) == [(5, 6)]
     assert (node.raft.term_at(5), node.raft.term_at(6), node.raft.last_index) == (1, 2, 10)
+
+
+def test_committed_entries_do_not_follow_a_stale_tail() -> None:
+    """Entries 3 and 4 are of a deposed leader: with what is committed behind them, a leader's check of the last entry
+    would hold, and they would count as committed themselves. What follows them was never committed either: it goes."""
+    node = Alone(damaged(unknown=True))
+    node.receive(reply(5, 6, (2, 5, 6), committed=True, previous_term=0))
+    assert written(node) == [] and node.raft.faulty == ((5, 6),), "who lost the term of entry 4 cannot tell"
+    node.receive(reply(5, 6, (2, 5, 6), committed=True, previous_term=2))
+    assert written(node) == [] and node.raft.faulty == ()
+    assert (node.raft.last_index, node.raft.commit_index) == (3, 2)
+    node.receive(append(3, TWO, (6, 2), commit=6))
+    assert node.raft.commit_index == 2
 
 
 def test_nothing_that_is_damaged_is_applied_or_goes_by_a_cut_that_cannot_be_judged() -> None:
@@ -204,8 +219,8 @@ def test_a_leader_sends_again_what_was_promised_and_is_damaged_since() -> None:
         reply(5, 6, (1, 5, 7), committed=True), reply(5, 6, (1, 6, 6), committed=True), reply(5, 6, committed=True),
         reply(5, 6, (4, 5, 6), committed=True), reply(5, 6, (2**63, 5, 6), committed=True),
         reply(5, 6, (1, 5, 2**63), committed=True),
-        RepairReply(3, TWO, 5, 6, log_of((1, 5, 6)), True, (Membership(7, (ONE,)),)),
-        RepairReply(3, TWO, 5, 6, log_of((1, 5, 6)), True, (Membership(6, ()),)),
+        RepairReply(3, TWO, 5, 6, 1, log_of((1, 5, 6)), True, (Membership(7, (ONE,)),)),
+        RepairReply(3, TWO, 5, 6, 1, log_of((1, 5, 6)), True, (Membership(6, ()),)),
     ],
 )  # fmt: skip
 def test_a_repair_that_is_not_one_ascending_range_is_refused_and_changes_nothing(broken: RepairReply) -> None:

@@ -194,14 +194,14 @@ def test_an_error_crosses_the_wire_as_it_was() -> None:
 def test_a_repair_carries_exactly_its_entries(committed: bool) -> None:
     """Their terms are read off the records."""
     runs = (TermRun(3, 5, 6), TermRun(4, 7, 7))
-    reply = RepairReply(9, SENDER, 5, 7, runs, committed)
+    reply = RepairReply(9, SENDER, 5, 7, 2, runs, committed)
     assert back(reply, entries(*runs)) == reply
 
 
 def test_a_repair_without_entries_or_with_others_is_refused() -> None:
     """Whatever its header says."""
     run = TermRun(3, 5, 6)
-    reply = RepairReply(9, SENDER, 5, 6, (run,), True)
+    reply = RepairReply(9, SENDER, 5, 6, 2, (run,), True)
     for body in (entries(TermRun(3, 6, 7)), entries(TermRun(3, 5, 7)), entries(run)[:-8], b"\0" * 64):
         with pytest.raises(ProtocolError):
             back(reply, body)
