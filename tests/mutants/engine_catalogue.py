@@ -182,6 +182,10 @@ ENGINE = (
         "            last = max(last, faulty_last)\n", "            last = min(last, faulty_last - 1)\n",
     ),
     Mutant(
+        "M75b", "committed entries are put behind a stale tail", "engine/repair.py",
+        "        if state.log.term_at(before) != reply.previous_term:\n", "        if False:\n",
+    ),
+    Mutant(
         "R1", "a new reign counts the tokens of reads anew", "engine/reads.py",
         "        self.rounds.clear()\n        self.queued = []\n", "        self.rounds.clear()\n        self.queued = []\n        self.token = 0\n",
     ),

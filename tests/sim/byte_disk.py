@@ -187,9 +187,9 @@ class ByteDisk(Disk):
 
     def crash(self, power_loss: bool) -> None:
         """What was handed to the kernel survives a kill. A power loss takes of it what the platter does not have."""
-        floor = 0 if power_loss else self.batched
         if self.in_flight and self.world.chance() < 0.7:
             self._end_within(self._write, 700)
+        floor = 0 if power_loss else self.batched
         later = [item for item in self.unsure if item[1] == "state"]
         if later and self.world.chance() < 0.5:  # the metadata are another file: they may be ahead
             state = later[self.world.below(len(later))]
@@ -291,16 +291,8 @@ class ByteDisk(Disk):
         for state in states:
             self._purge_to_point(state)
         values = {index: value for index, value, _, _ in entries_in(self.platter, plan)}
-        found = Found(
-            self.owner,
-            plan.recovered,
-            states,
-            floor,
-            values,
-            damaged,
-            self.faulty | self.sure.faulty,
-            bool(self.spoiled),
-        )
+        faulty, state_lost = self.faulty | self.sure.faulty, bool(self.spoiled) or self._begun_anew_lost(plan.recovered)
+        found = Found(self.owner, plan.recovered, states, floor, values, damaged, faulty, state_lost)
         found.place = max((place for place, one in enumerate(states) if fits(found, one)), default=-1)
         told = f"{found.place} of {len(self.unsure)} writes that were not flushed, {plan.recovered.faulty}"
         self.world.note(f"recovery of node {self.owner} finds {told}, {plan.recovered.corrupt or 'whole'}")
@@ -308,6 +300,11 @@ class ByteDisk(Disk):
         if plan.recovered.whole:
             self._adopt(found)
         return found, plan
+
+    def _begun_anew_lost(self, recovered: Recovered) -> bool:
+        """A weak mode put an image in the log's place: files went before the record of it, with term and vote, was
+        flushed. The metadata hold both."""
+        return self.profile.weak_sync and not recovered.runs and 0 < recovered.base_index == self.purge_point[0]
 
     def _purge_to_point(self, state: Content) -> None:
         """The metadata may be ahead of the log: of two purge points the higher one rules."""

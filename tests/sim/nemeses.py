@@ -240,7 +240,8 @@ class Nemeses:
     def rotten_tail(self) -> None:
         """A leader alone makes a tail that another one contradicts; as soon as it knows of that, its tail is damaged.
 
-        What it can say of a lost term then is the newest term that it knows: that of the other leader.
+        What it can say of a lost term then is the newest term that it knows: that of the other leader. At times that
+        one resigns, and what is lost is to be had of other followers only.
         """
         leader = self.cluster.leader()
         if leader is None or not leader.runs() or len(self.cluster.nodes) < 3:
@@ -256,7 +257,16 @@ class Nemeses:
         if leader is None or leader is old or leader.raft.term <= term or not leader.raft.opened:
             self.world.after(60 * MS, self._rotten_tail_waits, old, life, term, turns - 1)
             return
-        leader.propose(4 + self.world.below(6), 600)
+        leader.propose(4 + self.world.below(6) + max(0, old.raft.last_index - leader.raft.last_index), 600)
+        self._rotten_tail_meets(old, life, 30 if self.world.chance() < 0.7 else 0)
+
+    def _rotten_tail_meets(self, old: Node, life: int, turns: int) -> None:
+        """Mostly when all that contradicts the tail is committed."""
+        if self.ended or old.life != life:
+            return
+        if turns and self.cluster.truth.last < old.raft.last_index:
+            self.world.after(10 * MS, self._rotten_tail_meets, old, life, turns - 1)
+            return
         self.rotting = old.id
         self.network.trap = self._rotten_tail
         self.network.heal()
@@ -279,7 +289,15 @@ class Nemeses:
             skipped = self.world.below(len(tail)) if self.world.chance() < 0.5 else 0
             disk.damage(tail[skipped:], deep=self.world.chance() < 0.6)
             self.cluster.look_after(node)
+        leader = self.cluster.leader()
+        if leader is not None and self.world.chance() < 0.4:
+            self.world.after(self.world.below(30) * MS, self._resigns, leader, leader.life)
         self.world.after((1 + self.world.below(100)) * MS, self.cluster.start, node)
+
+    def _resigns(self, leader: Node, life: int) -> None:
+        if leader.life == life and leader.runs() and leader.raft.leads:
+            leader.raft.step_down(leader.now(), "the tail of another node is damaged")
+            leader.turn_soon()
 
     def io_crash(self) -> None:
         """A process ends between a write and what it does with the news of it."""

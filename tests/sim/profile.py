@@ -47,6 +47,7 @@ class Profile:
     weights: dict[str, int]
     rates: tuple[int, ...]  # of the clocks, per mille
     duration_ns: int
+    story: str  # a fault of several steps that begins first, and has room: "" is none
 
 
 FAULTS = (
@@ -62,6 +63,7 @@ MEMBERS = (
 )  # fmt: skip
 SECTORS = ("torn", "torn", "relapse", "bad_sectors", "power", "rot", "rotten_tail")  # of logs that are bytes
 TRANSFERS = ("transfer", "transfer_cut", "transfer_crash", "transfer_rotten")
+STORIES = ("rotten_tail", "rotten_tail", "long_tail", "lone_tail", "one_copy", "sleepy_leader", "transfer_rotten")
 POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
 
@@ -79,6 +81,11 @@ def draw_strikes(random: Random, profile: Profile) -> tuple[Strike, ...]:
     names = [name for name, weight in profile.weights.items() for _ in range(weight)]
     every_ns, at_ns = profile.fault_every_ns, 0
     strikes: list[Strike] = []
+    if profile.story:
+        # A cluster that just began has no leader yet; what strikes within the next second would mostly end the story.
+        at_ns = 800 * MS + int(random.random() * 400 * MS)
+        strikes.append(Strike(at_ns, profile.story, random.getrandbits(32)))
+        at_ns += int(random.random() * 1_500 * MS)
     while every_ns and names:
         at_ns += 1 + int(random.random() * 2 * every_ns)
         if at_ns >= profile.duration_ns:
@@ -108,6 +115,7 @@ def draw(random: Random) -> Profile:
         for name in random.sample(SECTORS, random.choice((2, 4, 6))):
             weights[name] = weights.get(name, 0) + 2
     noisy = not calm and random.random() < 0.5
+    story = random.choice(STORIES) if random.random() < 0.08 and not calm and not weak else ""
     return Profile(
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
         codec=random.random() < 0.1,
@@ -135,10 +143,11 @@ def draw(random: Random) -> Profile:
         batch=random.choice((0.0, 0.3)),
         proposals_per_s=random.choice((5, 20, 60)),
         reads_per_s=random.choice((0, 5, 20)),
-        fault_every_ns=0 if calm else random.choice((40, 80, 160)) * MS,
+        fault_every_ns=0 if calm else random.choice((300, 600) if story else (40, 80, 160)) * MS,
         weights=weights,
         rates=random.choice(((1000,), (1000,), (1000,), (950, 1050, 1000, 990))),
-        duration_ns=random.choice((600, 900, 1200, 1600 if changing and purging else 2400)) * MS,
+        duration_ns=(3600 if story else random.choice((600, 900, 1200, 1600 if changing and purging else 2400))) * MS,
+        story=story,
     )
 
 

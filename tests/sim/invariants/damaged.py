@@ -20,7 +20,10 @@ class Damaged(Invariant):
         self.damaged[node.id] = set(node.disk.faulty)
 
     def repairing(self, node: Any, first: int, terms: list[int], values: list[int]) -> None:
-        """What comes back is the very entry that was promised, unless it never was committed."""
+        """What comes back is the very entry that was promised, be it committed or the tail of a leader that is deposed.
+
+        Where the term is lost it is what is committed there.
+        """
         damaged = self.damaged[node.id]
         for index, (term, value) in enumerate(zip(terms, values, strict=True), start=first):
             if index not in damaged:
@@ -28,7 +31,8 @@ class Damaged(Invariant):
             known = index in node.disk.faulty and index not in node.disk.unknown
             if known and (term, value) != (node.terms[index], node.values[index]):
                 self.fail(f"node {node.id} repairs entry {index} of term {node.terms[index]} by another one")
-            if index <= self.truth.last and (term, value) != (self.truth.terms[index], self.truth.values[index]):
+            committed = not known and index <= self.truth.last
+            if committed and (term, value) != (self.truth.terms[index], self.truth.values[index]):
                 self.fail(f"node {node.id} repairs entry {index} by one that is not committed there")
         self.damaged[node.id] = damaged - set(range(first, first + len(terms)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiqlite.engine.model import AppendRequest
+from hiqlite.engine.model import AppendRequest, RepairReply
 
 from .base import Invariant
 
@@ -14,10 +14,10 @@ class LeaderAppendOnly(Invariant):
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
-        self.term: dict[int, int] = {}  # of the newest AppendRequest that was stepped
+        self.term: dict[int, int] = {}  # of the newest message that may have cut
 
     def receiving(self, node: Any, message: Any) -> None:
-        if type(message) is AppendRequest and message.term >= node.raft.term:
+        if type(message) is AppendRequest or type(message) is RepairReply:
             self.term[node.id] = message.term
 
     def resetting(self, node: Any, index: int, term: int) -> None:
