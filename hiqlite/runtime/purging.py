@@ -15,6 +15,10 @@ from hiqlite.engine.ports import LogStore, StateMachine
 
 log = observe.logger("runtime")
 
+# After so many turns the database is asked again: a reader may have kept the checkpoint from getting to the end, and
+# without further writes nothing else would ask.
+ASKED_AGAIN_TURNS: Final = 20
+
 # How large a log may become because a connected peer lags behind, or an image is under way; then they have to begin
 # anew, from a newer image.
 PINNED_BYTES_MAX: Final = 1 << 30
@@ -58,13 +62,16 @@ class Purger:
         self._machine = machine
         self._every = every
         self._asked_index = 0
+        self._turns = 0  # since then
         self.pinned_index: Callable[[], int] = lambda: -1  # of images that are made or kept for peers; -1: none
 
     def turn(self, engine: PurgingEngine) -> None:
         """Look whether there is something to do. Called now and then, not for every entry."""
         durable_index = self._machine.durable_index
-        if engine.applied_index - max(durable_index, self._asked_index) >= self._every:
-            self._asked_index = engine.applied_index  # once: a long reader may keep the checkpoint from getting there
+        self._turns += 1
+        asked_index = self._asked_index if self._turns < ASKED_AGAIN_TURNS else 0
+        if engine.applied_index - max(durable_index, asked_index) >= self._every:
+            self._asked_index, self._turns = engine.applied_index, 0
             self._machine.make_durable()
         index = min(durable_index, engine.applied_index) - self._every
         if self._log_store.held_bytes <= PINNED_BYTES_MAX:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,10 @@ async def live(place: Place) -> None:
 
 async def purged(group: Any) -> None:
     """The log holds no more than it has to: the rest is in the database, durably."""
-    while group.applier.applied_index - group.log_store.base_index >= 2 * PURGE_EVERY:
+    log, deadline = group.log_store, time.monotonic() + 60
+    while group.applier.applied_index - log.base_index >= 2 * PURGE_EVERY:
+        seen = f"applied {group.applier.applied_index}, durable {group.machine.durable_index}, base {log.base_index}"
+        assert time.monotonic() < deadline, f"not purged: {seen}, failure {group.failure}, log {log.failure}"
         await asyncio.sleep(0.001)
 
 

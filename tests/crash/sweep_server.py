@@ -7,6 +7,7 @@ Obeys lines of JSON: {"folder": ..., "k": ..., "how": ..., "seed": ...} and answ
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from sweep_lives import Place, check, come_back, live, look, run
 import hiqlite
 import hiqlite.node  # once, here: every forked process has it
 
-LIMIT_S = 120  # of one life; then SIGALRM ends it, which is a violation
+LIMIT_S = 120  # of one life; then it says where its threads stand and ends, which is a violation
 LOSS = {"kill": -1, "half": -1, "drop": 0, "torn": 1, "any": 2}
 SECOND = {
     "again": ("kill", "kill"),
@@ -54,7 +55,7 @@ def forked(work: Callable[[], Any]) -> tuple[int, Any]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(LIMIT_S)
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True)
         try:
             result = work()
         except BaseException:  # whatever it was, it goes to the parent

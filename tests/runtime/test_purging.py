@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hiqlite.runtime.purging import PINNED_BYTES_MAX, Purger
+from hiqlite.runtime.purging import ASKED_AGAIN_TURNS, PINNED_BYTES_MAX, Purger
 
 
 @dataclass
@@ -67,6 +67,9 @@ def test_the_database_is_asked_for_when_it_lags() -> None:
     assert (world.asked, world.purges) == (1, [])
     world.turn(applied_index=200)
     assert world.asked == 2
+    for _ in range(ASKED_AGAIN_TURNS):
+        world.turn()
+    assert world.asked == 3, "without further writes nobody else would ask"
 
 
 @pytest.mark.parametrize("pin", ["purge_limit", "needed_from", "pinned_index"])

@@ -62,10 +62,11 @@ static void adopt(hq_queue *q) {
         return;
     }
     hq_count(&w->checkpoint_count, 1);
-    if (c->copied >= c->from_pages)
+    /* Fewer pages than when it began: SQLite has begun its log anew since, which it does when all of it was moved. */
+    if (c->copied >= c->from_pages || w->wal_pages < c->from_pages)
         hq_durable_up_to(w, c->from_index);
-    if (c->copied > w->wal_pages)
-        c->copied = c->from_pages = 0; /* SQLite has begun its log anew since: none of what is in it was moved */
+    if (c->copied > w->wal_pages || w->wal_pages < c->from_pages)
+        c->copied = c->from_pages = 0; /* none of what is in the new one was moved */
     int blocked = c->copied < c->from_pages; /* an older reader: the next attempt after as many pages again */
     w->checkpoint_seen_pages = blocked ? w->wal_pages : c->copied;
     c->closing_in = !blocked && w->wal_pages > c->copied;
