@@ -1,7 +1,7 @@
 """Every setting, its default and its limits, once.
 
-What this is for: `NodeConfig`, the keys of a node under the names of its TOML file, and `RaftSettings`, what the
-consensus core needs of them. Where values come from stands in `config_sources`, how one is read in `config_values`.
+What this is for: `NodeConfig`, the keys of a node under the names of its TOML file. What the consensus core is told
+of them stands in `config_raft`, where values come from in `config_sources`, how one is read in `config_kinds`.
 Must not know: any room that uses a setting.
 Invariant: an object that exists is valid; secrets never show in `repr`.
 """
@@ -16,78 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from hiqlite import config_sources as sources
+from hiqlite.config_kinds import convert
+from hiqlite.config_raft import RaftSettings as RaftSettings
 from hiqlite.config_rules import NOT_BUILT_YET, broken_rules, node_id_of_host
-from hiqlite.config_values import NodeAddress, convert
+from hiqlite.config_toml import read_toml
+from hiqlite.config_values import NodeAddress
 from hiqlite.errors import ConfigError
 
-KIB = 1 << 10
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class RaftSettings:
-    """What the consensus core and its runtime are told; times in milliseconds, sizes in bytes."""
-
-    heartbeat_interval_ms: int = 100
-    election_timeout_min_ms: int = 500
-    election_timeout_max_ms: int = 1000
-    frame_bytes_max: int = 1 * MIB
-    entry_bytes_max: int = 64 * MIB
-    window_frames: int = 4  # deeper pipelines spoil batching
-    window_bytes: int = 4 * MIB
-    memory_window_bytes: int = 64 * MIB
-    proposal_queue_bytes: int = 64 * MIB
-    apply_queue_bytes: int = 64 * MIB
-    stall_ms: int = 3000
-    link_loss_grace_ms: int = 50
-    commit_delay_ms: int = 2
-    logs_until_snapshot: int = 10_000
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-                raise ConfigError(f"{item.name} = {value!r}: expected a whole number >= 0")
-        for wrong, reason in self._broken_relations():
-            if wrong:
-                raise ConfigError(reason)
-
-    def _broken_relations(self) -> tuple[tuple[bool, str], ...]:
-        return (
-            (self.heartbeat_interval_ms < 1, "heartbeat_interval_ms must be at least 1"),
-            (
-                # One lost heartbeat must not look like a dead leader.
-                self.election_timeout_min_ms < 2 * self.heartbeat_interval_ms,
-                "election_timeout_ms must begin at twice heartbeat_interval_ms or later",
-            ),
-            (
-                # Equal bounds: all followers would campaign at once, for ever.
-                self.election_timeout_max_ms <= self.election_timeout_min_ms,
-                "election_timeout_ms must be a range like 500-1000",
-            ),
-            (self.frame_bytes_max < KIB, "raft_frame_bytes_max must be at least 1 KiB"),
-            (self.window_frames < 1, "raft_window_frames must be at least 1"),
-            (self.window_bytes < self.frame_bytes_max, "raft_window_bytes must hold one frame (raft_frame_bytes_max)"),
-            (
-                self.memory_window_bytes < self.window_bytes,
-                "raft_memory_window_bytes must hold one window (raft_window_bytes)",
-            ),
-            (self.proposal_queue_bytes < self.frame_bytes_max, "raft_proposal_queue_bytes must hold one frame"),
-            (self.apply_queue_bytes < self.frame_bytes_max, "raft_apply_queue_bytes must hold one frame"),
-            (self.stall_ms < self.heartbeat_interval_ms, "raft_stall_ms must not be below heartbeat_interval_ms"),
-            (
-                self.link_loss_grace_ms >= self.election_timeout_min_ms,
-                "link_loss_grace_ms must lie below the election timeout, else it has no effect",
-            ),
-            (
-                self.commit_delay_ms >= self.election_timeout_min_ms,
-                "raft_commit_delay_ms must lie below the election timeout",
-            ),
-        )
-
-
-# The relations hold for the defaults, checked where they stand: an object that exists is valid.
-DEFAULT_RAFT_SETTINGS = RaftSettings()
 
 
 def _key(kind: str, default: Any, *environment: str, secret: bool = False, environment_only: bool = False) -> Any:
@@ -111,8 +47,8 @@ class NodeConfig:
     node_id: int = _key("whole", 0)  # 0: not chosen yet; without `nodes` it is 1
     node_id_from: str | None = _key("optional_text", None)
     nodes: tuple[NodeAddress, ...] = _key("nodes", ())  # none: a single node that listens on no port
-    listen_addr_raft: str = _key("text", "0.0.0.0")
-    listen_addr_api: str = _key("text", "0.0.0.0")
+    listen_addr_raft: str = _key("host", "0.0.0.0")
+    listen_addr_api: str = _key("host", "0.0.0.0")
     data_dir: str = _key("text", "data")
     filename_db: str = _key("text", "hiqlite.db")
     db: bool = _key("switch", True)
@@ -183,23 +119,23 @@ class NodeConfig:
     split_brain_interval: float = _key("seconds", 300.0)
 
     # backups
-    backup_cron: str = _key("text", "0 30 2 * * * *")
+    backup_cron: str = _key("cron", "0 30 2 * * * *")
     backup_keep_days: int = _key("whole", 30)
     backup_keep_days_local: int = _key("whole", 3)
-    s3_url: str | None = _key("optional_text", None)
+    s3_url: str | None = _key("url", None)
     s3_bucket: str | None = _key("optional_text", None)
     s3_region: str | None = _key("optional_text", None)
     s3_path_style: bool = _key("switch", True)
     s3_key: str | None = _key("secret", None, secret=True)
     s3_secret: str | None = _key("secret", None, secret=True)
-    enc_keys: tuple[str, ...] = _key("secrets", (), "ENC_KEYS", secret=True)
+    enc_keys: tuple[str, ...] = _key("encryption_keys", (), "ENC_KEYS", secret=True)
     enc_key_active: str | None = _key("secret", None, "ENC_KEY_ACTIVE", secret=True)
-    backup_restore: str | None = _key("optional_text", None, environment_only=True)
+    backup_restore: str | None = _key("backup_source", None, environment_only=True)
     backup_skip_validation: bool = _key("switch", False, environment_only=True)
     danger_raft_state_reset: bool = _key("switch", False, environment_only=True)
 
     # HTTP
-    password_dashboard: str | None = _key("secret", None, secret=True)
+    password_dashboard: str | None = _key("password_hash", None, secret=True)
     insecure_cookie: bool = _key("switch", False)
     http_allow_plain: bool = _key("switch", False)
     metrics_public: bool = _key("switch", True)
@@ -211,17 +147,23 @@ class NodeConfig:
     # what the sources had to say (settings without effect, stray variables); told once at start
     notices: tuple[str, ...] = ()
 
+    def __new__(cls, *_: Any, **values: Any) -> NodeConfig:
+        """Only looks at the names: Python's own error for an unknown one has no suggestion."""
+        _refuse_unknown(values)
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
-        for item in _settings():
+        self._read()
+        self.validate()
+
+    def _read(self) -> None:
+        for item in settings():
             converted = convert(item.metadata["kind"], item.name, getattr(self, item.name))
             object.__setattr__(self, item.name, converted)
-        if self.node_id_from is not None:
-            if self.node_id_from != "k8s":
-                raise ConfigError(f"node_id_from = {self.node_id_from!r}: expected k8s")
+        if self.node_id_from == "k8s":
             object.__setattr__(self, "node_id", node_id_of_host(sources.host_name()))
         elif not self.nodes and self.node_id == 0:
             object.__setattr__(self, "node_id", 1)
-        self.validate()
 
     def validate(self) -> None:
         """Check the relations between all settings; runs on construction.
@@ -229,9 +171,23 @@ class NodeConfig:
         Raises:
             ConfigError: the first rule that does not hold.
         """
-        for message, hint in broken_rules(self):
-            raise ConfigError(message, hint=hint)
-        self.raft_settings()
+        for problem in self._problems():
+            raise problem
+
+    def _problems(self) -> list[ConfigError]:
+        """Every rule that does not hold."""
+        defaults = {item.name: item.default for item in settings()}
+        found = []
+        for keys, message, hint in broken_rules(self):
+            # The error is blamed on what somebody wrote, not on a default that it does not go with.
+            key = next((key for key in keys if getattr(self, key) != defaults[key]), keys[0])
+            found.append(ConfigError(message, hint=hint, key=key))
+        if not found:
+            try:
+                self.raft_settings()
+            except ConfigError as error:
+                found.append(error)
+        return found
 
     # ----------------------------------------------------------------------- sources
 
@@ -239,7 +195,7 @@ class NodeConfig:
     def from_toml(
         cls,
         path: str | os.PathLike[str],
-        table: str = "hiqlite",
+        table: str = sources.TABLE,
         secrets: str | os.PathLike[str] | None = None,
     ) -> NodeConfig:
         """Read a table of a TOML file; the environment goes above it.
@@ -248,8 +204,9 @@ class NodeConfig:
             table: name of the table; dots lead into tables of tables.
             secrets: file that `$SECRETS` is looked up in, instead of the key `secrets_file`.
         """
-        file = Path(path)
-        return cls._gather(sources.toml_table(file, table), f"in {file}", (), table, secrets)
+        overrides = {} if secrets is None else {"secrets_file": os.fspath(secrets)}
+        file = read_toml(Path(path), table)
+        return cls.from_gathered(sources.gather(environment_keys(), file=file, table=table, overrides=overrides))
 
     @classmethod
     def from_env(
@@ -257,45 +214,65 @@ class NodeConfig:
     ) -> NodeConfig:
         """Read the environment of the process, above env files (later ones win), above `.env` of the current folder."""
         named = () if env_file is None else (env_file,) if isinstance(env_file, str | os.PathLike) else env_file
-        return cls._gather({}, "", tuple(Path(path) for path in named), "hiqlite", None)
+        return cls.from_gathered(sources.gather(environment_keys(), env_files=tuple(Path(path) for path in named)))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str] | None = None, table: str = "hiqlite") -> NodeConfig:
-        """Read a config file in TOML or env syntax, told apart by content.
+    def from_file(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        table: str = sources.TABLE,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> NodeConfig:
+        """Read a config file in TOML or env syntax, told apart by content; the environment goes above it.
 
         Args:
             path: None takes `hiqlite.toml`, then `config`, in `.hiqlite` of the home folder.
+            overrides: values by key that win over all sources, as a command line gives them.
         """
-        file = sources.default_path() if path is None else Path(path)
-        if file is None:
-            raise ConfigError("there is no config file", hint="name one, or write ~/.hiqlite/hiqlite.toml")
-        if sources.looks_like_env(sources.read_text(file)):
-            return cls.from_env(file)
-        return cls.from_toml(file, table)
+        file = None if path is None else Path(path)
+        return cls.from_gathered(sources.gather_file(file, environment_keys(), table=table, overrides=overrides))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> NodeConfig:
         """Take keys and values as given; the environment has no say."""
-        gathered = sources.from_mapping(mapping, _keys(), "")
-        sources.fill_secrets(gathered.values, _keys(), "hiqlite")
-        return cls(**gathered.values, notices=tuple(gathered.notices))
+        gathered = sources.from_mapping(mapping, environment_keys())
+        sources.fill_secrets(gathered, environment_keys(), sources.TABLE)
+        return cls.from_gathered(gathered)
 
     @classmethod
-    def _gather(
-        cls,
-        mapping: Mapping[str, Any],
-        where: str,
-        env_files: Sequence[Path],
-        table: str,
-        secrets: str | os.PathLike[str] | None,
-    ) -> NodeConfig:
-        below = sources.from_mapping(mapping, _keys(), where)
-        above = sources.from_environment(_keys(), env_files)
-        values = {**below.values, **above.values}
-        if secrets is not None:
-            values["secrets_file"] = os.fspath(secrets)
-        sources.fill_secrets(values, _keys(), table)
-        return cls(**values, notices=(*below.notices, *above.notices))
+    def from_gathered(cls, gathered: sources.Gathered) -> NodeConfig:
+        """What the sources said, as a config; an error says which of them was wrong."""
+        for problem in gathered.problems:
+            raise problem
+        try:
+            return cls(**gathered.raw(), notices=tuple(gathered.notices))
+        except ConfigError as error:
+            gathered.locate(error)
+            raise
+
+    @classmethod
+    def every_problem(cls, gathered: sources.Gathered) -> list[ConfigError]:
+        """All that keeps the sources from being a config: names, else values, else rules."""
+        found = list(gathered.problems)
+        for item in settings():
+            given = gathered.values.get(item.name)
+            try:
+                if given is not None:
+                    convert(item.metadata["kind"], item.name, given.value)
+            except ConfigError as error:
+                found.append(gathered.locate(error))
+        if found:
+            return found
+        # Looks at its own rules and is gone: nobody gets hold of a config that is not valid.
+        trial = object.__new__(cls)
+        for item in settings():
+            given = gathered.values.get(item.name)
+            object.__setattr__(trial, item.name, item.default if given is None else given.value)
+        try:
+            trial._read()
+        except ConfigError as error:
+            return [gathered.locate(error)]
+        return [gathered.locate(error) for error in trial._problems()]
 
     def with_overrides(self, **overrides: Any) -> NodeConfig:
         """A copy with some settings changed.
@@ -303,10 +280,7 @@ class NodeConfig:
         Raises:
             ConfigError: an unknown key, or the result is not valid.
         """
-        known = [item.name for item in _settings()]
-        for name in overrides:
-            if name not in known:
-                raise sources.unknown_key(name, known, "")
+        _refuse_unknown(overrides)
         if "node_id" in overrides:
             overrides.setdefault("node_id_from", None)
         return dataclasses.replace(self, **overrides)
@@ -362,26 +336,40 @@ class NodeConfig:
             logs_until_snapshot=self.logs_until_snapshot,
         )
 
+    def start_notices(self) -> list[str]:
+        """What is told once at a start: names without effect, keys without effect, what to be careful about."""
+        found = [*self.notices, *(f"{key} has no effect in this version" for key in self.not_built_yet())]
+        if self.log_statements == "params":
+            found.append("log_statements = params: the log will hold what the parameters of statements hold")
+        return found
+
+    @staticmethod
+    def secret_keys() -> frozenset[str]:
+        """The settings that are never shown."""
+        return frozenset(item.name for item in settings() if item.metadata["secret"])
+
     def not_built_yet(self) -> list[str]:
         """Keys that were changed from their default and that no part of this version uses."""
-        changed = [item.name for item in _settings() if getattr(self, item.name) != item.default]
+        changed = [item.name for item in settings() if getattr(self, item.name) != item.default]
         return [name for name in changed if name.startswith(NOT_BUILT_YET)]
 
     def __repr__(self) -> str:
         """Only what differs from the defaults; a secret shows as ***."""
         shown = (
             f"{item.name}=***" if item.metadata["secret"] else f"{item.name}={getattr(self, item.name)!r}"
-            for item in _settings()
+            for item in settings()
             if getattr(self, item.name) != item.default
         )
         return f"NodeConfig({', '.join(shown)})"
 
 
-def _settings() -> tuple[dataclasses.Field[Any], ...]:
+def settings() -> tuple[dataclasses.Field[Any], ...]:
+    """The settings of `NodeConfig`, each with its kind, its default and its names."""
     return tuple(item for item in dataclasses.fields(NodeConfig) if item.metadata)
 
 
-def _keys() -> tuple[sources.Key, ...]:
+def environment_keys() -> tuple[sources.Key, ...]:
+    """How the sources call each setting."""
     return tuple(
         sources.Key(
             item.name,
@@ -389,5 +377,12 @@ def _keys() -> tuple[sources.Key, ...]:
             item.metadata["secret"],
             item.metadata["environment_only"],
         )
-        for item in _settings()
+        for item in settings()
     )
+
+
+def _refuse_unknown(values: Mapping[str, Any]) -> None:
+    known = [item.name for item in dataclasses.fields(NodeConfig)]
+    for name in values:
+        if name not in known:
+            raise sources.unknown_key(name, known)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hiqlite.config_formats import key_id
+from hiqlite.config_values import join_address
 from hiqlite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ ENTRY_BYTES_MIN = 1 << 10
 WAL_BYTES_MIN = 8 << 10  # the original's minimum: its files must load
 WAL_BYTES_MAX = 1 << 40
 INTERVAL_MS_MAX = 60_000
-READERS_MAX = 1024
+READERS_MAX = 64
 ELECTION_MS_MAX = 3_600_000
 
 # Changed keys that begin so are accepted and said once at start: the parts that use them come later.
@@ -54,11 +56,11 @@ NOT_BUILT_YET = (
     "statement_timeout",
 )
 
-Broken = Iterator[tuple[str, str]]  # (what is wrong, what to do)
+Broken = Iterator[tuple[tuple[str, ...], str, str]]  # (keys that do not go together, what is wrong, what to do)
 
 
 def broken_rules(config: NodeConfig) -> Broken:
-    """Every rule that does not hold, as (message, hint), the most basic first."""
+    """Every rule that does not hold, the most basic first."""
     yield from _identity(config)
     yield from _places(config)
     yield from _modes(config)
@@ -75,51 +77,66 @@ def node_id_of_host(host_name: str) -> int:
     """
     match = re.search(r"([0-9]{1,9})$", host_name.partition(".")[0])
     if match is None:
-        raise ConfigError(f"node_id_from = k8s, but the host name {host_name!r} does not end in a number")
+        raise ConfigError(
+            f"node_id_from = k8s, but the host name {host_name!r} does not end in a number",
+            hint="pods of a StatefulSet are named name-0, name-1; elsewhere set node_id",
+            key="node_id_from",
+        )
     return int(match[1]) + 1
 
 
 def _identity(config: NodeConfig) -> Broken:
     nodes = config.nodes
     ids = [node.id for node in nodes]
-    for node_id in ids:
-        if ids.count(node_id) > 1:
-            yield f"node id {node_id} stands twice in nodes", "each node has an id of its own"
+    if config.node_id_from not in (None, "k8s"):
+        yield ("node_id_from",), f"node_id_from = {config.node_id_from!r} is unknown", "expected k8s, or set node_id"
+    for node_id in sorted({node_id for node_id in ids if ids.count(node_id) > 1}):
+        yield ("nodes",), f"node id {node_id} stands twice in nodes", "each node has an id of its own"
     if nodes and config.node_id and config.node_id not in ids:
-        yield f"node_id {config.node_id} is not in nodes", f"ids there: {', '.join(map(str, ids))}"
-    seen: set[str] = set()
-    for address in [address for node in nodes for address in (node.raft_address, node.api_address)]:
-        if address in seen:
-            yield f"address {address} stands twice in nodes", "each port of each node has an address of its own"
-        seen.add(address)
+        keys = ("node_id_from", "node_id", "nodes")
+        yield keys, f"node_id {config.node_id} is not in nodes", f"ids there: {', '.join(map(str, ids))}"
+    seen: set[tuple[str, int]] = set()
+    for host, port in [pair for node in nodes for pair in node.places]:
+        if (one_name(host), port) in seen:
+            address = join_address(host, port)
+            yield ("nodes",), f"address {address} stands twice in nodes", "each port of each node has one of its own"
+        seen.add((one_name(host), port))
     if not config.db and not config.cache:
-        yield "db and cache are both switched off", "leave one of them on"
+        yield ("db", "cache"), "db and cache are both switched off", "leave one of them on"
+
+
+def one_name(host: str) -> str:
+    """The same text for all names of this machine's loopback address, and for a host in any case of letters."""
+    low = host.lower().rstrip(".")
+    return "localhost" if low in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", low) else low
 
 
 def _places(config: NodeConfig) -> Broken:
     name = config.filename_db
     if name in (".", "..") or any(c in name for c in "/\\\0"):
-        yield f"filename_db = {name!r} is no file name", "name a file, not a path; data_dir is the folder"
+        yield ("filename_db",), f"filename_db = {name!r} is no file name", "name a file; data_dir is its folder"
     if "\0" in config.data_dir:
-        yield "data_dir holds a NUL character", ""
+        yield ("data_dir",), "data_dir holds a NUL character", "name a folder"
     for key in ("listen_addr_raft", "listen_addr_api"):
         host = getattr(config, key)
-        if host.count(":") == 1 or any(c.isspace() or c in "/@" for c in host):
-            yield f"{key} = {host!r} is no address to bind", "the port comes from this node's entry in nodes"
+        if host.count(":") == 1 or any(c.isspace() or c in "/@[]" for c in host):
+            yield (key,), f"{key} = {host!r} is no address to bind", "the port comes from this node's entry in nodes"
 
 
 def _modes(config: NodeConfig) -> Broken:
     for key, allowed in (("apply_thread", ("auto", "always", "inline")), ("cache_policy", ("reject", "lru"))):
         if getattr(config, key) not in allowed:
-            yield f"{key} = {getattr(config, key)!r}: expected {', '.join(allowed)}", ""
+            yield (key,), f"{key} = {getattr(config, key)!r} is unknown", f"expected {', '.join(allowed)}"
     interval = re.fullmatch(r"interval_([1-9][0-9]{0,9})", config.log_sync, re.ASCII)
     if config.log_sync not in ("immediate", "immediate_async") and interval is None:
-        yield f"log_sync = {config.log_sync!r}: expected immediate, immediate_async or interval_<ms>", ""
+        hint = "expected immediate, immediate_async or interval_<ms>"
+        yield ("log_sync",), f"log_sync = {config.log_sync!r} is unknown", hint
     if interval is not None and int(interval[1]) > INTERVAL_MS_MAX:
-        yield f"log_sync = {config.log_sync}: the interval may be {INTERVAL_MS_MAX} ms at most", ""
+        yield ("log_sync",), f"log_sync = {config.log_sync} is too long", f"at most interval_{INTERVAL_MS_MAX}"
     election = re.fullmatch(r"([0-9]{1,7})-([0-9]{1,7})", config.election_timeout_ms, re.ASCII)
     if election is None or int(election[2]) > ELECTION_MS_MAX:
-        yield f"election_timeout_ms = {config.election_timeout_ms!r}: expected a range like 500-1000", ""
+        text = f"election_timeout_ms = {config.election_timeout_ms!r} is no range"
+        yield ("election_timeout_ms",), text, f"expected a range like 500-1000, up to {ELECTION_MS_MAX}"
 
 
 def _limits(config: NodeConfig) -> Broken:
@@ -134,14 +151,16 @@ def _limits(config: NodeConfig) -> Broken:
     )
     for key, low, high in ranges:
         if not low <= getattr(config, key) <= high:
-            yield f"{key} = {getattr(config, key)} lies outside {low} to {high}", ""
+            yield (key,), f"{key} = {getattr(config, key)} is out of its range", f"from {low} to {high}"
     for key in ("statement_timeout", "migration_timeout", "request_timeout", "query_iter_idle", "query_iter_total",
                 "session_ttl", "request_id_ttl", "lock_lease_max", "scrub_interval", "split_brain_interval",
                 "raft_install_timeout"):  # fmt: skip
         if getattr(config, key) <= 0:
-            yield f"{key} must be above 0", ""
+            yield (key,), f"{key} is 0", "it must be above 0"
     if config.raft_proposal_queue_bytes < config.max_entry_size:
-        yield "raft_proposal_queue_bytes must hold one entry (max_entry_size)", "raise it, or lower max_entry_size"
+        keys = ("max_entry_size", "raft_proposal_queue_bytes")
+        text = "raft_proposal_queue_bytes must hold one entry (max_entry_size)"
+        yield keys, text, "raise it, or lower max_entry_size"
 
 
 def _secrets(config: NodeConfig) -> Broken:
@@ -149,20 +168,27 @@ def _secrets(config: NodeConfig) -> Broken:
         secret = getattr(config, key)
         if secret is None:
             if config.nodes:
-                yield f"{key} is missing", f"nodes are given, so ports listen; set {key} or HQL_{key.upper()}"
+                hint = f"nodes are given, so ports listen; set {key} or HQL_{key.upper()}"
+                yield (key,), f"{key} is missing", hint
         elif len(secret) < SECRET_CHARACTERS_MIN:
-            yield f"{key} is shorter than {SECRET_CHARACTERS_MIN} characters", ""
+            hint = f"at least {SECRET_CHARACTERS_MIN} characters, the same on all nodes"
+            yield (key,), f"{key} is shorter than {SECRET_CHARACTERS_MIN} characters", hint
+    ids = [key_id(item) for item in config.enc_keys]
+    if config.enc_key_active is not None and config.enc_key_active not in ids:
+        hint = f"ids there: {', '.join(ids) or 'none'}"
+        yield ("enc_key_active",), "enc_key_active names no key of enc_keys", hint
 
 
 def _pairs(config: NodeConfig) -> Broken:
     for port in ("raft", "api"):
-        if (getattr(config, f"tls_{port}_key") is None) != (getattr(config, f"tls_{port}_cert") is None):
-            yield f"tls_{port}_key and tls_{port}_cert go together", ""
+        key, cert = f"tls_{port}_key", f"tls_{port}_cert"
+        if (getattr(config, key) is None) != (getattr(config, cert) is None):
+            yield (key, cert), f"{key} and {cert} go together", "set both or none"
     for group in ("db", "cache"):
-        rps, burst = (getattr(config, f"rate_limit_{group}_{part}") for part in ("rps", "burst"))
-        if burst is not None and rps is None:
-            yield f"rate_limit_{group}_burst needs rate_limit_{group}_rps", ""
+        rps, burst = f"rate_limit_{group}_rps", f"rate_limit_{group}_burst"
+        if getattr(config, burst) is not None and getattr(config, rps) is None:
+            yield (burst,), f"{burst} needs {rps}", f"set {rps} too"
     if config.s3_url is not None:
         for key in ("s3_bucket", "s3_region", "s3_key", "s3_secret", "enc_keys", "enc_key_active"):
             if not getattr(config, key):
-                yield f"{key} is missing", "s3_url is given, so backups are encrypted and uploaded"
+                yield (key, "s3_url"), f"{key} is missing", "s3_url is given, so backups are encrypted and uploaded"

@@ -1,32 +1,31 @@
 """Where settings come from: TOML tables, env files, the environment, secrets files.
 
-What this is for: turning sources into one mapping `key -> raw value` for `NodeConfig`, later sources winning:
-`.env` of the current folder < env file < environment of the process, all of them above the TOML table.
-Must not know: what a key means or which values are right (`config`, `config_values`).
+What this is for: turning sources into one `Gathered`, raw values by key with the place of each, later sources winning:
+TOML table < `.env` of the current folder < env files < environment of the process < what a command line says.
+Must not know: what a key means or which values are right (`config`, `config_kinds`).
 Invariant: this is the only module that reads the environment; an unknown key in a file that was named is an error with
 a "did you mean"; contents of secrets never stand in a message.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from hiqlite.config_values import convert
+from hiqlite.config_env import looks_like_env, parse_env
+from hiqlite.config_original import KEYS_FROM, RENAMED, WITHOUT_EFFECT
+from hiqlite.config_toml import TomlFile, read_text, read_toml
 from hiqlite.errors import ConfigError
 
 SECRETS_MARK = "$SECRETS"
 PREFIX = "HQL_"
-_ENV_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*")
-_ENV_FIRST_LINE = re.compile(r"\s*(?:export\s+)?(?:HQL_[A-Z0-9_]*|ENC_[A-Z0-9_]*|[A-Z][A-Z0-9_]*)\s*=")
-_ESCAPES = MappingProxyType({"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$"})
-_DAY_SECONDS = 86400.0
+TABLE = "hiqlite"
+ENVIRONMENT = "the environment"
+_REFERENCE = re.compile(r"\$(?:\{[A-Z_a-z][A-Z_a-z0-9]*\}|[A-Z_][A-Z_0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,137 +38,89 @@ class Key:
     environment_only: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A raw value, and where it stands (`str` of `source` says it)."""
+
+    value: Any = field(repr=False)  # may be a secret
+    source: object
+
+
 @dataclass(slots=True)
 class Gathered:
-    """Raw values by key, and what the user should be told once."""
+    """What the sources say.
 
-    values: dict[str, Any] = field(default_factory=dict)
+    `problems` are names and references that cannot be right; `source` is the main source, named for what is missing.
+    """
+
+    source: str | None = None
+    values: dict[str, Given] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    problems: list[ConfigError] = field(default_factory=list)
+
+    def raw(self) -> dict[str, Any]:
+        return {name: given.value for name, given in self.values.items()}
+
+    def locate(self, error: ConfigError) -> ConfigError:
+        """The same error, saying where its key was given."""
+        if error.source is None:
+            given = self.values.get(error.key or "")
+            source = self.source if given is None else given.source
+            error.source = None if source is None else str(source)
+        return error
 
 
-# --------------------------------------------------------------------------- names of the original that changed
-
-
-def _days(key: str, value: Any) -> int:
-    """A duration such as "30d" in whole days, rounded up: nothing is deleted early."""
-    return math.ceil(float(convert("seconds", key, value)) / _DAY_SECONDS)
-
-
-def _whole_seconds(key: str, value: Any) -> int:
-    return math.ceil(float(convert("seconds", key, value)))
-
-
-def _sync_immediate(key: str, value: Any) -> str:
-    return "immediate" if convert("switch", key, value) else "interval_200"
-
-
-def _same(key: str, value: Any) -> Any:
-    return value
-
-
-# Old name -> (key, translation). All spellings that a release of the original understood.
-_RENAMED = MappingProxyType(
-    {
-        "health_check_delay": ("health_check_delay_secs", _whole_seconds),
-        "backup_keep_for": ("backup_keep_days", _days),
-        "backup_keep_for_local": ("backup_keep_days_local", _days),
-        "backup_config": ("backup_cron", _same),
-        "HQL_SYNC_IMMEDIATE": ("log_sync", _sync_immediate),
-        "HQL_HEALTH_CHECK_DELAY": ("health_check_delay_secs", _whole_seconds),
-        "HQL_BACKUP_KEEP_FOR": ("backup_keep_days", _days),
-        "HQL_BACKUP_KEEP_FOR_LOCAL": ("backup_keep_days_local", _days),
-        "HQL_TLS_RAFT_NO_VERIFY": ("tls_raft_danger_tls_no_verify", _same),
-        "HQL_TLS_API_NO_VERIFY": ("tls_api_danger_tls_no_verify", _same),
-    }
-)
-# Old name -> why it has no effect any more.
-_WITHOUT_EFFECT = MappingProxyType(
-    {
-        "shutdown_delay_millis": "shutting down hands leadership over; see shutdown_drain",
-        "wal_ignore_lock": "the lock ends with its process",
-        "HQL_SHUTDOWN_DELAY_MILLS": "shutting down hands leadership over; see HQL_SHUTDOWN_DRAIN",
-        "HQL_WAL_IGNORE_LOCK": "the lock ends with its process",
-        "HQL_IGNORE_WAL_LOCK": "the lock ends with its process",
-        "HQL_CHECK_WAL_INTEGRITY": "every start checks the log",
-    }
-)
-_KEYS_FROM = "HQL_ENC_KEYS_FROM"
-
-
-# --------------------------------------------------------------------------- mappings and TOML
-
-
-def from_mapping(mapping: Mapping[str, Any], keys: Sequence[Key], where: str) -> Gathered:
-    """The settings of a mapping by TOML names.
+def gather(
+    keys: Sequence[Key],
+    *,
+    file: TomlFile | None = None,
+    env_files: Sequence[Path] = (),
+    table: str = TABLE,
+    overrides: Mapping[str, Any] | None = None,
+    environment: bool = True,
+) -> Gathered:
+    """Everything that the sources say, later ones above earlier ones.
 
     Args:
-        where: what to call the source in errors ("in cluster.toml").
-
-    Raises:
-        ConfigError: a key nobody knows, or one that only the environment may set.
+        file, env_files: the files that were named.
+        table: where a secrets file holds its values.
+        overrides: values by key from a command line.
+        environment: whether `.env` and the environment of the process are asked.
     """
-    known = {key.name: key for key in keys}
-    gathered = Gathered()
-    for name, value in mapping.items():
-        if name in known:
-            if known[name].environment_only:
-                raise ConfigError(f"{name} {where} may come from the environment only: {known[name].environment[0]}")
-            gathered.values[name] = value
-        elif name in _RENAMED:
-            target, translate = _RENAMED[name]
-            gathered.values.setdefault(target, translate(name, value))
-        elif name in _WITHOUT_EFFECT:
-            gathered.notices.append(f"{name} {where} has no effect: {_WITHOUT_EFFECT[name]}")
-        else:
-            raise unknown_key(str(name), [key.name for key in keys if not key.environment_only], where)
+    gathered = from_mapping({} if file is None else file.content, keys, file)
+    main = [file.path] if file is not None else env_files
+    gathered.source = str(main[-1]) if main else ENVIRONMENT
+    if environment and Path(".env").is_file():
+        _merge_layer(gathered, _variables(Path(".env")), keys, strict=False)
+    for path in env_files:
+        _merge_layer(gathered, _variables(path), keys, strict=True)
+    if environment:
+        # A stray variable of the machine must not keep a node from starting: here unknown names are only told.
+        process = [Variable(name, value, ENVIRONMENT) for name, value in os.environ.items()]
+        _merge_layer(gathered, process, keys, strict=False)
+    for name, value in (overrides or {}).items():
+        gathered.values[name] = Given(value, "the command line")
+        if name == "node_id":
+            gathered.values.pop("node_id_from", None)
+    fill_secrets(gathered, keys, table)
     return gathered
 
 
-def unknown_key(name: str, known: Iterable[str], where: str) -> ConfigError:
-    """The error for a key that nobody knows, with the nearest known one as hint."""
-    import difflib  # only the way into an error needs it
-
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    hint = f"did you mean {nearest[0]}?" if nearest else ""
-    return ConfigError(f"unknown key {name} {where}".rstrip(), hint=hint)
-
-
-def toml_table(path: Path, table: str) -> dict[str, Any]:
-    """One table of a TOML file; `table` may be dotted, and empty for the whole file.
-
-    Raises:
-        ConfigError: the file cannot be read, is no TOML, or has no such table.
-    """
-    import tomllib  # 5 ms that an application without a TOML file does not pay
-
-    try:
-        found: Any = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from None
-    for part in table.split(".") if table else []:
-        names = [name for name, value in found.items() if isinstance(value, dict)]
-        found = found.get(part)
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path} has no table [{table}]", hint=f"tables there: {', '.join(names) or 'none'}")
-    return dict(found)
-
-
-def read_text(path: Path) -> str:
-    """A whole UTF-8 file, its failures as `ConfigError`."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"cannot read {path}: it is not UTF-8 text") from None
-
-
-def looks_like_env(text: str) -> bool:
-    """Whether a config file is in env syntax: its first line that says something reads NAME=value, NAME in capitals."""
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            return _ENV_FIRST_LINE.match(line) is not None
-    return False
+def gather_file(
+    path: Path | None,
+    keys: Sequence[Key],
+    *,
+    table: str = TABLE,
+    overrides: Mapping[str, Any] | None = None,
+    environment: bool = True,
+) -> Gathered:
+    """As `gather`, for one file in TOML or env syntax, told apart by content; None takes the one in the home folder."""
+    file = default_path() if path is None else path
+    if file is None:
+        raise ConfigError("there is no config file", hint="name one, or write ~/.hiqlite/hiqlite.toml")
+    if looks_like_env(read_text(file)):
+        return gather(keys, env_files=(file,), table=table, overrides=overrides, environment=environment)
+    return gather(keys, file=read_toml(file, table), table=table, overrides=overrides, environment=environment)
 
 
 def default_path() -> Path | None:
@@ -178,135 +129,183 @@ def default_path() -> Path | None:
     return next((path for path in (folder / "hiqlite.toml", folder / "config") if path.is_file()), None)
 
 
-# --------------------------------------------------------------------------- the environment
+# --------------------------------------------------------------------------- TOML names
 
 
-def from_environment(keys: Sequence[Key], env_files: Sequence[Path] = ()) -> Gathered:
-    """What the environment says: the process's own above the named files (later ones win) above `./.env`."""
+def from_mapping(mapping: Mapping[str, Any], keys: Sequence[Key], file: TomlFile | None = None) -> Gathered:
+    """The settings of a mapping by TOML names; where they stand is told if they come from a file."""
+    known = {key.name: key for key in keys}
     gathered = Gathered()
-    implicit = Path(".env")
-    if implicit.is_file():
-        _merge_layer(gathered, parse_env(read_text(implicit), ".env"), keys, ".env", strict=False)
-    for path in env_files:
-        _merge_layer(gathered, parse_env(read_text(path), str(path)), keys, f"in {path}", strict=True)
-    # A stray variable of the machine must not keep a node from starting: here unknown names are only told.
-    _merge_layer(gathered, dict(os.environ), keys, "in the environment", strict=False)
+    for name, value in mapping.items():
+        source = None if file is None else file.place(name)
+        try:
+            if name in known:
+                _refuse_in_toml(known[name])
+                gathered.values[name] = Given(value, source)
+            elif name in RENAMED:
+                target, translate = RENAMED[name]
+                gathered.values.setdefault(target, Given(translate(name, value), source))
+            elif name in WITHOUT_EFFECT:
+                gathered.notices.append(_told(f"{name} has no effect: {WITHOUT_EFFECT[name]}", source))
+            else:
+                raise unknown_key(str(name), [key.name for key in keys if not key.environment_only])
+        except ConfigError as error:
+            error.source = None if source is None else str(source)
+            gathered.problems.append(error)
     return gathered
 
 
-def _merge_layer(gathered: Gathered, layer: Mapping[str, str], keys: Sequence[Key], where: str, strict: bool) -> None:
+def _refuse_in_toml(key: Key) -> None:
+    if key.environment_only:
+        hint = f"set {key.environment[0]} for one start"
+        raise ConfigError(f"{key.name} may come from the environment only", key=key.name, hint=hint)
+
+
+def _told(sentence: str, source: object) -> str:
+    return sentence if source is None else f"{source}: {sentence}"
+
+
+def unknown_key(name: str, known: Iterable[str], source: str | None = None) -> ConfigError:
+    """The error for a key that nobody knows, with the nearest known one as hint."""
+    import difflib  # only the way into an error needs it
+
+    known = list(known)
+    spellings = (name, name.lower().removeprefix(PREFIX.lower()).replace("-", "_"))
+    found = [near for spelling in spellings for near in difflib.get_close_matches(spelling, known, n=1, cutoff=0.6)]
+    nearest = max(found, key=lambda near: difflib.SequenceMatcher(None, near, spellings[1]).ratio(), default=None)
+    hint = "docs/configuration.md lists all keys" if nearest is None else f"did you mean {nearest}?"
+    return ConfigError(f"unknown key {name}", hint=hint, key=name, source=source)
+
+
+# --------------------------------------------------------------------------- the environment's names
+
+
+class Variable(NamedTuple):
+    """A variable, and the file's line that sets it, or the environment."""
+
+    name: str
+    value: str
+    place: str
+
+    @property
+    def source(self) -> str:
+        return f"{self.name} in {self.place}"
+
+    def __repr__(self) -> str:
+        return f"Variable({self.source})"  # the value may be a secret
+
+
+def _variables(path: Path) -> list[Variable]:
+    # The last assignment of a name counts, as in a shell.
+    assignments = parse_env(read_text(path), path)
+    return list({one.name: Variable(one.name, one.value, f"{path}, line {one.line}") for one in assignments}.values())
+
+
+def _merge_layer(gathered: Gathered, layer: Sequence[Variable], keys: Sequence[Key], *, strict: bool) -> None:
+    """Put the variables of one source above what was gathered; empty ones count as not given."""
     known = {name: key for key in keys for name in key.environment}
-    values: dict[str, Any] = {}
-    old: dict[str, Any] = {}
-    for name, value in layer.items():
-        base = name.removesuffix("_FILE")
-        if value == "":
-            continue  # `KEY=` means: not given
-        if name in known:
-            values[known[name].name] = value
-        elif name != base and base in known and known[base].secret:
-            if layer.get(base):
-                raise ConfigError(f"both {base} and {name} are given {where}")
-            values[known[base].name] = read_text(Path(value)).rstrip("\r\n")
-        elif name in _RENAMED and name.startswith(PREFIX):
-            target, translate = _RENAMED[name]
-            old[target] = translate(name, value)
-        elif name == _KEYS_FROM:
-            old.update(_keys_from(value, where))
-        elif name in _WITHOUT_EFFECT and name.startswith(PREFIX):
-            gathered.notices.append(f"{name} {where} has no effect: {_WITHOUT_EFFECT[name]}")
-        elif name.startswith(PREFIX):
-            error = unknown_key(name, known, where)
-            if strict:
-                raise error
-            gathered.notices.append(str(error))
+    values: dict[str, Given] = {}
+    old: dict[str, Given] = {}
+    for variable in layer:
+        name, base = variable.name, variable.name.removesuffix("_FILE")
+        if variable.value == "":
+            continue
+        try:
+            if name in known:
+                _add(values, known[name], Given(_literal(known[name], variable), variable.source))
+            elif name != base and base in known and known[base].secret:
+                _add(values, known[base], Given(_secret_of_file(variable), f"{variable.value} of {variable.source}"))
+            elif name.startswith(PREFIX) and name in RENAMED:
+                target, translate = RENAMED[name]
+                old[target] = Given(translate(name, variable.value), variable.source)
+            elif name.startswith(PREFIX) and name in WITHOUT_EFFECT:
+                gathered.notices.append(f"{variable.place}: {name} has no effect: {WITHOUT_EFFECT[name]}")
+            elif name == KEYS_FROM:
+                old.update(_keys_from(variable))
+            elif name.startswith(PREFIX):
+                error = unknown_key(name, known, variable.place)
+                if strict:
+                    raise error
+                gathered.notices.append(str(error))
+        except ConfigError as error:
+            error.source = error.source or variable.source
+            gathered.problems.append(error)
     gathered.values.update({**old, **values})
 
 
-def _keys_from(value: str, where: str) -> dict[str, str]:
+def _add(values: dict[str, Given], key: Key, given: Given) -> None:
+    if key.name in values:
+        raise ConfigError(
+            f"{key.name} is given twice, also by {values[key.name].source}", key=key.name, hint="leave one of them out"
+        )
+    values[key.name] = given
+
+
+def _literal(key: Key, variable: Variable) -> str:
+    """The value; one of a file that refers to another variable is refused: the folder `$HOME/data` is never meant."""
+    reference = None if key.secret or variable.place == ENVIRONMENT else _REFERENCE.search(variable.value)
+    if reference is not None and variable.value.strip() != SECRETS_MARK:
+        hint = "nothing is substituted here: write the value out"
+        raise ConfigError(f"{key.name} refers to {reference[0]}", key=key.name, hint=hint)
+    return variable.value
+
+
+def _secret_of_file(variable: Variable) -> str:
+    value = read_text(Path(variable.value)).rstrip("\r\n")
+    if not value:
+        raise ConfigError(f"{variable.value} is empty", hint="it should hold the secret alone")
+    return value
+
+
+def _keys_from(variable: Variable) -> dict[str, Given]:
     """`env`, or `file:<path>` with ENC_KEYS and ENC_KEY_ACTIVE in env syntax (0.3.2's way)."""
-    if value == "env":
+    if variable.value == "env":
         return {}
-    if not value.startswith("file:"):
-        raise ConfigError(f"{_KEYS_FROM} {where}: expected env or file:<path>")
-    path = Path(value.removeprefix("file:"))
-    found = parse_env(read_text(path), str(path))
-    if not found.get("ENC_KEYS") or not found.get("ENC_KEY_ACTIVE"):
-        raise ConfigError(f"{path} does not set ENC_KEYS and ENC_KEY_ACTIVE")
-    return {"enc_keys": found["ENC_KEYS"], "enc_key_active": found["ENC_KEY_ACTIVE"]}
-
-
-def parse_env(text: str, where: str) -> dict[str, str]:
-    """The variables of a text in env syntax.
-
-    `NAME=value`, optionally behind `export`; `#` begins a comment at the start of a line or behind a space; values in
-    double quotes may span lines and know the escapes n t r " $ and backslash; those in single quotes are taken as they
-    are. Nothing is substituted, so `$SECRETS` stays itself.
-
-    Raises:
-        ConfigError: a line that is no assignment, or a quote that does not end.
-    """
-    found: dict[str, str] = {}
-    position = 0
-    while position < len(text):
-        end = text.find("\n", position)
-        end = len(text) if end < 0 else end
-        line = text[position:end].strip()
-        if not line or line.startswith("#"):
-            position = end + 1
-            continue
-        match = _ENV_LINE.match(text, position, end)
-        if match is None:
-            number = text.count("\n", 0, position) + 1
-            raise ConfigError(f"{where}, line {number}: expected NAME=value")  # not the line: it may be a secret
-        found[match[1]], position = _env_value(text, match.end(), f"{where}: {match[1]}")
-    return found
-
-
-def _env_value(text: str, start: int, where: str) -> tuple[str, int]:
-    """The value that begins at `start`, and where the next line begins."""
-    quote = text[start : start + 1]
-    if quote not in ('"', "'"):
-        line, _, _ = text[start:].partition("\n")
-        value = re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
-        return value.strip(), start + len(line) + 1
-    parts: list[str] = []
-    position = start + 1
-    while position < len(text) and text[position] != quote:
-        if quote == '"' and text[position] == "\\" and text[position + 1 : position + 2] in _ESCAPES:
-            parts.append(_ESCAPES[text[position + 1]])
-            position += 2
-        else:
-            parts.append(text[position])
-            position += 1
-    if position >= len(text):
-        raise ConfigError(f"{where}: the quote does not end")
-    rest, _, _ = text[position + 1 :].partition("\n")
-    if rest.strip() and not rest.lstrip().startswith("#"):
-        raise ConfigError(f"{where}: text behind the closing quote")
-    return "".join(parts), position + 1 + len(rest) + 1
+    if not variable.value.startswith("file:"):
+        raise ConfigError(f"{KEYS_FROM} cannot be read", hint="expected env or file:<path>", key=KEYS_FROM)
+    path = Path(variable.value.removeprefix("file:"))
+    found = {one.name: one for one in _variables(path)}
+    wanted = {"ENC_KEYS": "enc_keys", "ENC_KEY_ACTIVE": "enc_key_active"}
+    for name in wanted:
+        if name not in found or not found[name].value:
+            hint = "it should set ENC_KEYS and ENC_KEY_ACTIVE"
+            raise ConfigError(f"{path} does not set {name}", hint=hint, key=KEYS_FROM)
+    return {key: Given(found[name].value, found[name].source) for name, key in wanted.items()}
 
 
 # --------------------------------------------------------------------------- secrets
 
 
-def fill_secrets(values: dict[str, Any], keys: Sequence[Key], table: str) -> None:
-    """Replace each secret given as `$SECRETS` by the value of that key in `secrets_file`.
-
-    Raises:
-        ConfigError: no secrets file, or it lacks the key.
-    """
-    wanted = [key.name for key in keys if key.secret and values.get(key.name) in (SECRETS_MARK, [SECRETS_MARK])]
-    if not wanted:
-        return
-    path = values.get("secrets_file")
-    if not path:
-        raise ConfigError(f"{wanted[0]} is $SECRETS, but no secrets_file is given")
-    secrets = toml_table(Path(path), table)
+def fill_secrets(gathered: Gathered, keys: Sequence[Key], table: str) -> None:
+    """Replace each secret given as `$SECRETS` by the value of that key in `secrets_file`."""
+    wanted = [name for name, given in gathered.values.items() if _is_marked(given.value)]
+    secret = {key.name for key in keys if key.secret}
+    path = gathered.values.get("secrets_file")
+    file: TomlFile | None = None
     for name in wanted:
-        if name not in secrets:
-            raise ConfigError(f"{name} is $SECRETS, but {path} does not hold it in [{table}]")
-        values[name] = secrets[name]
+        try:
+            if name not in secret:
+                raise ConfigError(f"{name} is $SECRETS, but it is no secret", hint="write its value", key=name)
+            if path is None or not path.value:
+                raise ConfigError(
+                    f"{name} is $SECRETS, but no secrets_file is given", key=name,
+                    hint="set secrets_file or HQL_SECRETS_FILE",
+                )  # fmt: skip
+            file = file or read_toml(Path(path.value), table)
+            if name not in file.content or _is_marked(file.content[name]):
+                raise ConfigError(
+                    f"{name} is $SECRETS, but {file.path} does not hold it in [{table}]", key=name,
+                    hint=f"write {name} there",
+                )  # fmt: skip
+            gathered.values[name] = Given(file.content[name], file.place(name))
+        except ConfigError as error:
+            gathered.problems.append(gathered.locate(error))
+
+
+def _is_marked(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) == 1 and _is_marked(value[0])
+    return isinstance(value, str) and value.strip() == SECRETS_MARK
 
 
 def host_name() -> str:

@@ -93,8 +93,17 @@ class UsageError(HiqliteError, ValueError):
 
 
 class ConfigError(UsageError):
+    """A setting is wrong. `key` is its name in a TOML file, `source` where it was given: a file's line, a variable."""
+
     code = "config"
     outcome: Outcome | None = None
+    fields = ("key", "source")
+    key: str | None
+    source: str | None
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"{self.source}: {said}" if self.source else said
 
 
 class ParameterError(UsageError):

@@ -85,7 +85,7 @@ class Node:
 
     async def _start(self, form_without: tuple[int, ...], wait: bool) -> None:
         config = self.config
-        for notice in (*config.notices, *(f"{key} has no effect in this version" for key in config.not_built_yet())):
+        for notice in config.start_notices():
             log.warning("%s", notice)
         self.storage = await Storage.open(config, self._loop)
         self._stack.push_async_callback(self.storage.close)

@@ -27,7 +27,7 @@ def configured(options: argparse.Namespace) -> NodeConfig:
         "node_id": options.node_id, "data_dir": options.data_dir, "log_statements": options.log_statements or None,
     }  # fmt: skip
     given = {name: value for name, value in overrides.items() if value is not None}
-    return NodeConfig.from_file(options.config_file).with_overrides(**given)
+    return NodeConfig.from_file(options.config_file, overrides=given)
 
 
 async def run(config: NodeConfig) -> None:

@@ -14,6 +14,7 @@ from hiqlite.config_rules import node_id_of_host
 from hiqlite.errors import ConfigError
 
 NODES = ["1 a:8100 a:8200", "2 b:8100 b:8200", "5 [::1]:8100 [::1]:8200"]
+KEYS = {item.name for item in dataclasses.fields(NodeConfig)}
 CLUSTER: dict[str, Any] = {"node_id": 2, "nodes": NODES, "secret_raft": "r" * 16, "secret_api": "a" * 16}
 
 
@@ -119,6 +120,11 @@ REFUSED = [
     ({"tls_api_key": "k.pem"}, "go together"),
     ({"rate_limit_db_burst": 5}, "rate_limit_db_rps"),
     ({"s3_url": "https://s3"}, "s3_bucket is missing"),
+    ({"enc_key_active": "abc"}, "enc_key_active names no key"),
+    ({"nodes": [*NODES, "3 127.0.0.1:1 c:1", "4 LOCALHOST.:1 d:1"]}, "address LOCALHOST.:1 stands twice"),
+    ({"node_id_from": "nomad"}, "expected k8s"),
+    ({"read_pool_size": 65}, "read_pool_size = 65 is out of its range"),
+    ({"listen_addr_raft": "[::1]:8100"}, "no address to bind"),
 ]
 
 
@@ -129,6 +135,7 @@ def test_settings_that_cannot_be_right_are_refused(changes: dict[str, Any], reas
         config(**changes)
     assert reason in str(caught.value)
     assert caught.value.outcome is None
+    assert caught.value.key in KEYS and caught.value.hint and caught.value.source is None
 
 
 def test_the_messages_about_secrets_do_not_show_them() -> None:
@@ -136,8 +143,9 @@ def test_the_messages_about_secrets_do_not_show_them() -> None:
     with pytest.raises(ConfigError) as caught:
         config(secret_api="hunter2")
     assert "hunter2" not in str(caught.value)
-    shown = repr(config(s3_key="hunter2", enc_keys=["a/hunter2"], password_dashboard="hunter2"))
-    assert "hunter2" not in shown and "r" * 16 not in shown
+    key = "hunter/" + "A" * 43
+    shown = repr(config(s3_key="hunter2", enc_keys=[key], enc_key_active="hunter"))
+    assert "hunter" not in shown and "AAAA" not in shown and "r" * 16 not in shown
     assert shown.count("***") == 5
 
 
@@ -159,6 +167,13 @@ def test_overrides_make_a_checked_copy() -> None:
         before.with_overrides(logsync="immediate")
     with pytest.raises(ConfigError, match="log_sync"):
         before.with_overrides(log_sync="often")
+
+
+def test_the_constructor_refuses_unknown_keys_as_files_do() -> None:
+    """With a suggestion, instead of Python's TypeError; the names that are no settings are not suggested."""
+    wrong: dict[str, Any] = {"datadir": "x"}
+    with pytest.raises(ConfigError, match=r"unknown key datadir \(did you mean data_dir\?\)"):
+        NodeConfig(**wrong)
 
 
 def test_what_is_set_but_not_built_yet_is_listed() -> None:
