@@ -351,7 +351,12 @@ class NodeConfig:
     def not_built_yet(self) -> list[str]:
         """Keys that were changed from their default and that no part of this version uses."""
         changed = [item.name for item in settings() if getattr(self, item.name) != item.default]
-        return [name for name in changed if name.startswith(NOT_BUILT_YET)]
+        return [name for name in changed if self.is_not_built_yet(name)]
+
+    @staticmethod
+    def is_not_built_yet(key: str) -> bool:
+        """Whether a key is accepted, for the configs that hold it, and has no effect in this version."""
+        return key in NOT_BUILT_YET or key.startswith(tuple(name for name in NOT_BUILT_YET if name.endswith("_")))
 
     def __repr__(self) -> str:
         """Only what differs from the defaults; a secret shows as ***."""

@@ -27,12 +27,15 @@ INTERVAL_MS_MAX = 60_000
 READERS_MAX = 64
 ELECTION_MS_MAX = 3_600_000
 
-# Changed keys that begin so are accepted and said once at start: the parts that use them come later.
+# Changed keys of these names are accepted and said once at start: the parts that use them come later. A name that ends
+# in _ stands for all keys that begin so.
 NOT_BUILT_YET = (
+    "db",
     "tls_",
     "backup_",
     "s3_",
-    "enc_key",
+    "enc_keys",
+    "enc_key_active",
     "rate_limit_",
     "cache_max_bytes",
     "cache_policy",

@@ -17,6 +17,7 @@ from hiqlite._accel.beat import BeatThread
 from hiqlite._accel.commands import command_view
 from hiqlite._accel.records import EntryKind
 from hiqlite.client.local import LocalClient, Services
+from hiqlite.client.statement_log import LoggingClient
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Change, Membership, Message
@@ -177,22 +178,22 @@ class Node:
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
         self._read_round = ReadRound(self.groups[DB].ask_read_index, self._loop)
-        self.client = LocalClient(
-            Services(
-                group=self.group,
-                reader=db.reader,
-                inspector=db.inspector,
-                read_round=self._read_round,
-                clock=self.clock,
-                request_timeout_s=config.request_timeout,
-                migration_timeout_s=config.migration_timeout,
-                query_iter_idle_s=config.query_iter_idle,
-                query_iter_total_s=config.query_iter_total,
-                max_entry_bytes=config.max_entry_size,
-                node=self,
-                content_hash=db.content_hash,
-            )
+        services = Services(
+            group=self.group,
+            reader=db.reader,
+            inspector=db.inspector,
+            read_round=self._read_round,
+            clock=self.clock,
+            request_timeout_s=config.request_timeout,
+            migration_timeout_s=config.migration_timeout,
+            query_iter_idle_s=config.query_iter_idle,
+            query_iter_total_s=config.query_iter_total,
+            max_entry_bytes=config.max_entry_size,
+            node=self,
+            content_hash=db.content_hash,
         )
+        told = config.log_statements
+        self.client = LoggingClient(services, told == "params") if told else LocalClient(services)
 
     async def _join(self) -> None:
         """The database's group comes first: the cluster's id follows from its forming."""

@@ -23,7 +23,7 @@ from hiqlite.logstore.folder import DataFolder
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
-from hiqlite.logstore.wal import WalLog
+from hiqlite.logstore.wal import SEGMENT_BYTES_MIN, WalLog
 from hiqlite.runtime.membership_record import memberships_in
 
 INCARNATION_BITS = 63
@@ -80,7 +80,7 @@ class GroupStorage(ABC):
             self.meta,
             group=self.number,
             identity=self.identity,
-            segment_bytes=config.wal_size,
+            segment_bytes=max(config.wal_size, SEGMENT_BYTES_MIN),
             log_sync=config.log_sync,
             loop=self._loop,
         )
