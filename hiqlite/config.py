@@ -17,8 +17,9 @@ from typing import Any
 
 from hiqlite import config_sources as sources
 from hiqlite.config_kinds import convert
+from hiqlite.config_raft import PARTNERS
 from hiqlite.config_raft import RaftSettings as RaftSettings
-from hiqlite.config_rules import NOT_BUILT_YET, broken_rules, node_id_of_host
+from hiqlite.config_rules import broken_rules, is_not_built_yet, node_id_of_host
 from hiqlite.config_toml import read_toml
 from hiqlite.config_values import NodeAddress
 from hiqlite.errors import ConfigError
@@ -149,7 +150,7 @@ class NodeConfig:
 
     def __new__(cls, *_: Any, **values: Any) -> NodeConfig:
         """Only looks at the names: Python's own error for an unknown one has no suggestion."""
-        _refuse_unknown(values)
+        sources.refuse_unknown(values, [item.name for item in dataclasses.fields(cls)])
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
@@ -176,18 +177,21 @@ class NodeConfig:
 
     def _problems(self) -> list[ConfigError]:
         """Every rule that does not hold."""
-        defaults = {item.name: item.default for item in settings()}
-        found = []
-        for keys, message, hint in broken_rules(self):
-            # The error is blamed on what somebody wrote, not on a default that it does not go with.
-            key = next((key for key in keys if getattr(self, key) != defaults[key]), keys[0])
-            found.append(ConfigError(message, hint=hint, key=key))
+        found = [
+            ConfigError(message, hint=hint, key=self._to_blame(*keys)) for keys, message, hint in broken_rules(self)
+        ]
         if not found:
             try:
                 self.raft_settings()
             except ConfigError as error:
+                error.key = self._to_blame(error.key or "", PARTNERS.get(error.key or "", ""))
                 found.append(error)
         return found
+
+    def _to_blame(self, *keys: str) -> str:
+        """The first that somebody wrote: not a default that it does not go with."""
+        defaults = {item.name: item.default for item in settings()}
+        return next((key for key in keys if key in defaults and getattr(self, key) != defaults[key]), keys[0])
 
     # ----------------------------------------------------------------------- sources
 
@@ -280,7 +284,7 @@ class NodeConfig:
         Raises:
             ConfigError: an unknown key, or the result is not valid.
         """
-        _refuse_unknown(overrides)
+        sources.refuse_unknown(overrides, [item.name for item in settings()])
         if "node_id" in overrides:
             overrides.setdefault("node_id_from", None)
         return dataclasses.replace(self, **overrides)
@@ -351,12 +355,7 @@ class NodeConfig:
     def not_built_yet(self) -> list[str]:
         """Keys that were changed from their default and that no part of this version uses."""
         changed = [item.name for item in settings() if getattr(self, item.name) != item.default]
-        return [name for name in changed if self.is_not_built_yet(name)]
-
-    @staticmethod
-    def is_not_built_yet(key: str) -> bool:
-        """Whether a key is accepted, for the configs that hold it, and has no effect in this version."""
-        return key in NOT_BUILT_YET or key.startswith(tuple(name for name in NOT_BUILT_YET if name.endswith("_")))
+        return [name for name in changed if is_not_built_yet(name)]
 
     def __repr__(self) -> str:
         """Only what differs from the defaults; a secret shows as ***."""
@@ -384,10 +383,3 @@ def environment_keys() -> tuple[sources.Key, ...]:
         )
         for item in settings()
     )
-
-
-def _refuse_unknown(values: Mapping[str, Any]) -> None:
-    known = [item.name for item in dataclasses.fields(NodeConfig)]
-    for name in values:
-        if name not in known:
-            raise sources.unknown_key(name, known)

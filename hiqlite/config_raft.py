@@ -9,11 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hiqlite.errors import ConfigError
 
 KIB = 1 << 10
 MIB = 1 << 20
+
+
+# Key -> the other key of the rule that it breaks: whichever of the two was written is to blame.
+PARTNERS = MappingProxyType(
+    {
+        "election_timeout_ms": "heartbeat_interval_ms",
+        "raft_window_bytes": "raft_frame_bytes_max",
+        "raft_memory_window_bytes": "raft_window_bytes",
+        "raft_proposal_queue_bytes": "raft_frame_bytes_max",
+        "raft_apply_queue_bytes": "raft_frame_bytes_max",
+        "raft_stall_ms": "heartbeat_interval_ms",
+        "link_loss_grace_ms": "election_timeout_ms",
+        "raft_commit_delay_ms": "election_timeout_ms",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +86,13 @@ class RaftSettings:
             ),
             (self.window_frames < 1, "raft_window_frames", "raft_window_frames is 0", "at least 1"),
             *(
-                (value < least, key, f"{key} = {value} is below {other} = {least}", f"raise it, or lower {other}")
-                for key, value, other, least in self._orders()
+                (
+                    value < least,
+                    key,
+                    f"{key} = {value} is below {PARTNERS[key]} = {least}",
+                    f"raise it, or lower {PARTNERS[key]}",
+                )
+                for key, value, least in self._orders()
             ),
             *(
                 (
@@ -87,15 +108,14 @@ class RaftSettings:
             ),
         )
 
-    def _orders(self) -> tuple[tuple[str, int, str, int], ...]:
-        """(key, value, other key, its value): the first must not be below the other."""
-        frame = ("raft_frame_bytes_max", self.frame_bytes_max)
+    def _orders(self) -> tuple[tuple[str, int, int], ...]:
+        """(key, value, its partner's value): the first must not be below the other."""
         return (
-            ("raft_window_bytes", self.window_bytes, *frame),
-            ("raft_memory_window_bytes", self.memory_window_bytes, "raft_window_bytes", self.window_bytes),
-            ("raft_proposal_queue_bytes", self.proposal_queue_bytes, *frame),
-            ("raft_apply_queue_bytes", self.apply_queue_bytes, *frame),
-            ("raft_stall_ms", self.stall_ms, "heartbeat_interval_ms", self.heartbeat_interval_ms),
+            ("raft_window_bytes", self.window_bytes, self.frame_bytes_max),
+            ("raft_memory_window_bytes", self.memory_window_bytes, self.window_bytes),
+            ("raft_proposal_queue_bytes", self.proposal_queue_bytes, self.frame_bytes_max),
+            ("raft_apply_queue_bytes", self.apply_queue_bytes, self.frame_bytes_max),
+            ("raft_stall_ms", self.stall_ms, self.heartbeat_interval_ms),
         )
 
 

@@ -177,6 +177,12 @@ def unknown_key(name: str, known: Iterable[str], source: str | None = None) -> C
     return ConfigError(f"unknown key {name}", hint=hint, key=name, source=source)
 
 
+def refuse_unknown(names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown_key(name, known)
+
+
 # --------------------------------------------------------------------------- the environment's names
 
 

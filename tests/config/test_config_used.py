@@ -12,6 +12,7 @@ import pytest
 import hiqlite
 from hiqlite.config import NodeConfig, RaftSettings, settings
 from hiqlite.config_raft import DEFAULT_RAFT_SETTINGS
+from hiqlite.config_rules import is_not_built_yet
 
 PACKAGE = Path(hiqlite.__file__).parent
 # What configs and their parts are called where they are read.
@@ -50,7 +51,7 @@ def test_every_setting_is_read_by_a_room_or_named_as_not_built_yet() -> None:
     rooms, core = read_by_rooms(), given_to_the_core()
     for item in settings():
         used = READ_AS.get(item.name, item.name) in rooms | core | SOURCES
-        assert used != NodeConfig.is_not_built_yet(item.name), item.name
+        assert used != is_not_built_yet(item.name), item.name
 
 
 def test_everything_that_the_core_is_told_is_read_there() -> None:
