@@ -1,4 +1,4 @@
-"""The command line: `hiqlite serve | demo | status | bench`.
+"""The command line: `hiqlite serve | demo | status | config | bench`.
 
 Parses arguments and hands on; each command stands in a file of its own. Must not know rooms below the node.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hiqlite import errors
 from hiqlite.bench import command as bench
 
-from . import demo, serve, status
+from . import config_check, demo, serve, status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("serve", serve, "run one node until it is stopped"),
         ("demo", demo, "run three local nodes with a live view"),
         ("status", status, "ask the nodes of a config how they are"),
+        ("config", config_check, "check config files"),
         ("bench", bench, "measure this machine"),
     ):
         one = commands.add_parser(name, help=text, description=module.__doc__)
@@ -34,13 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `hiqlite` command. Returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except errors.HiqliteError as error:
         print(f"hiqlite: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":
