@@ -34,8 +34,8 @@ async def run(config: NodeConfig) -> None:
     async with open_node(config, handle_signals=True) as db:
         address = config.address
         if address is not None:
-            print(f"node {config.node_id} serves raft {address.raft_host}:{address.raft_port}, "
-                  f"api {address.api_host}:{address.api_port}", flush=True)  # fmt: skip
+            print(f"node {config.node_id} serves raft {address.raft_address}, "
+                  f"api {address.api_address}", flush=True)  # fmt: skip
         await db.closed()
 
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from other_machine import Machine
 
 import hiqlite
 from hiqlite.config import NodeConfig
@@ -18,6 +17,7 @@ from hiqlite.config_env import Assignment
 from hiqlite.config_sources import Given, Variable
 from hiqlite.config_toml import read_toml
 from hiqlite.errors import ConfigError
+from tests.config.other_machine import Machine
 
 NODES = 'nodes = ["1 a:1 a:2"]\nsecret_raft = "0123456789abcdef"\nsecret_api = "0123456789abcdef"\n'
 HIDDEN = "hunter2"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from other_machine import Machine
 
 from hiqlite.config import NodeConfig
 from hiqlite.config_env import looks_like_env, parse_env
 from hiqlite.errors import ConfigError
+from tests.config.other_machine import Machine
 
 KEY = "ab/" + base64.b64encode(bytes(32)).decode()
 OTHER_KEY = "cd/" + base64.b64encode(bytes(range(32))).decode()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import original_files as original
 import pytest
-from other_machine import Machine
+
+from tests.config import original_files as original
+from tests.config.other_machine import Machine
 
 WITHOUT_EFFECT = {
     "shutdown_delay_millis", "wal_ignore_lock", "HQL_SHUTDOWN_DELAY_MILLS", "HQL_IGNORE_WAL_LOCK",

@@ -1,20 +1,27 @@
-"""`hiqlite config check` as a user types it."""
+"""`hiqlite config check` as a user types it, and `hiqlite serve` with the files of the original."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hiqlite.config import NodeConfig
 from hiqlite.config_rules import node_id_of_host
 from hiqlite.errors import ConfigError
+from hiqlite.transport.loopback import loopback_cluster
+from tests.config import original_files as original
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = 'nodes = ["1 a:8100 a:8200", "2 b:8100 b:8200", "3 c:8100 c:8200"]\n'
 SECRETS = 'secret_raft = "hunter2-hunter2-raft"\nsecret_api = "hunter2-hunter2-api"\n'
+
+
+HIQLITE = [sys.executable, "-W", "error", "-m", "hiqlite.server.main"]
 
 
 class Shell:
@@ -26,11 +33,13 @@ class Shell:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
+    def environment(self, variables: dict[str, str]) -> dict[str, str]:
+        return {"PYTHONPATH": str(ROOT), "HOME": str(self.folder), "PATH": os.defpath, **variables}
+
     def check(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "hiqlite.server.main", "config", "check", *arguments],
-            cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
-            env={"PYTHONPATH": str(ROOT), "HOME": str(self.folder), "PATH": os.defpath, **environment},
+            [*HIQLITE, "config", "check", *arguments],
+            cwd=self.folder, capture_output=True, text=True, timeout=60, check=False, env=self.environment(environment),
         )  # fmt: skip
         assert "Traceback" not in answer.stderr and "hunter2" not in answer.stdout + answer.stderr
         return answer
@@ -162,3 +171,40 @@ def test_secrets_that_files_leave_to_the_environment_are_taken_from_it(shell: Sh
     assert answer.returncode == 0 and answer.stdout.startswith("3 files: no problem found")
     shell.write("3.toml", f"[hiqlite]\nnode_id = 3\n{NODES}{SECRETS.replace('-raft', '-old')}")
     assert "secret_raft differs" in shell.check(*files, **secrets).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            original.ENV_FILE,
+            ["HQL_SHUTDOWN_DELAY_MILLS", "password_dashboard", "insecure_cookie", "enc_keys", "enc_key_active"],
+        ),
+        (original.OLDER_TOML_FILE, ["shutdown_delay_millis", "wal_ignore_lock", "password_dashboard", "enc_keys"]),
+        (original.TOML_FILE, ["tls_auto_certificates", "rate_limit_db_rps", "rate_limit_cache_burst", "enc_keys"]),
+    ],
+    ids=["env", "older toml", "toml"],
+)
+def test_a_node_runs_on_a_file_of_the_original(shell: Shell, text: str, told: list[str]) -> None:
+    """Only its ports are chosen for the test; what has no effect is said once at the start, no secret is."""
+    shell.write("config", text)
+    nodes = loopback_cluster(shell.folder, 1, {})[1]["nodes"]
+    address = NodeConfig.from_mapping({"nodes": nodes, "secret_raft": "x" * 16, "secret_api": "x" * 16}).nodes[0]
+    with subprocess.Popen(
+        [*HIQLITE, "serve", "-c", "config", "--die-with-parent"],
+        cwd=shell.folder, env=shell.environment({"HQL_NODES": str(address)}), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert line == f"node 1 serves raft {address.raft_address}, api {address.api_address}\n", log
+    assert process.returncode == 0, log
+    for name in told:
+        assert log.count(f" {name} has no effect") == 1, (name, log)
+    assert original.SECRET not in log and original.KEY not in log and original.PASSWORD_HASH not in log
+    assert (shell.folder / "data").is_dir()
