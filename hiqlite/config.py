@@ -139,7 +139,7 @@ class NodeConfig:
     password_dashboard: str | None = _key("password_hash", None, secret=True)
     insecure_cookie: bool = _key("switch", False)
     http_allow_plain: bool = _key("switch", False)
-    metrics_public: bool = _key("switch", True)
+    metrics_public: bool = _key("switch", True, "HQL_METRICS_PUBLIC", "HQL_HTTP_METRICS_PUBLIC")
     rate_limit_db_rps: int | None = _key("optional_whole", None, "HQL_RL_DB_RPS")
     rate_limit_db_burst: int | None = _key("optional_whole", None, "HQL_RL_DB_BURST")
     rate_limit_cache_rps: int | None = _key("optional_whole", None, "HQL_RL_CACHE_RPS")

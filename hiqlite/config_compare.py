@@ -24,7 +24,6 @@ EQUAL = MappingProxyType(
         "secret_raft": "nodes with another secret refuse each other",
         "secret_api": "nodes and clients with another secret are refused",
         "max_entry_size": "a node refuses the writes that another one takes",
-        "raft_frame_bytes_max": "a node refuses the frames that another one sends",
         "db": "all nodes take part in the same groups",
         "cache": "all nodes take part in the same groups",
         "caches": "a cache exists on all nodes or on none",
@@ -38,7 +37,8 @@ BETTER_EQUAL = MappingProxyType(
         **dict.fromkeys(("heartbeat_interval_ms", "election_timeout_ms"), "elections are timed otherwise"),
         **dict.fromkeys(("log_sync", "cache_storage_disk"), "a cluster is as durable as its weakest majority"),
         **dict.fromkeys(
-            ("statement_timeout", "request_id_ttl", "session_ttl", "session_window", "lock_lease_max"),
+            ("raft_frame_bytes_max", "statement_timeout", "request_id_ttl", "session_ttl", "session_window",
+             "lock_lease_max"),
             "the leader's value counts",
         ),
         **dict.fromkeys(
@@ -62,7 +62,8 @@ def disagreements(members: Sequence[Member]) -> list[ConfigError]:
     return [
         ConfigError(message, hint=hint, key=key, source=f"{one.name} and {other.name}")
         for key, one, other, message, hint in itertools.chain(
-            _identities(members), _node_lists(members), _places(members), _equal_keys(members), _timing(members)
+            _identities(members), _node_lists(members), _places(members), _equal_keys(members), _frames(members),
+            _timing(members),
         )
     ]
 
@@ -151,6 +152,15 @@ def _equal_keys(members: Sequence[Member]) -> _Found:
 
 def _speaks_tls(member: Member, port: str) -> bool:
     return member.config.tls_auto_certificates or getattr(member.config, f"tls_{port}_key") is not None
+
+
+def _frames(members: Sequence[Member]) -> _Found:
+    """A node refuses messages above its greatest entry and its own greatest message."""
+    for one, other in itertools.permutations(members, 2):
+        takes = max(other.config.max_entry_size, other.config.raft_frame_bytes_max)
+        if one.config.raft_frame_bytes_max > takes:
+            message = f"{other.name} refuses messages of the size that {one.name} sends"
+            yield "raft_frame_bytes_max", one, other, message, "give both the same raft_frame_bytes_max"
 
 
 def _timing(members: Sequence[Member]) -> _Found:

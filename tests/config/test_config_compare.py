@@ -41,7 +41,12 @@ DISAGREEING: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{}, {"secret_raft": "R" * 16}], "secret_raft", "secret_raft differs"),
     ([{}, {"secret_api": "A" * 16}], "secret_api", "secret_api differs"),
     ([{}, {"max_entry_size": "1 MiB"}], "max_entry_size", "max_entry_size is 67108864 and 1048576"),
-    ([{}, {"raft_frame_bytes_max": "2 MiB"}], "raft_frame_bytes_max", "1048576 and 2097152"),
+    (
+        [{}, {"raft_frame_bytes_max": "65 MiB", "raft_window_bytes": "65 MiB", "raft_memory_window_bytes": "65 MiB",
+              "raft_proposal_queue_bytes": "65 MiB", "raft_apply_queue_bytes": "65 MiB"}],
+        "raft_frame_bytes_max",
+        "n1.toml refuses messages of the size that n2.toml sends",
+    ),
     ([{}, {"cache": False}], "cache", "cache is True and False"),
     ([{}, {"db": False}], "db", "db is True and False"),
     ([{"caches": ["a"]}, {"caches": ["b"]}], "caches", "('a',) and ('b',)"),
@@ -55,7 +60,7 @@ DISAGREEING: list[tuple[list[dict[str, Any]], str, str]] = [
         "election_timeout_ms",
         "election_timeout_ms of n2.toml begins below twice the heartbeat_interval_ms of n1.toml",
     ),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "key", "message"), DISAGREEING)
