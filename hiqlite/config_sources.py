@@ -90,8 +90,8 @@ def gather(
     gathered = from_mapping({} if file is None else file.content, keys, file)
     main = [file.path] if file is not None else env_files
     gathered.source = str(main[-1]) if main else ENVIRONMENT
-    if environment and Path(".env").is_file():
-        _merge_layer(gathered, _variables(Path(".env")), keys, strict=False)
+    if environment:
+        _merge_layer(gathered, _variables_of_folder(gathered), keys, strict=False)
     for path in env_files:
         _merge_layer(gathered, _variables(path), keys, strict=True)
     if environment:
@@ -205,6 +205,19 @@ def _variables(path: Path) -> list[Variable]:
     # The last assignment of a name counts, as in a shell.
     assignments = parse_env(read_text(path), path)
     return list({one.name: Variable(one.name, one.value, f"{path}, line {one.line}") for one in assignments}.values())
+
+
+def _variables_of_folder(gathered: Gathered) -> list[Variable]:
+    """Those of `.env`. Nobody named it: one that cannot be read, or does not speak of us, is none of our business."""
+    path = Path(".env")
+    if not path.is_file():
+        return []
+    try:
+        text = read_text(path)
+    except ConfigError as error:
+        gathered.notices.append(str(error))
+        return []
+    return _variables(path) if PREFIX in text or "ENC_KEY" in text else []
 
 
 def _merge_layer(gathered: Gathered, layer: Sequence[Variable], keys: Sequence[Key], *, strict: bool) -> None:

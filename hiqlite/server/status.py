@@ -56,5 +56,6 @@ def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError])
 
 
 def main(options: argparse.Namespace) -> None:
-    config = NodeConfig.from_file(options.config_file)
+    # Which node this is does not matter, and a config for pods is asked about from other hosts too.
+    config = NodeConfig.from_file(options.config_file, overrides={"node_id": 0})
     print("\n".join(lines(config, asyncio.run(ask(config)))))

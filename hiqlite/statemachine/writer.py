@@ -19,7 +19,7 @@ import apsw
 from hiqlite import observe
 from hiqlite._accel import apply, guard
 from hiqlite._accel.apply import AppliedRun, Applier
-from hiqlite.errors import StorageError
+from hiqlite.errors import ConfigError, StorageError
 
 from .connection import ConnectionSettings, open_reader, open_writer, translated
 from .outcome import failure_of
@@ -307,12 +307,19 @@ def cpus_of(affinity: str | Sequence[int]) -> list[int]:
     `auto` binds it from four CPUs up. On fewer it stays free: short runs are applied on the loop anyway, and long ones
     gain by running beside it.
     """
-    if not isinstance(affinity, str):
-        return [int(cpu) for cpu in affinity]
     if affinity == "none" or not hasattr(os, "sched_getaffinity"):
         return []
+    allowed = sorted(os.sched_getaffinity(0))
+    if not isinstance(affinity, str):
+        absent = sorted(set(affinity) - set(allowed))
+        if absent:
+            raise ConfigError(
+                f"cpu_affinity names CPU {', '.join(map(str, absent))}, which this process may not use",
+                hint=f"CPUs that it may use: {', '.join(map(str, allowed))}",
+                key="cpu_affinity",
+            )
+        return list(affinity)
     if affinity != "auto":
         raise ValueError(f"cpu_affinity must be auto, none or numbers of CPUs, not {affinity!r}")
-    allowed = sorted(os.sched_getaffinity(0))
     # By process, so that several nodes on one machine do not meet on one core.
     return [allowed[os.getpid() % len(allowed)]] if len(allowed) >= CPUS_MIN_FOR_OWN else []

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiqlite.config import NodeConfig
+from hiqlite.config import NodeConfig, environment_keys, settings
 from hiqlite.config_env import looks_like_env, parse_env
 from hiqlite.errors import ConfigError
 from tests.config.other_machine import Machine
 
 KEY = "ab/" + base64.b64encode(bytes(32)).decode()
+PASSWORD_HASH = base64.b64encode(b"$argon2id$v=19$m=32,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g").decode()
 OTHER_KEY = "cd/" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -62,6 +65,88 @@ def test_keys_have_their_documented_names(
 ) -> None:
     """The environment's names that do not simply repeat the key are among them."""
     assert machine.load("NodeConfig.from_env()", **{environment: value})[key] == expected
+
+
+def another(item: Any) -> tuple[str, str]:
+    """A value that is not the default: as an environment holds it, and as TOML does."""
+    name, kind, default = item.name, item.metadata["kind"], item.default
+    words = {
+        "node_id": "3", "node_id_from": "k8s", "nodes": "\n3 a:1 a:2\n5 [::1]:1 [::1]:2\n", "log_sync": "interval_7",
+        "election_timeout_ms": "700-900", "apply_thread": "inline", "cache_policy": "lru", "enc_key_active": "cd",
+        "raft_proposal_queue_bytes": "65 MiB", "raft_memory_window_bytes": "65 MiB", "raft_frame_bytes_max": "2 MiB",
+    }  # fmt: skip
+    kinds = {
+        "text": "other", "optional_text": "other", "secret": "s" * 20, "host": "127.0.0.1", "log_statements": "params",
+        "switch": str(not default).lower(), "optional_whole": "7", "seconds": "77s",
+        "whole": str(default + 1) if kind == "whole" else "", "size": "32 MiB", "names": "a,b", "affinity": "0",
+        "cron": "1 2 3 * * *", "url": "https://s3.example.com",
+        "encryption_keys": f"{KEY}\n{OTHER_KEY}", "backup_source": "s3:x", "password_hash": PASSWORD_HASH,
+    }  # fmt: skip
+    word = words.get(name, kinds.get(kind, ""))
+    return word, json.dumps(word)
+
+
+@pytest.mark.parametrize("names", [0, 1], ids=["documented names", "other names"])
+def test_every_key_is_read_from_its_variables_and_from_toml_alike(machine: Machine, names: int) -> None:
+    """All at once: the value arrives under its key, and differs from the default, in both ways."""
+    left_out = {"node_id_from", "secrets_file", "db"}  # what decides about others; the last group that is left
+    values = {item.name: another(item) for item in settings() if item.name not in left_out}
+    keys = [key for key in environment_keys() if key.name in values]
+    variables = {key.environment[min(names, len(key.environment) - 1)]: values[key.name][0] for key in keys}
+    from_environment = machine.load("NodeConfig.from_env()", **variables)
+    toml = "".join(f"{key.name} = {values[key.name][1]}\n" for key in keys if not key.environment_only)
+    machine.write("h.toml", f"[hiqlite]\n{toml}")
+    from_toml = machine.load("NodeConfig.from_toml('h.toml')")
+    assert "error" not in from_environment and "error" not in from_toml, (from_environment, from_toml)
+    defaults = machine.load("NodeConfig()")
+    for key in keys:
+        assert from_environment[key.name] != defaults[key.name], key.name
+        if not key.environment_only:
+            assert from_toml[key.name] == from_environment[key.name], key.name
+
+
+def test_every_secret_may_stand_in_a_secrets_file_or_a_file_of_its_own(machine: Machine) -> None:
+    """`$SECRETS` in TOML and in variables, `<VARIABLE>_FILE`: the same value arrives."""
+    secrets = {key.name: key for key in environment_keys() if key.secret}
+    values = {item.name: another(item) for item in settings() if item.name in secrets}
+    machine.write("s.toml", "[hiqlite]\n" + "".join(f"{name} = {toml}\n" for name, (_, toml) in values.items()))
+    machine.write("h.toml", '[hiqlite]\nsecrets_file = "s.toml"\n' + "".join(f'{n} = "$SECRETS"\n' for n in values))
+    marked = {secrets[name].environment[0]: "\n $SECRETS\n" for name in values}
+    files = {
+        f"{secrets[name].environment[0]}_FILE": machine.write(f"files/{name}", f"{word}\n")
+        for name, (word, _) in values.items()
+    }
+    plain = {secrets[name].environment[0]: word for name, (word, _) in values.items()}
+    found = [
+        machine.load("NodeConfig.from_toml('h.toml')"),
+        machine.load("NodeConfig.from_env()", HQL_SECRETS_FILE="s.toml", **marked),
+        machine.load("NodeConfig.from_env()", **files),
+        machine.load("NodeConfig.from_env()", **plain),
+    ]
+    for name in values:
+        assert found[0][name] and [one.get(name) for one in found] == [found[0][name]] * 4, (name, found)
+
+
+def test_a_command_line_wins_over_all_sources(machine: Machine) -> None:
+    """`serve --node-id --data-dir`; a chosen node also wins over what the host's name says."""
+    machine.write("h.toml", '[hiqlite]\nnode_id_from = "k8s"\ndata_dir = "x"\n')
+    found = machine.load("NodeConfig.from_file('h.toml', overrides={'node_id': 7, 'data_dir': 'y'})", HQL_DATA_DIR="z")
+    assert (found["node_id"], found["node_id_from"], found["data_dir"]) == (7, None, "y")
+    wrong = machine.load("NodeConfig.from_file('h.toml', overrides={'node_id': 0, 'data_dir': ''})")
+    assert wrong["source"] == "the command line" and wrong["key"] == "data_dir"
+
+
+def test_the_env_file_of_a_folder_that_is_not_about_us_does_not_matter(machine: Machine) -> None:
+    """Another program's syntax, or bytes, keep no node from starting; a broken one that names our keys does."""
+    machine.write(".env", "what: ever\n'quoted\n")
+    assert machine.load("NodeConfig.from_env()")["notices"] == []
+    machine.write(".env", "what: ever\nHQL_READ_POOL_SIZE=2\n")
+    assert machine.load("NodeConfig.from_env()")["source"] == ".env, line 1"
+    (machine.folder / ".env").write_bytes(b"A=\xff\n")
+    assert "not UTF-8" in machine.load("NodeConfig.from_env()")["notices"][0]
+    (machine.folder / ".env").unlink()
+    (machine.folder / ".env").mkdir()
+    assert machine.load("NodeConfig.from_env()")["notices"] == []
 
 
 def test_unknown_keys_of_files_are_errors_with_a_suggestion(machine: Machine) -> None:

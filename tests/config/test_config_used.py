@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import hiqlite
 from hiqlite.config import NodeConfig, RaftSettings, settings
 from hiqlite.config_raft import DEFAULT_RAFT_SETTINGS
 from hiqlite.config_rules import is_not_built_yet
+from hiqlite.errors import ConfigError
 
 PACKAGE = Path(hiqlite.__file__).parent
 # What configs and their parts are called where they are read.
@@ -77,3 +79,15 @@ async def test_a_node_starts_with_the_extremes_that_the_config_accepts(
         await db.execute("CREATE TABLE t (x)")
         assert (await db.execute("INSERT INTO t VALUES (1)")).rows_affected == 1
         assert await db.query_value("SELECT count(*) FROM t") == 1
+
+
+async def test_a_cpu_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+    """Nothing is left running, and the folder can be opened at once; a CPU that is there is used."""
+    if not hasattr(os, "sched_getaffinity"):
+        return
+    with pytest.raises(ConfigError, match="cpu_affinity names CPU 4000") as caught:
+        await hiqlite.open(tmp_path / "data", cache=False, cpu_affinity=[4000], apply_thread="always")
+    assert caught.value.key == "cpu_affinity" and caught.value.hint
+    here = min(os.sched_getaffinity(0))
+    async with hiqlite.open(tmp_path / "data", cache=False, cpu_affinity=[here], apply_thread="always") as db:
+        await db.execute("CREATE TABLE t (x)")

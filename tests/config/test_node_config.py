@@ -8,6 +8,8 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hiqlite.config import NodeConfig, RaftSettings
 from hiqlite.config_rules import node_id_of_host
@@ -15,6 +17,7 @@ from hiqlite.errors import ConfigError
 
 NODES = ["1 a:8100 a:8200", "2 b:8100 b:8200", "5 [::1]:8100 [::1]:8200"]
 KEYS = {item.name for item in dataclasses.fields(NodeConfig)}
+WORDS = ["immediate", "interval_5", "500-1000", "²-³", "interval_²", "auto", "params", "$SECRETS", "k8s", "1 a:1 a:2"]
 CLUSTER: dict[str, Any] = {"node_id": 2, "nodes": NODES, "secret_raft": "r" * 16, "secret_api": "a" * 16}
 
 
@@ -136,6 +139,24 @@ def test_settings_that_cannot_be_right_are_refused(changes: dict[str, Any], reas
     assert reason in str(caught.value)
     assert caught.value.outcome is None
     assert caught.value.key in KEYS and caught.value.hint and caught.value.source is None
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(KEYS - {"notices"})),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
+        | st.sampled_from(WORDS),
+        max_size=6,
+    )
+)  # fmt: skip
+def test_any_settings_make_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+    """Nothing else comes out of nonsense, and the error names one of the keys."""
+    try:
+        found = NodeConfig.from_mapping(values)
+    except ConfigError as error:
+        assert error.key in KEYS and error.hint
+    else:
+        assert NodeConfig(**{key: getattr(found, key) for key in values}) == found
 
 
 def test_the_messages_about_secrets_do_not_show_them() -> None:

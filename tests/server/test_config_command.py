@@ -13,6 +13,8 @@ import pytest
 from hiqlite.config import NodeConfig
 from hiqlite.config_rules import node_id_of_host
 from hiqlite.errors import ConfigError
+from hiqlite.server import serve
+from hiqlite.server.main import parser
 from hiqlite.transport.loopback import loopback_cluster
 from tests.config import original_files as original
 
@@ -171,6 +173,26 @@ def test_secrets_that_files_leave_to_the_environment_are_taken_from_it(shell: Sh
     assert answer.returncode == 0 and answer.stdout.startswith("3 files: no problem found")
     shell.write("3.toml", f"[hiqlite]\nnode_id = 3\n{NODES}{SECRETS.replace('-raft', '-old')}")
     assert "secret_raft differs" in shell.check(*files, **secrets).stderr
+
+
+def test_the_command_line_of_serve_wins_over_its_file(shell: Shell) -> None:
+    """Node, folder and statement log; a node that is named needs no host that tells it."""
+    shell.write("pod.toml", f'[hiqlite]\nnode_id_from = "k8s"\ndata_dir = "x"\n{NODES}{SECRETS}')
+    file = str(shell.folder / "pod.toml")
+    options = parser().parse_args(["serve", "-c", file, "--node-id", "2", "--data-dir", "y", "--log-statements"])
+    config = serve.configured(options)
+    assert (config.node_id, config.data_dir, config.log_statements) == (2, "y", True)
+
+
+def test_the_status_of_pods_can_be_asked_from_any_host(shell: Shell) -> None:
+    """Which node the asking host would be does not matter."""
+    nodes = loopback_cluster(shell.folder, 2, {})[1]["nodes"]
+    shell.write("pod.toml", f'[hiqlite]\nnode_id_from = "k8s"\nnodes = {nodes}\n{SECRETS}')
+    answer = subprocess.run(
+        [*HIQLITE, "status", "-c", "pod.toml"],
+        cwd=shell.folder, env=shell.environment({}), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0 and answer.stdout.count("unreachable") == 2, answer.stderr
 
 
 @pytest.mark.parametrize(
