@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiqlite.config_env import looks_like_env, parse_env
+from hiqlite.config_kinds import convert
 from hiqlite.config_original import KEYS_FROM, RENAMED, WITHOUT_EFFECT
 from hiqlite.config_toml import TomlFile, read_text, read_toml
 from hiqlite.errors import ConfigError
@@ -297,28 +298,35 @@ def _keys_from(variable: Variable) -> dict[str, Given]:
 
 def fill_secrets(gathered: Gathered, keys: Sequence[Key], table: str) -> None:
     """Replace each secret given as `$SECRETS` by the value of that key in `secrets_file`."""
-    wanted = [name for name, given in gathered.values.items() if _is_marked(given.value)]
-    secret = {key.name for key in keys if key.secret}
-    path = gathered.values.get("secrets_file")
+    marked = [name for name, given in gathered.values.items() if _is_marked(given.value)]
+    given_file = gathered.values.get("secrets_file")
     file: TomlFile | None = None
-    for name in wanted:
+    if marked and given_file is not None:
         try:
-            if name not in secret:
-                raise ConfigError(f"{name} is $SECRETS, but it is no secret", hint="write its value", key=name)
-            if path is None or not path.value:
-                raise ConfigError(
-                    f"{name} is $SECRETS, but no secrets_file is given", key=name,
-                    hint="set secrets_file or HQL_SECRETS_FILE",
-                )  # fmt: skip
-            file = file or read_toml(Path(path.value), table)
-            if name not in file.content or _is_marked(file.content[name]):
-                raise ConfigError(
-                    f"{name} is $SECRETS, but {file.path} does not hold it in [{table}]", key=name,
-                    hint=f"write {name} there",
-                )  # fmt: skip
-            gathered.values[name] = Given(file.content[name], file.place(name))
+            path = convert("optional_text", "secrets_file", given_file.value)
+            file = None if path is None else read_toml(Path(path), table)
+        except ConfigError as error:
+            error.key = "secrets_file"
+            gathered.problems.append(gathered.locate(error))
+            return
+    secret = {key.name for key in keys if key.secret}
+    for name in marked:
+        try:
+            gathered.values[name] = _secret_of(file, name, name in secret)
         except ConfigError as error:
             gathered.problems.append(gathered.locate(error))
+
+
+def _secret_of(file: TomlFile | None, name: str, is_secret: bool) -> Given:
+    if not is_secret:
+        raise ConfigError(f"{name} is $SECRETS, but it is no secret", hint="write its value", key=name)
+    if file is None:
+        hint = "set secrets_file or HQL_SECRETS_FILE"
+        raise ConfigError(f"{name} is $SECRETS, but no secrets_file is given", hint=hint, key=name)
+    if name not in file.content or _is_marked(file.content[name]):
+        message = f"{name} is $SECRETS, but {file.path} does not hold it in [{file.table}]"
+        raise ConfigError(message, hint=f"write {name} there", key=name)
+    return Given(file.content[name], file.place(name))
 
 
 def _is_marked(value: Any) -> bool:

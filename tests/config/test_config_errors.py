@@ -80,6 +80,17 @@ TABLE = {
         "s3_key", "h.toml, line 3", "write s3_key there", toml='secrets_file = "s.toml"\ns3_key = "$SECRETS"',
         secrets='[hiqlite]\ns3_key = "$SECRETS"',
     ),
+    "a secrets file that is not there": Wrong(
+        "secrets_file", "h.toml, line 2", "check the path",
+        toml='secrets_file = "s.toml"\nsecret_api = "$SECRETS"\ns3_key = "$SECRETS"',
+    ),
+    "a secrets file that is no TOML": Wrong(
+        "secrets_file", "s.toml, line 2", "quotes", toml='secrets_file = "s.toml"\nsecret_api = "$SECRETS"',
+        secrets=f"[hiqlite]\nsecret_api = {HIDDEN}",
+    ),
+    "a secrets file of a wrong type": Wrong(
+        "secrets_file", "h.toml, line 2", "text", toml='secrets_file = 7\ns3_key = "$SECRETS"'
+    ),
     "a secret without a secrets file": Wrong(
         "s3_key", "HQL_S3_KEY in the environment", "HQL_SECRETS_FILE", variables={"HQL_S3_KEY": "$SECRETS"}
     ),
