@@ -14,7 +14,7 @@ import pytest
 import hiqlite
 from hiqlite.config import NodeConfig
 from hiqlite.config_env import Assignment
-from hiqlite.config_sources import Given, Variable
+from hiqlite.config_sources import Gathered, Given, Variable
 from hiqlite.config_toml import read_toml
 from hiqlite.errors import ConfigError
 from tests.config.other_machine import Machine
@@ -207,6 +207,7 @@ def test_secrets_are_in_no_text_form_of_a_config_or_its_parts(tmp_path: Path) ->
     parts = [
         NodeConfig(**secret_values()), Given(HIDDEN, "here"), Variable("HQL_SECRET_API", HIDDEN, "there"),
         Assignment("HQL_SECRET_API", HIDDEN, 1), toml, toml.place("secret_api"),
+        Gathered(values={"secret_api": Given(HIDDEN, toml.place("secret_api"))}),
     ]  # fmt: skip
     for part in parts:
         for text in (repr(part), str(part), f"{part}", f"{[part]}"):
