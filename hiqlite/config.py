@@ -308,7 +308,8 @@ class NodeConfig:
         for node in self.nodes:
             if node.id == self.node_id:
                 return node
-        raise ConfigError("which of the nodes is this one?", hint="set node_id, or node_id_from = 'k8s'")
+        hint = "set node_id, or node_id_from = 'k8s'"
+        raise ConfigError("which of the nodes is this one?", hint=hint, key="node_id")
 
     @property
     def data_path(self) -> Path:

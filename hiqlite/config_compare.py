@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -133,9 +134,15 @@ def _places(members: Sequence[Member]) -> _Found:
             if (one_name(host), port) in taken:
                 yield "nodes", one, other, f"both nodes listen on port {port} of {host}", "give each its own ports"
         folders = [os.path.normpath(member.config.data_path) for member in (one, other)]
-        if one_name(here.raft_host) == one_name(there.raft_host) and folders[0] == folders[1]:
+        if _machine(here.raft_host) == _machine(there.raft_host) and folders[0] == folders[1]:
             hint = "on one host each node has a folder of its own, like data/{node_id}"
             yield "data_dir", one, other, f"both nodes keep their data in {folders[0]}", hint
+
+
+def _machine(host: str) -> str:
+    """The same text for all addresses by which a machine reaches itself."""
+    name = one_name(host)
+    return "localhost" if name == "::1" or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", name) else name
 
 
 def _equal_keys(members: Sequence[Member]) -> _Found:

@@ -114,9 +114,12 @@ def _identity(config: NodeConfig) -> Broken:
 
 
 def one_name(host: str) -> str:
-    """The same text for all names of this machine's loopback address, and for a host in any case of letters."""
+    """The same text for names of one address: in any case of letters, and what localhost stands for.
+
+    Other addresses of the loopback network are addresses of their own: several nodes may have the same port there.
+    """
     low = host.lower().rstrip(".")
-    return "localhost" if low in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", low) else low
+    return "localhost" if low == "127.0.0.1" else low
 
 
 def _places(config: NodeConfig) -> Broken:

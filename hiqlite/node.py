@@ -48,6 +48,8 @@ class Node:
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
+        # Raises for a node that is not chosen, before a folder is made that would be one of node 0.
+        self._address = config.address
         self.clock = Clock()
         self.network: Network | None = None
         self.closed = asyncio.Event()
@@ -113,7 +115,7 @@ class Node:
 
     def _make_network(self) -> None:
         config = self.config
-        address = config.address
+        address = self._address
         assert address is not None
         # A frame holds one entry of the greatest size, or as many small ones as the engine puts into one.
         frame_bytes_max = max(config.max_entry_size, config.raft_settings().frame_bytes_max, FRAME_BYTES_MAX)
@@ -136,7 +138,7 @@ class Node:
 
     async def _listen_api(self) -> None:
         config = self.config
-        address = config.address
+        address = self._address
         assert address is not None
 
         async def metrics(peer_id: int, payload: object) -> dict[str, Any]:

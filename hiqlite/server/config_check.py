@@ -7,6 +7,7 @@ this machine's environment is not that of all nodes; only secrets that a file le
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def check_one(path: Path | None, table: str, node_id: int | None) -> int:
     if problems:
         return complain(problems)
     config = NodeConfig.from_gathered(gathered)
-    print("\n".join([f"{gathered.source}: no problem found", *meaning(config, gathered), *notes(config)]))
+    say([f"{gathered.source}: no problem found", *meaning(config, gathered), *notes(config)])
     return 0
 
 
@@ -62,10 +63,10 @@ def check_several(paths: Sequence[Path], table: str) -> int:
         problems.extend(disagreements(members))
     if problems:
         return complain(problems)
-    print(f"{len(members)} files: no problem found")
+    say([f"{len(members)} files: no problem found"])
     for name, config in members:
-        print("\n".join([f"{name}: {place(config)}", *notes(config)]))
-    print("".join(f"note: {text}\n" for text in advice(members)), end="")
+        say([f"{name}: {place(config)}", *notes(config)])
+    say([f"note: {text}" for text in advice(members)])
     return 0
 
 
@@ -118,7 +119,7 @@ def written(value: Any) -> str:
         return f"[{', '.join(written(item) for item in value)}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
+    return json.dumps(value if isinstance(value, int | float) else str(value))
 
 
 def place(config: NodeConfig) -> str:
@@ -134,6 +135,11 @@ def place(config: NodeConfig) -> str:
 
 def notes(config: NodeConfig) -> list[str]:
     return [f"note: {text}" for text in config.start_notices()]
+
+
+def say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line.encode("utf-8", "backslashreplace").decode())  # a path may hold bytes that are no text
 
 
 def complain(problems: Sequence[ConfigError]) -> int:

@@ -88,6 +88,9 @@ def test_nodes_of_one_host_have_ports_and_folders_of_their_own() -> None:
     assert [error.key for error in disagreements(shared)] == ["data_dir"]
     assert "both nodes keep their data in data" in str(disagreements(shared)[0])
     assert disagreements(members({}, {}, nodes=ONE_HOST, data_dir="data/{node_id}")) == []
+    own_address = ["1 127.0.0.1:8100 127.0.0.1:8200", "2 127.0.0.2:8100 127.0.0.2:8200"]
+    assert disagreements(members({}, {}, nodes=own_address, data_dir="data/{node_id}")) == []
+    assert [error.key for error in disagreements(members({}, {}, nodes=own_address, data_dir="data"))] == ["data_dir"]
     assert disagreements(members({"data_dir": "x/../data"}, {"data_dir": "data"}, nodes=ONE_HOST)) != []
     assert disagreements(members({}, {}, data_dir="data")) == []
     meet = members({}, {"nodes": ["1 localhost:1 localhost:2", "2 127.0.0.1:8100 [::1]:7"]}, nodes=ONE_HOST)

@@ -66,6 +66,15 @@ def test_a_right_file_is_explained(shell: Shell) -> None:
     assert "note: tls_auto_certificates has no effect in this version" in lines
 
 
+def test_values_that_are_no_text_are_written_on_their_line(shell: Shell) -> None:
+    """Bytes of a path, ends of lines: one line per key all the same."""
+    shell.write("h.toml", '[hiqlite]\nfilename_db = "a\\nb"\n')
+    answer = shell.check("h.toml", HQL_DATA_DIR="x\udcff")
+    assert answer.returncode == 0, answer.stderr
+    assert '  filename_db = "a\\nb"' in answer.stdout and "x\\udcff" in answer.stdout
+    assert len(answer.stdout.splitlines()) == 4
+
+
 def test_the_file_in_the_home_folder_is_checked_without_a_name(shell: Shell) -> None:
     """As `serve` finds it; without one the error says where to write it."""
     absent = shell.check()
@@ -182,6 +191,18 @@ def test_the_command_line_of_serve_wins_over_its_file(shell: Shell) -> None:
     options = parser().parse_args(["serve", "-c", file, "--node-id", "2", "--data-dir", "y", "--log-statements"])
     config = serve.configured(options)
     assert (config.node_id, config.data_dir, config.log_statements) == (2, "y", True)
+
+
+def test_a_node_that_is_not_chosen_leaves_no_folder_behind(shell: Shell) -> None:
+    """Who forgets --node-id is told, and the next start with it finds no folder that belongs to nobody."""
+    nodes = loopback_cluster(shell.folder, 2, {})[1]["nodes"]
+    shell.write("h.toml", f"[hiqlite]\nnodes = {nodes}\n{SECRETS}")
+    answer = subprocess.run(
+        [*HIQLITE, "serve", "-c", "h.toml"],
+        cwd=shell.folder, env=shell.environment({}), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 1 and "which of the nodes is this one?" in answer.stderr
+    assert not (shell.folder / "data").exists()
 
 
 def test_the_status_of_pods_can_be_asked_from_any_host(shell: Shell) -> None:
