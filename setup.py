@@ -30,6 +30,7 @@ ACCEL = {
     "readpool": ["readpool.pyx", "native/reads_prepare.c", "native/reads_inspect.c"],
     "wal": ["wal.pyx"],
     "beat": ["beat.pyx"],
+    "forks": ["forks.pyx"],
 }
 
 # Plain Python with .pxd beside it: compiles, and runs uncompiled.

@@ -16,6 +16,7 @@ from dataclasses import replace
 from hiqlite import observe
 from hiqlite._accel.records import header
 from hiqlite.config import NodeConfig
+from hiqlite.ending import Ending
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.errors import LogCorruption
@@ -60,6 +61,7 @@ class GroupStorage(ABC):
         self._loop = loop
         self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
+        self._ending = Ending()
         self.identity = self._identify()
 
     @property
@@ -189,4 +191,4 @@ class GroupStorage(ABC):
         return random.SystemRandom().getrandbits(48)
 
     async def close(self) -> None:
-        await self._stack.aclose()
+        await self._ending.reach(self._stack.aclose)

@@ -10,6 +10,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from hiqlite.config import NodeConfig
+from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError
 from hiqlite.logstore.folder import DataFolder
 from hiqlite.logstore.meta import Meta
@@ -30,6 +31,7 @@ class Storage:
         self.config = config
         self.cache = None
         self._stack = AsyncExitStack()
+        self._ending = Ending()
 
     @classmethod
     async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Storage:
@@ -90,4 +92,4 @@ class Storage:
             )
 
     async def close(self) -> None:
-        await self._stack.aclose()
+        await self._ending.reach(self._stack.aclose)

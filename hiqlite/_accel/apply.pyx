@@ -7,6 +7,7 @@ Must not know: asyncio, Raft, what becomes of an answer. Invariant: the bytes ob
 no native code looks at them any more; they are let go in `take`, `close` or deallocation, under the GIL.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint8_t, uint64_t, uintptr_t
@@ -21,6 +22,12 @@ from hiqlite._accel.apply_native cimport (
     hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start, hq_queue_stop, hq_queue_stopped,
     hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
 )
+
+from hiqlite.errors import UsageError
+
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
 HASH_EVERY = HQ_HASH_EVERY
@@ -129,6 +136,7 @@ cdef hq_job *make_job(uint64_t first, uint64_t last, list pieces, bint want_answ
     return job
 
 
+@cython.no_gc_clear  # it needs its connection to the end
 cdef class Applier:
     """Owner of the writer connection: applies runs of committed entries, each run one transaction.
 
@@ -147,10 +155,14 @@ cdef class Applier:
     cdef hq_apply *worker
     cdef hq_queue *queue
     cdef object connection
+    cdef int forks
 
     def __cinit__(self):
         self.worker = NULL
         self.queue = NULL
+        if hq_forks_watch():
+            raise MemoryError
+        self.forks = hq_forks
 
     def __init__(self, uintptr_t db_pointer, uintptr_t guard_address, uint32_t statement_cache=1000, connection=None):
         cdef const hq_guard_api *guard = <const hq_guard_api *>guard_address
@@ -175,12 +187,14 @@ cdef class Applier:
             raise MemoryError
 
     def __dealloc__(self):
-        if self.queue != NULL:
+        if self.queue != NULL and self.forks == hq_forks:  # else its threads, and the connection, are the parent's
             self.finish()
 
     cdef hq_queue *open_queue(self) except NULL:
         if self.queue == NULL:
             raise ValueError("the applier is closed")
+        if self.forks != hq_forks:
+            raise UsageError("this database was opened before a fork; only the parent may use it")
         return self.queue
 
     cdef int finish(self) except -1:
@@ -230,11 +244,12 @@ cdef class Applier:
 
     @property
     def stopped(self):
-        return self.queue == NULL or bool(hq_queue_stopped(self.queue))
+        return self.queue == NULL or bool(hq_queue_stopped(self.open_queue()))
 
     def close(self):
         """Ends the thread and finalizes every statement; the connection may be closed afterwards. Idempotent."""
         if self.queue != NULL:
+            self.open_queue()
             self.finish()
 
     # -- in
@@ -302,7 +317,7 @@ cdef class Applier:
     def failure(self):
         """(extended SQLite code, message, index of the entry or 0) once the applier stopped by itself, else None."""
         cdef hq_failure failure
-        if self.queue == NULL or not hq_queue_failure(self.queue, &failure):
+        if self.queue == NULL or not hq_queue_failure(self.open_queue(), &failure):
             return None
         return failure.code, text_of(failure.message), failure.index
 

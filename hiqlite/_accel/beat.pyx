@@ -47,6 +47,10 @@ cdef extern from "beat.h" nogil:
     int pthread_mutex_lock(pthread_mutex_t* mutex)
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
 
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()
+
 cdef extern from "<unistd.h>" nogil:
     ssize_t hq_read "read"(int fd, void* bytes, size_t size)
 
@@ -95,14 +99,16 @@ cdef class BeatThread:
 
     cdef hq_beat* beat
     cdef bint closed
+    cdef int forks
 
     def __cinit__(self, uint64_t node_id, int64_t interval_ms, int64_t stall_ms):
         self.beat = hq_beat_new(node_id, interval_ms * 1_000_000, stall_ms * 1_000_000)
-        if self.beat == NULL:
+        if self.beat == NULL or hq_forks_watch():
             raise MemoryError()
+        self.forks = hq_forks
 
     def __dealloc__(self):
-        if self.beat != NULL:
+        if self.beat != NULL and self.forks == hq_forks:  # else the thread is the parent's
             with nogil:
                 hq_beat_stop(self.beat)
             hq_beat_free(self.beat)
@@ -112,8 +118,13 @@ cdef class BeatThread:
             raise RuntimeError("the heartbeat thread could not be started")
 
     def close(self):
-        """Stop and join, at most one poll of the thread away; links and descriptors are closed. May be called again."""
+        """Stop and join, at most one poll of the thread away; links and descriptors are closed. May be called again.
+
+        In a forked child nothing happens: the thread is the parent's.
+        """
         self.closed = True
+        if self.forks != hq_forks:
+            return
         with nogil:
             hq_beat_stop(self.beat)
         hq_beat_close_files(self.beat)
@@ -126,14 +137,15 @@ cdef class BeatThread:
         """Hand over a connected socket; the thread owns and closes it. Beats go both ways on it."""
         if len(key) != 16:
             raise ValueError("a beat key has 16 bytes")
-        if self.closed:
+        if self.closed or self.forks != hq_forks:
             os.close(fd)  # a dial that ended while the node stops
             return
         if hq_beat_add(self.beat, peer_id, fd, <const uint8_t*>key, dialed):
             raise RuntimeError(f"more than {HQ_BEAT_LINKS} links")
 
     def remove_peer(self, uint64_t peer_id):
-        hq_beat_remove(self.beat, peer_id)
+        if self.forks == hq_forks:
+            hq_beat_remove(self.beat, peer_id)
 
     def set_word(self, int group, uint64_t term, bint leads):
         """What this node is in `group`, from now on; set before anything that follows from it is sent."""
@@ -150,6 +162,8 @@ cdef class BeatThread:
         """Ids of peers whose link, dialled by this node, broke since the last call: dial them again."""
         cdef uint64_t count
         found = []
+        if self.forks != hq_forks:
+            return found
         pthread_mutex_lock(&self.beat.mutex)
         hq_read(self.beat.report_fd, &count, sizeof(count))  # quiet from here on; nothing to read is no error
         for i in range(HQ_BEAT_LINKS):
@@ -164,6 +178,8 @@ cdef class BeatThread:
         """What was heard last of each peer that said it leads `group`."""
         cdef hq_stamp stamp
         found = []
+        if self.forks != hq_forks:
+            return found
         pthread_mutex_lock(&self.beat.mutex)
         for i in range(HQ_BEAT_LINKS):
             stamp = self.beat.link[i].stamp[group]

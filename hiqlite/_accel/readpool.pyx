@@ -18,7 +18,11 @@ import os
 
 from hiqlite._accel.plain.read_errors import of_read, read_error
 from hiqlite._accel.plain.read_params import checked_text, encoded
-from hiqlite.errors import Overloaded, ShuttingDown, StorageError
+from hiqlite.errors import Overloaded, ShuttingDown, StorageError, UsageError
+
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()
 
 __all__ = ["CHUNK", "ENDED", "LATER", "MORE", "ReadJob", "ReaderPool", "have_api"]
 
@@ -54,10 +58,14 @@ cdef class ReaderPool:
     cdef list connections        # kept open until the threads have ended
     cdef uint64_t last_token
     cdef readonly bint closed
+    cdef int forks
 
     def __cinit__(self, *, int queue_max=1024, size_t queue_bytes_max=64 << 20, size_t waiting_bytes_max=512 << 20):
         if not hq_reads_have_api():
             raise StorageError("the readpool extension was not loaded into SQLite")
+        if hq_forks_watch():
+            raise MemoryError()
+        self.forks = hq_forks
         self.connections = []
         self.pool = hq_pool_new(queue_max, queue_bytes_max, waiting_bytes_max)
         if self.pool == NULL:
@@ -65,6 +73,9 @@ cdef class ReaderPool:
 
     def __dealloc__(self):
         if self.pool == NULL:
+            return
+        if self.forks != hq_forks:
+            Py_INCREF(self.connections)  # the parent's, like the threads
             return
         hq_pool_close(self.pool)
         if hq_pool_join(self.pool, 0) > 0:
@@ -79,6 +90,11 @@ cdef class ReaderPool:
         if failure:
             raise StorageError(f"cannot start a reader thread: {os.strerror(failure)}")
         self.connections.append(connection)
+
+    cdef int check(self) except -1:
+        if self.forks != hq_forks:
+            raise of_read(UsageError("these readers were opened before a fork; only the parent may use them"))
+        return 0
 
     def fileno(self):
         """Readable when there is news."""
@@ -98,6 +114,7 @@ cdef class ReaderPool:
             UsageError, ParameterError: what is wrong is known before SQLite is asked.
             Overloaded: the queue is full. ShuttingDown: the pool is closed.
         """
+        self.check()
         cdef bytes text = checked_text(sql)
         cdef ReadJob handle = ReadJob.__new__(ReadJob)
         cdef hq_job *job
@@ -135,6 +152,7 @@ cdef class ReaderPool:
         cdef uint64_t tokens[NEWS_MAX]
         cdef int i, count
         cdef list found = []
+        self.check()
         while True:
             count = hq_pool_news(self.pool, tokens, NEWS_MAX)
             for i in range(count):
@@ -143,21 +161,27 @@ cdef class ReaderPool:
                 return found
 
     def close(self):
-        """Refuses new jobs, stops the others; the threads end. Does not wait."""
+        """Refuses new jobs, stops the others; the threads end. Does not wait. In a forked child nothing happens."""
         self.closed = True
-        hq_pool_close(self.pool)
+        if self.forks == hq_forks:
+            hq_pool_close(self.pool)
 
     def join(self, double limit_s):
-        """Waits for the threads; how many are still alive. Connections of a pool without threads may be closed."""
+        """Waits for the threads; how many are still alive. Connections of a pool without threads may be closed.
+
+        In a forked child all of them are, for ever: in the parent.
+        """
         cdef int64_t limit_ns = <int64_t>(limit_s * 1e9)
         cdef int alive
+        if self.forks != hq_forks:
+            return len(self.connections)
         with nogil:
             alive = hq_pool_join(self.pool, limit_ns)
         return alive
 
     def take_connections(self):
         """The connections, to be closed by the caller, once no thread is alive; else none."""
-        if hq_pool_join(self.pool, 0) > 0:
+        if self.forks != hq_forks or hq_pool_join(self.pool, 0) > 0:
             return []
         taken, self.connections = self.connections, []
         return taken
@@ -165,6 +189,7 @@ cdef class ReaderPool:
     def counts(self):
         """Numbers for metrics."""
         cdef hq_pool_counts counts
+        self.check()
         hq_pool_count(self.pool, &counts)
         return counts
 
@@ -184,6 +209,8 @@ cdef class ReadJob:
     cdef bint bytes_for_bad_text
 
     def __dealloc__(self):
+        if self.pool is not None and self.pool.forks != hq_forks:
+            return
         free(self.chunk)
         if self.job != NULL:
             hq_pool_stop_job(self.pool.pool, self.job, HQ_STOP_CANCELLED)
@@ -196,19 +223,25 @@ cdef class ReadJob:
 
     def demand(self):
         """One more chunk may be produced (iterations only)."""
+        self.pool.check()
         hq_pool_demand(self.pool.pool, self.job, 1)
 
     def cancel(self):
         """Stops it: SQLite is interrupted, rows not taken are dropped."""
-        hq_pool_stop_job(self.pool.pool, self.job, HQ_STOP_CANCELLED)
+        self.stop(HQ_STOP_CANCELLED)
 
     def expire(self):
         """Stops it because its time limit has passed."""
-        hq_pool_stop_job(self.pool.pool, self.job, HQ_STOP_DEADLINE)
+        self.stop(HQ_STOP_DEADLINE)
 
     def expire_queued(self):
         """The same, if no thread has begun it."""
-        hq_pool_stop_queued(self.pool.pool, self.job, HQ_STOP_DEADLINE)
+        if self.pool.forks == hq_forks:
+            hq_pool_stop_queued(self.pool.pool, self.job, HQ_STOP_DEADLINE)
+
+    cdef void stop(self, int why) noexcept:
+        if self.pool.forks == hq_forks:  # else it goes on, in the parent
+            hq_pool_stop_job(self.pool.pool, self.job, why)
 
     def take(self, list rows not None, int64_t slice_ns, bint one_chunk=False):
         """Decodes rows that have come into `rows`, for about `slice_ns`.
@@ -224,6 +257,7 @@ cdef class ReadJob:
         """
         cdef int64_t until = hq_reads_now_ns() + slice_ns
         cdef bint finished
+        self.pool.check()
         while True:
             if self.chunk == NULL:
                 finished = self.next_chunk()

@@ -11,7 +11,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
-from posix.unistd cimport getpid
 
 from hiqlite._accel.wal_native cimport (
     HQ_KIND_ENTRY, HQ_KIND_HARD_STATE, HQ_KIND_PURGE_MARK, HQ_KIND_REPAIR, HQ_KIND_SEGMENT_END, HQ_KIND_TRUNCATE,
@@ -25,6 +24,10 @@ from hiqlite._accel.wal_native cimport (
     hq_wal_written,
 )
 from hiqlite.errors import StorageError, UsageError
+
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()
 
 cdef extern from "unistd.h" nogil:
     int usleep(unsigned int microseconds)
@@ -86,7 +89,7 @@ cdef class NativeLog:
     """The threads, the queue and the files of one group's log. Owned by one event loop's thread."""
 
     cdef hq_wal *log
-    cdef int owner_pid
+    cdef int forks
     cdef uint64_t submitted
     cdef bint started, stopping
 
@@ -96,13 +99,13 @@ cdef class NativeLog:
             raise UsageError("a log segment has at least 16384 bytes")
         cdef int own_fd = os.dup(dir_fd)
         self.log = hq_wal_new(own_fd, group, node_id, incarnation, segment_bytes, mode, interval_ns)
-        self.owner_pid = getpid()
-        if self.log is NULL:
+        self.forks = hq_forks
+        if self.log is NULL or hq_forks_watch():
             os.close(own_fd)
             raise MemoryError("no memory or no descriptor for a log")
 
     def __dealloc__(self):
-        if self.log is NULL or getpid() != self.owner_pid:
+        if self.log is NULL or self.forks != hq_forks:
             return  # after a fork the threads live in the parent only: nothing here may be touched
         hq_wal_stop(self.log)
         if self.started and not self._join(2_000_000):
@@ -131,7 +134,7 @@ cdef class NativeLog:
         hq_wal_free_jobs(jobs)
 
     cdef int _check(self, uint64_t io_sequence) except -1:
-        if getpid() != self.owner_pid:
+        if self.forks != hq_forks:
             raise UsageError("this log was opened before a fork; open it in the process that uses it")
         if not self.started or self.stopping:
             raise UsageError("the log is not open")
@@ -282,6 +285,8 @@ cdef class NativeLog:
 
     def stop(self, int64_t limit_us):
         """Empties the queue, syncs, ends the threads. True when they ended in time. Blocks without the GIL."""
+        if self.forks != hq_forks:
+            raise UsageError("this log was opened before a fork; only the parent may stop it")
         self.stopping = True
         hq_wal_stop(self.log)
         return not self.started or self._join(limit_us)

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from hiqlite._accel import forks
 from hiqlite.errors import DataFolderInUse, StorageError
 
 GROUP_NAMES = ("db", "cache")
@@ -40,6 +41,7 @@ class DataFolder:
         except BaseException:
             os.close(self._lock_fd)
             raise
+        forks.watch(self)
 
     @property
     def meta(self) -> Path:
@@ -66,8 +68,14 @@ class DataFolder:
     def close(self) -> None:
         """Gives the folder up. May be called again."""
         if self._lock_fd >= 0:
+            forks.forget(self)
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def left_to_parent(self) -> None:
+        """In a forked child, which must not keep the folder locked when the parent is gone."""
+        os.close(self._lock_fd)
+        self._lock_fd = -1
 
     def __enter__(self) -> DataFolder:
         return self

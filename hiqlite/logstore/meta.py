@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import lmdb
 import msgpack
 
+from hiqlite._accel import forks
 from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, Membership
-from hiqlite.errors import StorageError
+from hiqlite.errors import StorageError, UsageError
 
 from .folder import GROUP_NAMES, make_durable_folder, sync_folder
 from .worker import Worker
@@ -58,13 +59,21 @@ class Meta:
         self._environment = environment
         self._folder = folder
         self._closed = False
+        self._left = False  # to the parent of this process
+        forks.watch(self)
         self.worker = Worker("hiqlite-meta")
+        try:
+            self._check_format()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_format(self) -> None:
         found = self._get("format")
         self.fresh = found is None
         if self.fresh:
             self.put({"format": FORMAT})
         elif found != FORMAT:
-            self.close()
             raise StorageError(
                 f"the data folder has metadata format {found}, this version reads {FORMAT}",
                 hint="start it with the version that wrote it",
@@ -217,6 +226,7 @@ class Meta:
 
     def put(self, values: Mapping[str, Any]) -> None:
         """Writes all of `values` in one durable transaction; None stands for a value that is not there."""
+        self._check_process()
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in values.items():
@@ -232,8 +242,18 @@ class Meta:
         self._closed = True
         self.worker.close()
         self._environment.close()
+        forks.forget(self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child: LMDB's readers and locks are the parent's."""
+        self._left = self._closed = True
+
+    def _check_process(self) -> None:
+        if self._left:
+            raise UsageError("these metadata were opened before a fork; only the parent may use them")
 
     def _get(self, key: str) -> Any:
+        self._check_process()
         try:
             with self._environment.begin() as transaction:
                 stored = transaction.get(key.encode())

@@ -9,10 +9,12 @@ import os
 import re
 from pathlib import Path
 
+from hiqlite import observe
 from hiqlite._accel import wal as native
 from hiqlite.engine.model import Identity
 from hiqlite.errors import ConfigError
 
+from .recovered import Recovered
 from .recovery import Plan
 
 _MODES = {"immediate": 0, "immediate_async": 1}
@@ -61,3 +63,15 @@ def start_native(
     log.start(plan.recovered.io_sequence, last_io, plan.said, next_number)
     log.recycle(plan.recovered.base_index)  # what a life that ended in the middle of a purge left behind
     return log
+
+
+def report(folder: Path, recovered: Recovered) -> None:
+    """Says what recovery found."""
+    logger = observe.logger("logstore")
+    if recovered.corrupt:
+        logger.error("the log in %s is damaged: %s", folder, recovered.corrupt)
+    if recovered.lost:
+        logger.error("the log in %s has lost its newest segment", folder)
+    if recovered.faulty:
+        logger.warning("the log in %s holds damaged entries: %s", folder, recovered.faulty)
+    logger.info("log in %s: entries %d to %d", folder, recovered.base_index + 1, recovered.last_index)

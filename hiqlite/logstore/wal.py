@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hiqlite import observe
+from hiqlite._accel import forks
 from hiqlite._accel import wal as native
+from hiqlite.ending import Ending
 from hiqlite.engine.model import Identity
 from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 
@@ -27,7 +29,7 @@ from .meta import Meta
 from .recovered import Recovered
 from .recovery import recover, settle
 from .segments import SegmentFolder
-from .starting import parse_log_sync, start_native
+from .starting import parse_log_sync, report, start_native
 from .worker import Worker
 
 SEGMENT_BYTES_MIN = 16 << 10
@@ -57,6 +59,7 @@ class WalLog:
         self._failure: Exception | None = None
         self._reader = Worker(f"hiqlite-log-read-{group}")
         self._closed = False
+        self._ending = Ending()
 
     @classmethod
     def open(
@@ -112,8 +115,9 @@ class WalLog:
             raise StorageError(f"cannot open the log in {folder}: {error.strerror}", hint="check the disk") from error
         kept = meta.hard_state(group)
         recovered = plan.recovered.with_hard_state(kept.term, kept.vote)
-        _report(folder, recovered)
+        report(folder, recovered)
         opened = cls(log, meta, group, recovered, loop)
+        forks.watch(opened)
         if usable and plan.anew:
             # Else what comes next would stand behind what the log still tells of an older history.
             recovered = replace(recovered, io_sequence=recovered.io_sequence + 1)
@@ -287,8 +291,9 @@ class WalLog:
 
     async def close(self) -> None:
         """Writes and syncs what waits, ends the threads (a hanging disk gets 10 s). May be called again."""
-        if self._closed:
-            return
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
         self._closed = True
         self._loop.remove_reader(self._log.fileno())
         in_time = await asyncio.wrap_future(self._reader.submit(self._log.stop, int(STOP_LIMIT_S * 1e6)))
@@ -302,6 +307,20 @@ class WalLog:
         self._reader.close()
         if in_time:
             self._log.close_files()
+        forks.forget(self)
+
+    def let_go(self) -> None:
+        """`close` without a loop, for who cannot wait for anything any more."""
+        self._closed = True
+        in_time = self._log.stop(int(STOP_LIMIT_S * 1e6))
+        self._reader.close()
+        if in_time:
+            self._log.close_files()
+        forks.forget(self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child: nobody listens to what the parent's threads say."""
+        self._closed = True
 
     # ------------------------------------------------------------------ inside
 
@@ -311,6 +330,8 @@ class WalLog:
             self._on_wake()
 
     def _on_wake(self) -> None:
+        if self._closed:  # only in a forked child: the wake-up is the parent's
+            return
         self._log.drain()
         self._name_segment()
         self._name_purged()
@@ -371,14 +392,3 @@ class WalLog:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
-
-
-def _report(folder: Path, recovered: Recovered) -> None:
-    logger = observe.logger("logstore")
-    if recovered.corrupt:
-        logger.error("the log in %s is damaged: %s", folder, recovered.corrupt)
-    if recovered.lost:
-        logger.error("the log in %s has lost its newest segment", folder)
-    if recovered.faulty:
-        logger.warning("the log in %s holds damaged entries: %s", folder, recovered.faulty)
-    logger.info("log in %s: entries %d to %d", folder, recovered.base_index + 1, recovered.last_index)

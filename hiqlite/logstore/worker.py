@@ -12,6 +12,9 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from hiqlite._accel import forks
+from hiqlite.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -23,9 +26,12 @@ class Worker:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._forks = forks.count()
 
     def submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
         """Runs `call(*arguments)` on the thread, after all that was submitted before."""
+        if self._forks != forks.count():
+            raise UsageError(f"worker {self._name} was made before a fork; only the parent has its thread")
         if self._closed:
             raise RuntimeError(f"worker {self._name} is closed")
         if self._thread is None:
@@ -37,7 +43,7 @@ class Worker:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Lets what was submitted finish, then ends the thread; waits at most `timeout_s` for it."""
-        if self._closed:
+        if self._closed or self._forks != forks.count():
             return
         self._closed = True
         if self._thread is not None:

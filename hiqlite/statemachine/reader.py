@@ -8,25 +8,21 @@ loop is never blocked by SQLite for longer than the budget of the calling thread
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextlib
-import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
-import apsw
-
-from hiqlite import observe
-from hiqlite._accel import guard, readpool, reads
+from hiqlite._accel import forks
 from hiqlite._accel.plain.read_errors import of_read
-from hiqlite._accel.readpool import CHUNK, ENDED, LATER, ReaderPool, ReadJob
-from hiqlite._accel.reads import ReadConnection
+from hiqlite._accel.readpool import CHUNK, ENDED, LATER, ReadJob
 from hiqlite._accel.values import Row
-from hiqlite.errors import ConfigError, ShuttingDown
-from hiqlite.statemachine.connection import ConnectionSettings, open_reader
+from hiqlite.ending import Ending
+from hiqlite.errors import ShuttingDown
+
+from .reader_files import CLOSE_LIMIT_S, ReaderFiles, ReaderSettings
+
+__all__ = ["Parameters", "Reader", "ReaderMetrics", "ReaderSettings"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -34,36 +30,6 @@ SLICE_NS: Final = 300_000  # decoding in one turn of the loop; with what one loo
 CHUNK_BYTES: Final = 256 << 10
 ITERATE_CHUNK_BYTES: Final = 64 << 10
 ITERATE_BYTES_MAX: Final = 1 << 62  # an iteration holds two chunks; its whole is not limited
-THREADS_MIN: Final = 2  # an open iteration never stops queries
-CLOSE_LIMIT_S: Final = 2.0  # a thread inside one long opcode may not notice before; then its connection is left to it
-
-log = observe.logger("statemachine")
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderSettings:
-    """Limits of the reads of one node.
-
-    Args:
-        threads: reader threads (config `read_pool_size`); two at least run.
-        statement_cache: prepared statements kept by the calling thread's connection.
-        queue_max, queue_bytes_max: reads that wait for a thread.
-        result_bytes_max: encoded rows of one query; waiting_bytes_max: of all together, not fetched yet.
-    """
-
-    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
-    threads: int = 4
-    statement_cache: int = 1000
-    queue_max: int = 1024
-    queue_bytes_max: int = 64 << 20
-    result_bytes_max: int = 256 << 20
-    waiting_bytes_max: int = 512 << 20
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.threads <= 64:
-            raise ConfigError(f"read_pool_size must be 1 to 64, not {self.threads}")
-        if self.result_bytes_max > self.waiting_bytes_max:
-            raise ConfigError("one query's result limit is above the limit of all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +58,16 @@ class Reader:
     `query_now` first; where it gives None, `query`.
     """
 
-    def __init__(self, files: _Files, settings: ReaderSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, files: ReaderFiles, settings: ReaderSettings, loop: asyncio.AbstractEventLoop) -> None:
         self._settings = settings
         self._loop = loop
-        self._files: _Files | None = files
-        self._retired: list[_Files] = []  # of an earlier generation, while reads on them go on
+        self._files: ReaderFiles | None = files
+        self._retired: list[ReaderFiles] = []  # of an earlier generation, while reads on them go on
         self._cancelled = 0
         self._iterations = 0
+        self._ending = Ending()
         loop.add_reader(files.pool.fileno(), self._on_news, files)
+        forks.watch(self)
 
     @classmethod
     def open(cls, path: Path | str, settings: ReaderSettings, loop: asyncio.AbstractEventLoop) -> Reader:
@@ -108,7 +76,7 @@ class Reader:
         Raises:
             StorageError: the file cannot be opened for reading.
         """
-        return cls(_Files(path, settings), settings, loop)
+        return cls(ReaderFiles(path, settings), settings, loop)
 
     # ----------------------------------------------------------------- reads
 
@@ -220,7 +188,7 @@ class Reader:
         Raises:
             StorageError: the new file cannot be opened; the old one stays in use.
         """
-        old, new = self._open_files(), _Files(path, self._settings)
+        old, new = self._open_files(), ReaderFiles(path, self._settings)
         self._files = new
         self._loop.add_reader(new.pool.fileno(), self._on_news, new)
         self._retired.append(old)
@@ -228,20 +196,41 @@ class Reader:
 
     async def close(self) -> None:
         """Ends all reads with ShuttingDown, waits for the threads (2 s at most), closes the connections."""
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
         remaining = self._retired + ([self._files] if self._files is not None else [])
         self._files = None
         for files in remaining:
             files.stop()
         deadline = self._loop.time() + CLOSE_LIMIT_S
+        news = asyncio.Event()
+        late = self._loop.call_at(deadline, news.set)
+        for files in remaining:
+            files.on_thread_end = news.set
         while any(not files.ended() for files in remaining) and self._loop.time() < deadline:
-            news = asyncio.Event()
-            for files in remaining:
-                files.on_thread_end = news.set
-            if any(not files.ended() for files in remaining):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), max(0.0, deadline - self._loop.time()))
+            await news.wait()
+            news.clear()
+        late.cancel()
         for files in remaining:
             self._forget(files)
+        forks.forget(self)
+
+    def let_go(self) -> None:
+        """`close` without a loop, for who cannot wait for anything any more."""
+        remaining = self._retired + ([self._files] if self._files is not None else [])
+        self._files = None
+        for files in remaining:
+            files.stop()
+        for files in remaining:
+            files.pool.join(CLOSE_LIMIT_S)
+            files.close()
+        forks.forget(self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child: who waits for rows looks, and is told so."""
+        for files in (*self._retired, *filter(None, (self._files,))):
+            files.wake_all()
 
     def metrics(self) -> ReaderMetrics:
         """Counters since the file was opened, and what is under way."""
@@ -264,18 +253,20 @@ class Reader:
             waiting_bytes=counts["waiting_bytes"],
         )
 
-    def _open_files(self) -> _Files:
+    def _open_files(self) -> ReaderFiles:
         files = self._files
         if files is None:
             raise of_read(ShuttingDown("the readers are closed"))
         return files
 
-    def _done(self, files: _Files, job: ReadJob) -> None:
+    def _done(self, files: ReaderFiles, job: ReadJob) -> None:
         files.unwatch(job)
         if self._retired:
             self._let_go_of_idle_ones()
 
-    def _on_news(self, files: _Files) -> None:
+    def _on_news(self, files: ReaderFiles) -> None:
+        if files.left:
+            return
         files.tell()
         if self._retired:
             self._let_go_of_idle_ones()
@@ -288,97 +279,10 @@ class Reader:
                 self._retired.remove(files)
                 self._forget(files)
 
-    def _forget(self, files: _Files) -> None:
+    def _forget(self, files: ReaderFiles) -> None:
         self._loop.remove_reader(files.pool.fileno())
         files.tell()
-        if not files.close():
-            log.warning("a reader thread did not end within %.1f s; its connection is left to it", CLOSE_LIMIT_S)
-
-
-class _Files:
-    """The connections on one database file: the calling thread's, and the pool with one for each thread."""
-
-    def __init__(self, path: Path | str, settings: ReaderSettings) -> None:
-        self.on_thread_end: Callable[[], None] | None = None
-        self._waiting: dict[int, asyncio.Event] = {}  # by the job's token
-        with contextlib.ExitStack() as undo:
-            self._connection = open_reader(path, settings.connection)
-            undo.callback(self._connection.close)
-            for module in (reads, readpool):
-                _load_once(self._connection, module)
-            self.pool = ReaderPool(
-                queue_max=settings.queue_max,
-                queue_bytes_max=settings.queue_bytes_max,
-                waiting_bytes_max=settings.waiting_bytes_max,
-            )
-            undo.callback(self.pool.close)
-            guard_address = guard.api_address()
-            for _ in range(max(THREADS_MIN, settings.threads)):
-                connection = open_reader(path, settings.connection)
-                self.pool.add_thread(connection, connection.sqlite3_pointer(), guard_address)
-            self.inline = ReadConnection(self._connection.sqlite3_pointer(), settings.statement_cache, guard_address)
-            undo.pop_all()
-        self._at_exit = _stop_at_exit(self.pool)
-
-    def watch(self, job: ReadJob) -> asyncio.Event:
-        """An event that is set whenever the job has news."""
-        news = self._waiting[job.token] = asyncio.Event()
-        return news
-
-    def unwatch(self, job: ReadJob) -> None:
-        """Nobody waits for it any more: stops it if it is not done."""
-        del self._waiting[job.token]
-        job.cancel()
-
-    def tell(self) -> None:
-        for token in self.pool.news():
-            news = self._waiting.get(token)
-            if news is not None:
-                news.set()
-        if self.on_thread_end is not None:
-            self.on_thread_end()
-
-    def idle(self) -> bool:
-        return not self._waiting
-
-    def stop(self) -> None:
-        """Reads under way end with ShuttingDown; threads end soon."""
-        self.inline.close()
-        self.pool.close()
-
-    def ended(self) -> bool:
-        return self.pool.join(0.0) == 0
-
-    def close(self) -> bool:
-        """After `stop`: closes what no thread uses; False when a thread lives on with its connection."""
-        atexit.unregister(self._at_exit)
-        self._connection.close()
-        if not self.ended():
-            return False
-        for connection in self.pool.take_connections():
-            connection.close()
-        return True
-
-
-def _stop_at_exit(pool: ReaderPool) -> Callable[[], None]:
-    """A process that exits without closing does not crash under a running thread, and does not hang."""
-    kept = weakref.ref(pool)
-
-    def stop() -> None:
-        if (left := kept()) is not None:
-            left.close()
-            left.join(CLOSE_LIMIT_S)
-
-    atexit.register(stop)
-    return stop
-
-
-def _load_once(connection: apsw.Connection, module: ModuleType) -> None:
-    """Hands the API of apsw's SQLite to an extension module: loading it as SQLite extension does that."""
-    if not module.have_api():
-        connection.enable_load_extension(True)
-        connection.load_extension(str(module.__file__), "sqlite3_reads_init")
-        connection.enable_load_extension(False)
+        files.close()
 
 
 async def _news_or_next_turn(state: int, news: asyncio.Event) -> None:

@@ -17,9 +17,10 @@ from typing import Literal
 import apsw
 
 from hiqlite import observe
-from hiqlite._accel import apply, guard
+from hiqlite._accel import apply, forks, guard
 from hiqlite._accel.apply import AppliedRun, Applier
-from hiqlite.errors import ConfigError, StorageError
+from hiqlite.ending import Ending
+from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 
 from .connection import ConnectionSettings, open_reader, open_writer, translated
 from .outcome import failure_of
@@ -27,7 +28,7 @@ from .outcome import failure_of
 # A run that is predicted to end within this time is applied on the loop in mode `auto`: waking a thread costs as much.
 INLINE_NS_MAX = 250_000
 # How long `close` waits for a run that is under way before it interrupts it; nothing is lost, the log repeats the run.
-CLOSE_PATIENCE_S = 5.0
+CLOSE_PATIENCE_S = 0.5
 CLOSE_RETRY_S = 0.05
 CPUS_MIN_FOR_OWN = 4
 
@@ -71,12 +72,15 @@ class Writer:
         self._taken: list[AppliedRun] = []
         self._announced = False
         self._stopped: asyncio.Event = asyncio.Event()
-        self._closing = self._closed = False
+        self._ending = Ending()  # of what is open now
+        self._given_up = False  # `close` was called: nothing is opened any more
+        self._closed = False
         self._final_index = 0
         self._final_term = 0
         self._final_group_time_ns = 0
         self._synced_index = 0
         loop.add_reader(applier.fileno, self._wake)
+        forks.watch(self)
 
     @classmethod
     def open(
@@ -137,6 +141,8 @@ class Writer:
             answers: whether somebody here waits for what the entries give.
         """
         pieces = list(records)
+        if self._closed:
+            return  # what is committed is in the log
         if self._here(pieces):
             # In mode `auto` a statement that was never seen, or was slow of late, is the thread's.
             if self._applier.apply_inline(first, last, last_term, pieces, answers, self._mode == "auto"):
@@ -156,11 +162,12 @@ class Writer:
 
     async def close(self) -> None:
         """Applies what is queued, moves everything into the database file if that is synced, closes. Idempotent."""
-        if self._closing:
-            await self._stopped.wait()
-            return
+        self._given_up = True
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
         self._applier.stop()
-        await self._leave(self._checkpoint_at_end)
+        await self._leave()
 
     async def switch(self, path: Path) -> None:
         """Goes on with another database, an image that was installed; nothing may be submitted meanwhile.
@@ -169,20 +176,36 @@ class Writer:
 
         Raises:
             DataFolderInUse, DiskFull, StorageError: the other cannot be opened; this writer is closed then.
+            ShuttingDown: it was closed meanwhile.
         """
-        assert not self._closing
-        self._applier.stop(now=True)
-        await self._leave(lambda: None)
+        await self._ending.reach(self._abandon)
+        if self._given_up:
+            raise ShuttingDown("the state machine is closed")
         self._connections, self._applier = start_applier(path, self._settings)
         self._path = path
         self._synced_index = 0  # of the log that led to the other database; its owner tells anew
         self._stopped = asyncio.Event()
-        self._closing = self._closed = False
+        self._ending = Ending()
+        self._closed = False
         self._loop.add_reader(self._applier.fileno, self._wake)
 
-    async def _leave(self, at_end: Callable[[], None]) -> None:
+    async def _abandon(self) -> None:
+        self._applier.stop(now=True)
+        await self._leave(checkpoint=False)
+
+    def let_go(self) -> None:
+        """`close` without a loop, for who cannot wait for anything any more: what is queued is left to the log."""
+        self._given_up = self._closed = True
+        self._applier.close()
+        close_all(self._connections)
+        forks.forget(self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child: nothing is applied, taken or closed."""
+        self._given_up = self._closed = True
+
+    async def _leave(self, *, checkpoint: bool = True) -> None:
         """Waits for the thread that was told to stop, and lets go of the database."""
-        self._closing = True
         await self._ended()
         self._loop.remove_reader(self._applier.fileno)
         self._taken += self._applier.take()
@@ -190,10 +213,13 @@ class Writer:
         self._final_group_time_ns = self._applier.group_time_ns
         self._closed = True
         try:
-            at_end()
+            if checkpoint:
+                self._checkpoint_at_end()
         finally:
             self._applier.close()
             close_all(self._connections)
+            if self._given_up:
+                forks.forget(self)
 
     # -- beyond the port
 
@@ -242,6 +268,8 @@ class Writer:
             self._callback()
 
     def _wake(self) -> None:
+        if self._closed:  # only in a forked child: the wake-up is the parent's
+            return
         self._taken += self._applier.take()  # also makes the file descriptor quiet again
         if self._applier.stopped:
             self._stopped.set()
@@ -250,14 +278,19 @@ class Writer:
 
     async def _ended(self) -> None:
         """Waits until the thread has ended; interrupts what runs too long."""
-        try:
-            await asyncio.wait_for(self._stopped.wait(), CLOSE_PATIENCE_S)
-            return
-        except TimeoutError:
-            observe.logger("statemachine").warning("a run is interrupted because the node stops; the log repeats it")
-        while not self._applier.stopped:
-            self._applier.stop(now=True)
-            await asyncio.sleep(CLOSE_RETRY_S)
+        self._late = self._loop.call_later(CLOSE_PATIENCE_S, self._too_long)
+        if not self._applier.stopped:
+            await self._stopped.wait()
+        self._late.cancel()
+
+    def _too_long(self) -> None:
+        observe.logger("statemachine").warning("a run is interrupted because the node stops; the log repeats it")
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Again and again: an interrupt between two statements is lost."""
+        self._applier.stop(now=True)
+        self._late = self._loop.call_later(CLOSE_RETRY_S, self._interrupt)
 
     def _checkpoint_at_end(self) -> None:
         if self._synced_index < self._final_index or self._applier.failure is not None:

@@ -288,13 +288,13 @@ def hand_over(transport: asyncio.Transport) -> int:
 async def end_all(connections: Iterable[Link | Greeting], timeout_s: float) -> None:
     """Waits until the loop has let go of closed connections; what has not sent its bytes in time is cut off."""
     open_ones = [connection for connection in connections if not connection.gone.is_set()]
-    try:
-        async with asyncio.timeout(timeout_s):
-            for connection in open_ones:
-                await connection.gone.wait()
-    except TimeoutError:
+
+    def cut_off() -> None:
         for connection in open_ones:
             if connection.transport is not None:
                 connection.transport.abort()
-        for connection in open_ones:
-            await connection.gone.wait()
+
+    late = asyncio.get_running_loop().call_later(timeout_s, cut_off)
+    for connection in open_ones:
+        await connection.gone.wait()
+    late.cancel()

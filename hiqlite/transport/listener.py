@@ -13,6 +13,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError, ProtocolError
 
 from .handshake import MAGIC, Acceptor, Handshake
@@ -82,7 +83,15 @@ async def listen(
     """
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(factory, host, port, backlog=BACKLOG, reuse_address=True)
+        # Two steps: between binding and listening it waits, and who is cancelled there would leave the socket behind.
+        server = await loop.create_server(
+            factory, host, port, backlog=BACKLOG, reuse_address=True, start_serving=False
+        )
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()
+            raise
     except OSError as error:
         hint = "choose another port, or stop what uses it" if error.errno == errno.EADDRINUSE else ""
         message = f"cannot listen on {host}:{port} ({what} port): {error.strerror or error}"
@@ -187,6 +196,7 @@ class ApiListener:
         self._http = http
         self.gate = Gate(self._settings.unauthenticated_max, self.refusals)
         self._links: set[Link] = set()
+        self._ending = Ending()
         self._server: asyncio.Server | None = None
 
     def serve(self, name: str, handler: Handler) -> None:
@@ -196,6 +206,9 @@ class ApiListener:
         self._server, self.port = await listen(self._host, self.port, lambda: Sniffer(self), "api")
 
     async def close(self) -> None:
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
         if self._server is None:
             return
         await stop_listening(self._server)

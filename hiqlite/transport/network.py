@@ -16,6 +16,7 @@ from typing import Any
 
 from hiqlite import observe
 from hiqlite._accel.frames import Frame
+from hiqlite.ending import Ending
 from hiqlite.engine.model import AppendReply, AppendRequest, Message, ProbeReply, RepairReply, VoteReply
 from hiqlite.errors import PeerUnreachable, ProtocolError
 
@@ -84,6 +85,7 @@ class Network(Hooks):
         self._lives: dict[int, Mapping[int, int]] = {}  # peer -> its incarnations, by its newest handshake
         self._peers: dict[int, Peer] = {}
         self._running = False
+        self._ending = Ending()
         for peer_id, address in addresses.items():
             if peer_id != node_id:
                 self._peers[peer_id] = self._make_peer(peer_id, address)
@@ -109,6 +111,9 @@ class Network(Hooks):
 
     async def close(self) -> None:
         """Stops dialling and listening and ends all links; what was sent before still leaves, for a moment."""
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
         self._running = False
         await self.bulk.close()
         links = [link for peer in self._peers.values() for link in await peer.close()]

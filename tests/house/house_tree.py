@@ -16,7 +16,7 @@ FACE = "__init__"
 FLOORS = {
     "errors": 1, "clock": 1, "observe": 1,
     "config": 2, "_accel": 2,
-    "engine": 3, "backup": 3,
+    "engine": 3, "backup": 3, "ending": 3,
     "runtime": 4, "transport": 4, "logstore": 4, "statemachine": 4, "cache": 4,
     "client": 5,
     "http": 6,
