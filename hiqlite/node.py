@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 from hiqlite import observe
@@ -26,6 +25,7 @@ from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
+from hiqlite.node_life import Life, check_start, of_the_parent
 from hiqlite.node_links import GroupLinks
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
@@ -52,13 +52,11 @@ class Node:
         self._address = config.address
         self.clock = Clock()
         self.network: Network | None = None
-        self.closed = asyncio.Event()
         self.groups: dict[int, NodeGroup] = {}  # by number, ascending
-        self._stack = AsyncExitStack()
-        self._stopping: asyncio.Task[None] | None = None
-        self._at_end: list[Callable[[], object]] = []
         self._cache: CacheLife | None = None
         self._loop = asyncio.get_running_loop()
+        self._life = Life(self, self._loop)
+        self._stack = self._life.stack
         self.storage: Storage
         self.client: LocalClient
 
@@ -77,12 +75,14 @@ class Node:
 
         Raises:
             ConfigError, StorageError: it cannot start, and nothing is left running.
+            UsageError: this process was forked from one with an open node.
         """
+        check_start()
         node = cls(config)
         try:
             await node._start(form_without, wait)
         except BaseException:
-            await node._stack.aclose()
+            await node._life.end()
             raise
         return node
 
@@ -276,6 +276,7 @@ class Node:
         Raises:
             RequestTimeout: it is through in the database's group, and the other one did not follow in time.
         """
+        self.check_process()
         membership = await self.group.change_members(change, timeout)
         if self._cache is not None:
             await self._cache.until_mirrored(membership.index, timeout)
@@ -283,6 +284,7 @@ class Node:
 
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""
+        self.check_process()
         counters = {DB: {**self.storage.db.writer.metrics(), **self._beat.counters}}
         return Metrics(
             {
@@ -292,6 +294,7 @@ class Node:
         )
 
     def members(self) -> list[Member]:
+        self.check_process()
         addresses = {node.id: node for node in self.config.nodes}
         group: GroupMetrics = self.metrics().db
 
@@ -305,35 +308,44 @@ class Node:
 
     # -- life
 
+    @property
+    def closed(self) -> asyncio.Event:
+        """Set when this node has ended, for whatever reason."""
+        return self._life.closed
+
     def at_end(self, ended: Callable[[], object]) -> None:
         """Call `ended` once the node has stopped."""
-        self._at_end.append(ended)
+        self._life.at_end(ended)
 
     async def shutdown(self) -> None:
         """Stop in reverse order. Idempotent; a second caller waits for the first."""
-        if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop(drain=True), name="hiqlite-shutdown")
-        await asyncio.shield(self._stopping)
+        await self._life.stop(
+            lambda: asyncio.gather(*(group.say_farewell(DRAIN_S) for group in self.groups.values()))
+        )
 
     async def abandon(self) -> None:
         """Stop without a word to anybody, as near to kill -9 as a part of a living process can be."""
-        if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop(drain=False), name="hiqlite-abandon")
-        await asyncio.shield(self._stopping)
 
-    async def _stop(self, *, drain: bool) -> None:
-        try:
-            if drain:
-                await asyncio.gather(*(group.say_farewell(DRAIN_S) for group in self.groups.values()))
-            elif self.network is not None:
-                await self.network.close()  # first: a killed node tells nobody anything
-        finally:  # also when the end of the whole program cancels this: courtesies may be cut short, the rest not
-            try:
-                await self._stack.aclose()
-            finally:
-                for ended in self._at_end:
-                    ended()
-                self.closed.set()
+        async def nothing_is_said() -> None:
+            if self.network is not None:
+                await self.network.close()
+
+        await self._life.stop(nothing_is_said)
+
+    def check_process(self) -> None:
+        """Raises UsageError in a child that was forked while this node was open."""
+        self._life.check_process()
+
+    def inherited(self, told: bool) -> None:
+        """In a forked child nothing of this node turns; who waits for it is `told`, where it is the same loop."""
+        if self.network is not None:
+            self.network.left_to_parent()
+        for one in self.groups.values():
+            one.left_to_parent(of_the_parent(), told=told)
+        if self.groups:
+            self.client.left_to_parent()
+            if told:
+                self._read_round.fail(of_the_parent())
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:

@@ -76,7 +76,8 @@ class DatabaseStorage(GroupStorage):
         for file in (path, path.with_name(path.name + "-wal")):
             sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         PROTECTED.add(path)
-        self._stack.callback(lambda: PROTECTED.remove(self._path))
+        for stack in (self._stack, self._abrupt):
+            stack.callback(lambda: PROTECTED.remove(self._path))
         self.writer = Writer.open(
             path,
             WriterSettings(
@@ -85,6 +86,7 @@ class DatabaseStorage(GroupStorage):
             self._loop,
         )
         self._stack.push_async_callback(self.writer.close)
+        self._abrupt.callback(self.writer.let_go)
         settings = ReaderSettings(
             connection=connection,
             threads=config.read_pool_size,
@@ -92,8 +94,10 @@ class DatabaseStorage(GroupStorage):
         )
         self.reader = Reader.open(path, settings, self._loop)
         self._stack.push_async_callback(self.reader.close)
+        self._abrupt.callback(self.reader.let_go)
         self._inspecting = open_inspector(path, connection)
-        self._stack.callback(lambda: self._inspecting.close())
+        for stack in (self._stack, self._abrupt):
+            stack.callback(lambda: self._inspecting.close())
         self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
         make_durable_folder(folder.images)
         self.images = ImageFiles(folder.images, connection)

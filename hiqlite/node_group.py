@@ -218,6 +218,14 @@ class NodeGroup:
         """Turn no more; who waits gets `error`. Images are ended by `close_images`, once the network is closed."""
         await self.group.close(error)
 
+    def left_to_parent(self, error: HiqliteError, *, told: bool) -> None:
+        """In a forked child this turns no more, and who waits in this thread's loop is told."""
+        self._pulse.left = True
+        if told:
+            self.group.stop_turning(error)
+        else:
+            self.group.failure = error
+
     async def close_images(self) -> None:
         if self._exchange is not None:
             await self._exchange.close()

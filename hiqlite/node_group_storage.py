@@ -10,10 +10,11 @@ import asyncio
 import random
 import secrets
 from abc import ABC, abstractmethod
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 
 from hiqlite import observe
+from hiqlite._accel import forks
 from hiqlite._accel.records import header
 from hiqlite.config import NodeConfig
 from hiqlite.ending import Ending
@@ -61,7 +62,9 @@ class GroupStorage(ABC):
         self._loop = loop
         self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
+        self._abrupt = ExitStack()  # the same without a loop
         self._ending = Ending()
+        forks.watch(self)
         self.identity = self._identify()
 
     @property
@@ -87,6 +90,7 @@ class GroupStorage(ABC):
             loop=self._loop,
         )
         self._stack.push_async_callback(self.log.close)
+        self._abrupt.callback(self.log.let_go)
         if not self.recovered.whole:
             raise LogCorruption(
                 f"the log in {folder} lost what had been synced: {self.recovered.corrupt or 'segments'}",
@@ -191,4 +195,18 @@ class GroupStorage(ABC):
         return random.SystemRandom().getrandbits(48)
 
     async def close(self) -> None:
-        await self._ending.reach(self._stack.aclose)
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
+        await self._stack.aclose()
+        self._abrupt.pop_all()
+        forks.forget(self)
+
+    def let_go(self) -> None:
+        """`close` without a loop, for who cannot wait for anything any more."""
+        self._abrupt.close()
+        forks.forget(self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child: what is open here is told by itself; this is only kept from being freed."""
+        return

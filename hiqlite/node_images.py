@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hiqlite import observe
+from hiqlite._accel import forks
+from hiqlite.ending import Undisturbed
 from hiqlite.engine.model import Membership
 from hiqlite.errors import ShuttingDown
 from hiqlite.node_database import DatabaseStorage
@@ -92,17 +94,26 @@ class NodeImages:
     ) -> T:
         """What `call` gives; `undo` is for what it gave too late."""
         loop = asyncio.get_running_loop()
+        process = forks.count()
         job = loop.run_in_executor(pool, call)
         try:
             return await asyncio.shield(job)
         except GivenUp as error:
             raise ShuttingDown("the image was given up") from error
         except asyncio.CancelledError:
+            if process != forks.count():
+                raise  # the thread is the parent's
             stop.set()
-            await asyncio.wait([job])
-            if not job.cancelled() and job.exception() is None:
-                undone = loop.run_in_executor(pool, undo, job.result())
-                await asyncio.wait([undone])
-                if (left := undone.exception()) is not None:
-                    log.warning("a file of an image is left behind, the next start removes it: %s", left)
+            await Undisturbed(_undo(job, lambda result: loop.run_in_executor(pool, undo, result)))
             raise
+
+
+async def _undo(job: asyncio.Future[T], undo: Callable[[T], asyncio.Future[object]]) -> None:
+    """Until the thread has let go of the file, and what it made for nobody is gone."""
+    await asyncio.wait([job])
+    if job.cancelled() or job.exception() is not None:
+        return
+    undone = undo(job.result())
+    await asyncio.wait([undone])
+    if (left := undone.exception()) is not None:
+        log.warning("a file of an image is left behind, the next start removes it: %s", left)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Generator, Mapping
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hiqlite._accel import forks
 from hiqlite.config import NodeConfig
-from hiqlite.errors import ConfigError
+from hiqlite.errors import ConfigError, ShuttingDown
 
 if TYPE_CHECKING:
     from hiqlite.client.local import LocalClient
@@ -35,9 +35,17 @@ class Opening:
     async def _open(self) -> LocalClient:
         from hiqlite.node import Node  # see the module's text
 
-        node = await Node.start(self._config, wait=self._wait, form_without=self._form_without)
-        if self._handle_signals:
-            take_signals(node)
+        signals = Signals() if self._handle_signals else None
+        try:
+            node = await Node.start(self._config, wait=self._wait, form_without=self._form_without)
+        except BaseException as error:
+            if signals is not None:
+                signals.give_back()
+                if isinstance(error, asyncio.CancelledError):
+                    signals.explain()
+            raise
+        if signals is not None:
+            signals.stop(node)
         self._client = node.client
         return node.client
 
@@ -51,17 +59,56 @@ class Opening:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._client is not None
-        await self._client.shutdown()
+        await self._client.__aexit__(kind, error, traceback)
 
 
-def take_signals(node: Node) -> None:
-    """SIGINT and SIGTERM shut the node down; once it has ended they do again what they did before."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before = signal.getsignal(number)
-        loop.add_signal_handler(number, lambda: loop.create_task(node.shutdown()))
-        node.at_end(partial(loop.remove_signal_handler, number))
-        node.at_end(partial(signal.signal, number, before))
+class Signals:
+    """SIGINT and SIGTERM while a node opens and runs: they end it; afterwards they do again what they did before."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.current_task()
+        self._node: Node | None = None
+        self._came: signal.Signals | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
+            self._loop.add_signal_handler(number, self._come, number)
+        forks.watch(self)
+
+    def stop(self, node: Node) -> None:
+        """It is open: from now on a signal shuts it down."""
+        self._node, self._opening = node, None
+        node.at_end(self.give_back)
+        if self._came is not None:
+            self._come(self._came)
+
+    def explain(self) -> None:
+        """The opening was cancelled. Raises ShuttingDown when a signal did that."""
+        if self._came is not None and self._opening is not None:
+            self._opening.uncancel()
+            raise ShuttingDown(f"{self._came.name} came before the node was open", outcome=None) from None
+
+    def give_back(self) -> None:
+        forks.forget(self)
+        for number, handler in self._before.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    def left_to_parent(self) -> None:
+        """A forked child can be stopped like any other process, and its signals do not reach the parent's loop."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _come(self, number: signal.Signals) -> None:
+        self._came = number
+        if self._node is not None:
+            task = self._loop.create_task(self._node.shutdown())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif self._opening is not None:
+            self._opening.cancel()
 
 
 def open(  # the name of the public call; the builtin is not used in this file

@@ -1,14 +1,18 @@
 """What a node keeps on its disk, opened in order: folder, metadata, groups.
 
-Part of the composition root. Invariant: the folder belongs to this node and is locked as long as anything of it is
-open.
+Part of the composition root. Invariants: the folder belongs to this node and is locked as long as anything of it is
+open; who forgets to close is told so, and nothing of it outlives its loop for long, or holds up the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import atexit
+import warnings
+import weakref
+from contextlib import AsyncExitStack, ExitStack
 
+from hiqlite._accel import forks
 from hiqlite.config import NodeConfig
 from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError
@@ -27,8 +31,11 @@ class Storage:
     db: DatabaseStorage
     cache: CacheStorage | None
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
+        self._loop = loop
+        self._closed = False
+        self._abrupt = ExitStack()  # the same without a loop
         self.cache = None
         self._stack = AsyncExitStack()
         self._ending = Ending()
@@ -40,7 +47,12 @@ class Storage:
         Raises:
             DataFolderInUse, ConfigError (the folder belongs to another node), StorageError and its kinds.
         """
-        storage = cls(config)
+        for forgotten in list(_open):
+            if forgotten._loop.is_closed():
+                forgotten.let_go()
+        storage = cls(config, loop)
+        _open.add(storage)
+        forks.watch(storage)
         try:
             await storage._open(loop)
         except BaseException:
@@ -51,15 +63,19 @@ class Storage:
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self.config
         self.folder = folder = DataFolder(config.data_path)
-        self._stack.callback(folder.close)
+        for stack in (self._stack, self._abrupt):
+            stack.callback(folder.close)
         self.meta = Meta.open(folder.meta)
-        self._stack.callback(self.meta.close)
+        for stack in (self._stack, self._abrupt):
+            stack.callback(self.meta.close)
         self._check_node_id()
         self.db = await DatabaseStorage.open(config, folder, self.meta, loop)
         self._stack.push_async_callback(self.db.close)
+        self._abrupt.callback(self.db.let_go)
         if config.cache:
             self.cache = await CacheStorage.open(config, folder, self.meta, loop)
             self._stack.push_async_callback(self._close_cache)
+            self._abrupt.callback(self._let_go_of_cache)
 
     @property
     def groups(self) -> tuple[GroupStorage, ...]:
@@ -80,6 +96,10 @@ class Storage:
         if self.cache is not None:
             await self.cache.close()
 
+    def _let_go_of_cache(self) -> None:
+        if self.cache is not None:
+            self.cache.let_go()
+
     def _check_node_id(self) -> None:
         """Whose folder this is: made durable by the first start."""
         known = self.meta.node_id
@@ -92,4 +112,48 @@ class Storage:
             )
 
     async def close(self) -> None:
-        await self._ending.reach(self._stack.aclose)
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
+        try:
+            await self._stack.aclose()
+        except Exception:
+            self._forget()  # all the same, everything was closed that can be
+            raise
+        self._forget()
+
+    def let_go(self) -> None:
+        """`close` without a loop: nobody closed it, and the loop is gone, or the process ends.
+
+        What was acknowledged is on the disk; the rest is not awaited. May be called again.
+        """
+        if self._closed:
+            return
+        abrupt = self._abrupt
+        self._forget()
+        with abrupt:
+            warnings.warn(f"the node in {self.config.data_path} was never shut down", ResourceWarning, 2, self)
+
+    def left_to_parent(self) -> None:
+        """In a forked child, where it is nobody's to close."""
+        self._closed = True
+        _open.discard(self)
+
+    def _forget(self) -> None:
+        self._closed = True
+        self._abrupt = ExitStack()
+        _open.discard(self)
+        forks.forget(self)
+
+    def __del__(self) -> None:
+        self.let_go()
+
+
+_open: weakref.WeakSet[Storage] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go_of_all() -> None:
+    """The process ends: threads that go on while the interpreter is taken down would be a risk for nothing."""
+    for forgotten in list(_open):
+        forgotten.let_go()

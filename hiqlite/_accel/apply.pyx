@@ -13,21 +13,16 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint8_t, uint64_t, uintptr_t
 from posix.unistd cimport usleep
 
-
 from hiqlite._accel.apply_native cimport (
-    HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY, HQ_HASH_KEPT,
-    HQ_STOP_DRAINED, HQ_STOP_NOW, SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded,
-    hq_apply_open, hq_checkpoint, hq_checkpoint_ask, hq_checkpointer_use, hq_failure, hq_guard_api, hq_job, hq_job_new,
-    hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_inline, hq_queue_join, hq_queue_open,
-    hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start, hq_queue_stop, hq_queue_stopped,
-    hq_queue_submit, hq_queue_take, hq_run_result, hq_run_result_free, sqlite3,
+    HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY,
+    HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW, SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close,
+    hq_apply_loaded, hq_apply_open, hq_checkpoint, hq_checkpoint_ask, hq_checkpointer_use, hq_failure, hq_forks,
+    hq_forks_watch, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure,
+    hq_queue_inline, hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced,
+    hq_queue_start, hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result,
+    hq_run_result_free, sqlite3,
 )
-
 from hiqlite.errors import UsageError
-
-cdef extern from "forks.h" nogil:
-    int hq_forks
-    int hq_forks_watch()
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
 HASH_EVERY = HQ_HASH_EVERY
@@ -199,7 +194,7 @@ cdef class Applier:
 
     cdef int finish(self) except -1:
         """Ends the thread, whatever it does, and gives up everything that is of this connection."""
-        cdef hq_queue *queue = self.queue
+        cdef hq_queue *queue = self.open_queue()
         cdef hq_apply *worker = self.worker
         self.queue = NULL
         self.worker = NULL
@@ -249,7 +244,6 @@ cdef class Applier:
     def close(self):
         """Ends the thread and finalizes every statement; the connection may be closed afterwards. Idempotent."""
         if self.queue != NULL:
-            self.open_queue()
             self.finish()
 
     # -- in

@@ -75,3 +75,7 @@ cdef extern from "apply_queue.h" nogil:
 
 cdef extern from "stdlib.h" nogil:
     void free(void *)
+
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()

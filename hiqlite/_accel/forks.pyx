@@ -1,17 +1,19 @@
 """What a forked child has inherited from a parent with an open node: nothing that it may use, close, or keep open.
 
 Threads do not come along, locks may be held for ever, and files and connections are the parent's: its SQLite would be
-closed under it, its peers would talk to a child that never answers. Must not know what its holders are. Invariant: in a
+closed under it, its peers would talk to a child that never answers. What the loop waits with is shared too: a child that
+stops watching a descriptor there stops the parent from watching it. Must not know what its holders are. Invariant: in a
 forked child every holder has been told, and is never freed, before any other code of the child runs.
 """
 
 import os
+import select
 import weakref
 
 from cpython.ref cimport Py_INCREF
 
 cdef int forks = 0
-cdef object holders = weakref.WeakSet()
+cdef object holders = weakref.WeakKeyDictionary()  # -> a descriptor that its loop watches, or -1
 cdef dict sockets = {}  # descriptor -> (device, inode) of what it was
 cdef bint beside_a_node = False
 
@@ -26,14 +28,18 @@ def beside_node():
     return beside_a_node
 
 
-def watch(holder):
-    """`holder.left_to_parent()` is called in a forked child, and `holder` is never freed there."""
-    holders.add(holder)
+def watch(holder, int watched=-1):
+    """`holder.left_to_parent()` is called in a forked child, and `holder` is never freed there.
+
+    Args:
+        watched: a descriptor that the holder's loop watches: in a child that loop waits with nothing of the parent's.
+    """
+    holders[holder] = watched
 
 
 def forget(holder):
     """`holder` is closed: a child may have it."""
-    holders.discard(holder)
+    holders.pop(holder, None)
 
 
 def keep(left):
@@ -50,12 +56,13 @@ def watch_socket(int descriptor):
 def _in_child():
     global forks, beside_a_node
     forks += 1
-    left = list(holders)
+    left = dict(holders)
     holders.clear()
     beside_a_node = beside_a_node or bool(left)
     for holder in left:
         Py_INCREF(holder)
     _give_up_sockets()
+    _give_up_loops({descriptor for descriptor in left.values() if descriptor >= 0})
     for holder in left:
         holder.left_to_parent()
 
@@ -75,6 +82,22 @@ def _give_up_sockets():
             os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
     sockets.clear()
+
+
+def _give_up_loops(watched):
+    """In place of each epoll instance that watches one of these there is an empty one. (kqueues are not inherited.)"""
+    if not watched or not hasattr(select, "epoll"):
+        return
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with open(f"/proc/self/fdinfo/{name}") as lines:
+                known = {int(line.split()[1]) for line in lines if line.startswith("tfd:")}
+        except OSError:
+            continue  # that of the listing itself
+        if known & watched:
+            empty = select.epoll()
+            os.dup2(empty.fileno(), int(name), inheritable=False)
+            empty.close()
 
 
 os.register_at_fork(after_in_child=_in_child)

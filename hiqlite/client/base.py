@@ -111,6 +111,7 @@ class Client(ABC):
         self, *, timeout: float | None = None, request_id: str | None = None
     ) -> AsyncIterator[AtomicBlock]:
         """Collect statements and send them as one transaction when the block ends; nothing when it raises."""
+        self.check_process()
         block = AtomicBlock()
         yield block
         if not block.statements:
@@ -196,6 +197,12 @@ class Client(ABC):
 
     # -- life
 
+    inherited = False  # whether it lives in the parent of this process
+
+    @abstractmethod
+    def check_process(self) -> None:
+        """Raises UsageError in a process that cannot use this client."""
+
     @abstractmethod
     async def shutdown(self) -> None:
         """Stop. Idempotent."""
@@ -206,7 +213,9 @@ class Client(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.shutdown()
+        """Shuts down; a forked child that leaves the block does not, its parent will."""
+        if not self.inherited:
+            await self.shutdown()
 
 
 def pairs(statements: Iterable[tuple[str, Parameters]]) -> list[tuple[str, Parameters]]:

@@ -23,7 +23,6 @@ from hiqlite._accel.answers import (
 )
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_batch, encode_command, encode_migration
-from hiqlite._accel.values import Row
 from hiqlite.clock import Clock
 from hiqlite.errors import (
     HiqliteError,
@@ -41,7 +40,7 @@ from hiqlite.statemachine.migrations import load, validate
 from hiqlite.statemachine.reader import Reader
 
 from .base import Client, Consistency, Into
-from .mapping import compile_mapper
+from .mapping import map_rows
 from .results import BatchResult, MigrationReport, Parameters
 from .timing import deadline, timeout_ns
 
@@ -53,8 +52,9 @@ KNOWN_MAX = 10_000  # texts; past it the table starts anew
 class NodeCalls(Protocol):
     """The node behind its client."""
 
-    closed: asyncio.Event
-
+    @property
+    def closed(self) -> asyncio.Event: ...
+    def check_process(self) -> None: ...
     async def shutdown(self) -> None: ...
     def metrics(self) -> Metrics: ...
     def members(self) -> list[Member]: ...
@@ -109,6 +109,8 @@ class LocalClient(Client):
                 self._check(request_id)
                 group.write(self._sized(encode_command(EXECUTE, [(sql, params)])), op)
         except HiqliteError as error:
+            if self.inherited:
+                raise
             op.set_exception(error)
         except TypeError:
             if isinstance(sql, str):
@@ -192,6 +194,7 @@ class LocalClient(Client):
     async def migrate(
         self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
     ) -> MigrationReport:
+        self.check_process()
         given = load(source)
         timeout = self._services.migration_timeout_s if timeout is None else timeout
         applied: list[int] = []
@@ -238,6 +241,7 @@ class LocalClient(Client):
         if consistency is not None:
             await self._consistent(consistency, timeout)
         if self._closed:
+            self.check_process()
             raise ShuttingDown("the client is closed")
         if timeout is not None:
             timeout_ns(timeout)
@@ -252,6 +256,7 @@ class LocalClient(Client):
     async def query_iter(
         self, sql: str, params: Parameters = (), *, into: Into = None, consistency: Consistency | None = None
     ) -> AsyncIterator[Any]:
+        self.check_process()
         if consistency is not None:
             await self._consistent(consistency, None)
         services = self._services
@@ -268,6 +273,7 @@ class LocalClient(Client):
                     yield item
 
     async def _consistent(self, consistency: str, timeout: float | None) -> None:
+        self.check_process()
         if consistency == "linearizable":
             async with deadline(self._services.request_timeout_s if timeout is None else timeout):
                 await self._barrier()
@@ -287,7 +293,9 @@ class LocalClient(Client):
 
     async def closed(self) -> None:
         """Wait until this node has shut down, for whatever reason."""
+        self.check_process()
         await self._services.node.closed.wait()
+        self.check_process()
 
     async def metrics(self) -> Metrics:
         """What this node says about itself."""
@@ -299,10 +307,12 @@ class LocalClient(Client):
 
     async def is_leader(self, group: str = "db") -> bool:
         """Whether this node leads `group` as far as it knows."""
+        self.check_process()
         return group == "db" and self._group.leads
 
     async def is_healthy(self) -> bool:
         """Whether this node works, takes writes and knows a leader."""
+        self.check_process()
         group = self._group
         return group.failure is None and group.proposals.refusal is None and group.leader_id != 0
 
@@ -316,7 +326,13 @@ class LocalClient(Client):
 
     async def content_hash(self) -> str:
         """Hash of the schema and all rows of this node's database: equal on equal nodes (a scan of everything)."""
+        self.check_process()
         return await self._services.content_hash()
+
+    def left_to_parent(self) -> None:
+        """In a forked child: each call raises UsageError."""
+        self.inherited = self._closed = True
+
 
     # -- helpers
 
@@ -344,8 +360,12 @@ class LocalClient(Client):
         if self._group.leads:
             self._inspector.check_statements(statements, expects_rows=expects_rows, lenient=self._group.behind)
 
+    def check_process(self) -> None:
+        self._services.node.check_process()
+
     def _check(self, request_id: str | None) -> None:
         if self._closed:
+            self.check_process()
             raise ShuttingDown("the client is closed", outcome="not_applied")
         if request_id is not None:
             raise UsageError("request_id is not supported yet", hint="leave it out")
@@ -370,13 +390,7 @@ class LocalClient(Client):
             self._check(request_id)
             self._group.write(self._sized(record()), op)
         except HiqliteError as error:
+            if self.inherited:
+                raise
             op.set_exception(error)
         return op
-
-
-def map_rows(rows: list[Row], into: Into) -> list[Any]:
-    """Rows as objects of type `into`; the rows themselves when it is None."""
-    if into is None or not rows:
-        return rows
-    mapper = compile_mapper(tuple(rows[0].keys()), into)
-    return [mapper(row) for row in rows]

@@ -203,3 +203,11 @@ def _short(value: Any) -> str:
 
 
 __all__ = ["compile_mapper"]
+
+
+def map_rows(rows: list[Row], into: Any) -> list[Any]:
+    """Rows as objects of type `into`; the rows themselves when it is None."""
+    if into is None or not rows:
+        return rows
+    mapper = compile_mapper(tuple(rows[0].keys()), into)
+    return [mapper(row) for row in rows]

@@ -101,8 +101,7 @@ class Group:
             log_store=log_store, links=links, window=self.window, fetches=self.fetches, repairs=self.repairs,
             group_time=group_time, clock=clock, truncated=self.proposals.truncated,
         )  # fmt: skip
-        self._scheduled = False
-        self._pumping = False
+        self._scheduled = self._pumping = False
         self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
@@ -127,14 +126,16 @@ class Group:
 
     async def close(self, error: HiqliteError) -> None:
         """Stop turning; every waiting caller gets `error` with what is known of its write."""
+        self.stop_turning(error)
+        for part in (self.fetches, self.repairs, self.configurations, self.applier):
+            await part.close()
+
+    def stop_turning(self, error: HiqliteError) -> None:
+        """The part of `close` that takes no time."""
         self.failure = self.failure or error
         self.changed.set()
         self._alarm.cancel()
         self._fail_waiting(error)
-        await self.fetches.close()
-        await self.repairs.close()
-        await self.configurations.close()
-        await self.applier.close()
 
     def fail(self, error: StorageError) -> None:
         """This node's disk or state machine broke: it stops taking part, and says so."""

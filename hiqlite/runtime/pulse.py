@@ -81,6 +81,8 @@ class Pulse:
         return not stalled
 
     def _turn(self) -> None:
+        if any(pulse.left for pulse in self._groups.values()):
+            return
         self._timer = self._loop.call_later(self._interval_s, self._turn)  # first: whatever fails below, time goes on
         now_ns = self._clock.monotonic_ns()
         groups = [pulse.group for pulse in self._groups.values()]
@@ -108,6 +110,7 @@ class GroupPulse:
         self._beat = beat
         self._clock = clock
         self._heard: dict[int, int] = {}
+        self.left = False  # in a forked child: to the parent
 
     def role_changed(self) -> None:
         """The engine changed: the heartbeat thread must know before anything that follows is sent."""

@@ -167,6 +167,10 @@ class ReadRound:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self.fail(error)
+
+    def fail(self, error: HiqliteError) -> None:
+        """Who waits now gets `error`."""
         for future in (*self._joined, *self._next):
             if not future.done():
                 future.set_exception(error)

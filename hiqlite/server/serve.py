@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hiqlite import observe
 from hiqlite.config import NodeConfig
+from hiqlite.errors import ShuttingDown
 from hiqlite.node_opening import open as open_node
 
 
@@ -47,7 +48,10 @@ def main(options: argparse.Namespace) -> None:
         die_with_parent()
     config = configured(options)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(config))
+        try:
+            runner.run(run(config))
+        except ShuttingDown as stopped:
+            print(f"node {config.node_id}: {stopped}", flush=True)
 
 
 def die_with_parent() -> None:

@@ -80,7 +80,7 @@ class Writer:
         self._final_group_time_ns = 0
         self._synced_index = 0
         loop.add_reader(applier.fileno, self._wake)
-        forks.watch(self)
+        forks.watch(self, applier.fileno)
 
     @classmethod
     def open(
@@ -188,6 +188,7 @@ class Writer:
         self._ending = Ending()
         self._closed = False
         self._loop.add_reader(self._applier.fileno, self._wake)
+        forks.watch(self, self._applier.fileno)
 
     async def _abandon(self) -> None:
         self._applier.stop(now=True)

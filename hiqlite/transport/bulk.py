@@ -19,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from hiqlite import observe
+from hiqlite._accel import forks
 from hiqlite._accel.frames import Frame
+from hiqlite.ending import Undisturbed
 from hiqlite.errors import HiqliteError, Overloaded, PeerUnreachable, ProtocolError, StorageError, UsageError
 
 from . import bulk_wire
@@ -291,11 +293,14 @@ class Bulk:
         """Who is cancelled here still waits for the call: a file must not be closed under the thread."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "hiqlite-bulk")
+        process = forks.count()
         job = asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
-            await asyncio.wait([job])
+            if process != forks.count():
+                raise  # the thread is the parent's
+            await Undisturbed(_until_done(job))
             if not job.cancelled() and (error := job.exception()) is not None:
                 log.debug("a chunk that nobody waited for: %s", error)
             raise
@@ -376,3 +381,7 @@ class Incoming:
 
 def _unpack_and_write(sink: ImageSink, chunk: Chunk) -> None:
     sink.write(chunk.offset, chunk.unpack())
+
+
+async def _until_done(job: asyncio.Future[Any]) -> None:
+    await asyncio.wait([job])

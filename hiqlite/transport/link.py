@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from hiqlite import observe
+from hiqlite._accel import forks
 from hiqlite._accel.frames import Frame, FrameReader
 from hiqlite.errors import ProtocolError, TransportError
 
@@ -258,6 +259,8 @@ async def settle() -> None:
 def tune(transport: asyncio.Transport, settings: NetworkSettings) -> None:
     """Socket options of every connection: no delay, and a dead path is noticed."""
     sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        forks.watch_socket(sock.fileno())
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = [(socket.SOL_SOCKET, "SO_KEEPALIVE", 1), (socket.IPPROTO_TCP, "TCP_NODELAY", 1)]
@@ -281,6 +284,7 @@ def hand_over(transport: asyncio.Transport) -> int:
     """
     sock = transport.get_extra_info("socket")
     descriptor = os.dup(sock.fileno())
+    forks.watch_socket(descriptor)
     transport.close()
     return descriptor
 

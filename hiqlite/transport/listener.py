@@ -13,6 +13,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from hiqlite._accel import forks
 from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError, ProtocolError
 
@@ -96,6 +97,8 @@ async def listen(
         hint = "choose another port, or stop what uses it" if error.errno == errno.EADDRINUSE else ""
         message = f"cannot listen on {host}:{port} ({what} port): {error.strerror or error}"
         raise ConfigError(message, hint=hint) from error
+    for listening in server.sockets:
+        forks.watch_socket(listening.fileno())
     return server, server.sockets[0].getsockname()[1]
 
 
@@ -287,6 +290,7 @@ class Sniffer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
+        forks.watch_socket(transport.get_extra_info("socket").fileno())
         self._deadline = asyncio.get_running_loop().call_later(self._owner.deadline_s, self.give_up, "timeout")
         self._owner.gate.enter(self)
 

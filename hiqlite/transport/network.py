@@ -124,6 +124,12 @@ class Network(Hooks):
         self.bulk.close_thread()
         await settle()
 
+    def left_to_parent(self) -> None:
+        """In a forked child: nobody is dialled, nobody is taken in."""
+        self._running = False
+        for peer in self._peers.values():
+            peer.left_to_parent()
+
     @property
     def listen_port(self) -> int:
         """The raft port that is bound (of interest when 0 was asked for); 0 when this node only dials."""

@@ -92,6 +92,10 @@ class Peer:
             link.close()
         return links
 
+    def left_to_parent(self) -> None:
+        """In a forked child, which must not dial in the parent's name."""
+        self._closed = True
+
     # ---- the way out
 
     def route(self, *, answer: bool) -> Link | None:
@@ -189,7 +193,7 @@ class Peer:
         """Dials one kind of link for ever: at once when it is lost, then with growing pauses."""
         loop = asyncio.get_running_loop()
         failures = 0
-        while True:
+        while not self._closed:
             await self._pause(kind, failures)
             begun = loop.time()
             self._wake[kind].clear()  # before the dial: a sign of life while it fails shortens the next wait
@@ -210,6 +214,8 @@ class Peer:
                 failures = 0 if lived >= self._settings.settled_s else failures + 1
 
     async def _dial(self, kind: LinkKind) -> None:
+        if self._closed:
+            raise PeerUnreachable("the network was closed")
         host, port = self.address
 
         def make(transport: asyncio.Transport) -> Dialler:

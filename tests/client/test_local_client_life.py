@@ -365,8 +365,9 @@ async def test_a_shutdown_that_is_cancelled_while_it_says_farewell_stops_the_nod
         shutdown = asyncio.create_task(node.shutdown())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert node._stopping is not None and not node.closed.is_set()
-        node._stopping.cancel()
+        (stopping,) = [task for task in asyncio.all_tasks() if task.get_name() == "hiqlite-shutdown"]
+        assert not node.closed.is_set()
+        stopping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await shutdown
         assert node.closed.is_set()
