@@ -35,19 +35,24 @@ def open_files() -> Counter[str]:
     return found
 
 
+def tasks() -> set[asyncio.Task[object]]:
+    """Of the running loop; between two loops there are none."""
+    return asyncio.all_tasks() if asyncio._get_running_loop() is not None else set()
+
+
 class Traces:
     """What is there now, to compare with later."""
 
     def __init__(self) -> None:
         gc.collect()
-        self.tasks = set(asyncio.all_tasks())
+        self.tasks = tasks()
         self.threads = set(threading.enumerate())
         self.native = native_threads()
         self.files = open_files()
 
     def new(self) -> list[str]:
         """What has come since, in words."""
-        found = [f"task {task.get_name()}" for task in asyncio.all_tasks() - self.tasks]
+        found = [f"task {task.get_name()}" for task in tasks() - self.tasks]
         found += [f"thread {thread.name}" for thread in set(threading.enumerate()) - self.threads]
         found += [f"native thread {name} ({count})" for name, count in (native_threads() - self.native).items()]
         return found + [f"file {name} ({count})" for name, count in (open_files() - self.files).items()]
