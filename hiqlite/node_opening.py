@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiqlite._accel import forks
 from hiqlite.config import NodeConfig
-from hiqlite.errors import ConfigError, ShuttingDown
+from hiqlite.errors import ConfigError, ShuttingDown, UsageError
 
 if TYPE_CHECKING:
     from hiqlite.client.local import LocalClient
@@ -35,17 +36,15 @@ class Opening:
     async def _open(self) -> LocalClient:
         from hiqlite.node import Node  # see the module's text
 
-        signals = Signals() if self._handle_signals else None
+        stoppable = Stoppable() if self._handle_signals else None
         try:
             node = await Node.start(self._config, wait=self._wait, form_without=self._form_without)
         except BaseException as error:
-            if signals is not None:
-                signals.give_back()
-                if isinstance(error, asyncio.CancelledError):
-                    signals.explain()
+            if stoppable is not None:
+                stoppable.failed(error)
             raise
-        if signals is not None:
-            signals.stop(node)
+        if stoppable is not None:
+            stoppable.opened(node)
         self._client = node.client
         return node.client
 
@@ -62,34 +61,65 @@ class Opening:
         await self._client.__aexit__(kind, error, traceback)
 
 
-class Signals:
-    """SIGINT and SIGTERM while a node opens and runs: they end it; afterwards they do again what they did before."""
+class Stoppable:
+    """An opening, and then the node that it opened, as a signal sees them."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.current_task()
         self._node: Node | None = None
         self._came: signal.Signals | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Task[None] | None = None
+        self._signals = Signals.taken_for(self)
+
+    def opened(self, node: Node) -> None:
+        """From now on a signal shuts the node down."""
+        self._node, self._opening = node, None
+        node.at_end(lambda: self._signals.give_back(self))
+
+    def failed(self, error: BaseException) -> None:
+        """It did not open. Raises ShuttingDown when that was because of a signal."""
+        self._signals.give_back(self)
+        if isinstance(error, asyncio.CancelledError) and self._came is not None and self._opening is not None:
+            self._opening.uncancel()
+            raise ShuttingDown(f"{self._came.name} came before the node was open", outcome=None) from None
+
+    def come(self, number: signal.Signals) -> None:
+        if self._node is not None:
+            self._stopping = self._stopping or self._loop.create_task(self._node.shutdown())
+        elif self._opening is not None and self._came is None:
+            self._came = number
+            self._opening.cancel()
+
+
+class Signals:
+    """SIGINT and SIGTERM, while there is anybody to stop; afterwards they do again what they did before."""
+
+    _taken: Signals | None = None  # the main thread has them, and runs one loop
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._told: list[Stoppable] = []
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self._before:
             self._loop.add_signal_handler(number, self._come, number)
         forks.watch(self)
 
-    def stop(self, node: Node) -> None:
-        """It is open: from now on a signal shuts it down."""
-        self._node, self._opening = node, None
-        node.at_end(self.give_back)
-        if self._came is not None:
-            self._come(self._came)
+    @classmethod
+    def taken_for(cls, one: Stoppable) -> Signals:
+        """Raises UsageError where signals cannot be taken."""
+        if threading.current_thread() is not threading.main_thread():
+            raise UsageError("handle_signals works in the main thread only", hint="leave it out, and call shutdown()")
+        if cls._taken is None or cls._taken._loop is not asyncio.get_running_loop():
+            cls._taken = cls()
+        cls._taken._told.append(one)
+        return cls._taken
 
-    def explain(self) -> None:
-        """The opening was cancelled. Raises ShuttingDown when a signal did that."""
-        if self._came is not None and self._opening is not None:
-            self._opening.uncancel()
-            raise ShuttingDown(f"{self._came.name} came before the node was open", outcome=None) from None
-
-    def give_back(self) -> None:
+    def give_back(self, one: Stoppable) -> None:
+        self._told.remove(one)
+        if self._told or Signals._taken is not self:
+            return
+        Signals._taken = None
         forks.forget(self)
         for number, handler in self._before.items():
             self._loop.remove_signal_handler(number)
@@ -97,18 +127,14 @@ class Signals:
 
     def left_to_parent(self) -> None:
         """A forked child can be stopped like any other process, and its signals do not reach the parent's loop."""
+        Signals._taken = None
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _come(self, number: signal.Signals) -> None:
-        self._came = number
-        if self._node is not None:
-            task = self._loop.create_task(self._node.shutdown())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        elif self._opening is not None:
-            self._opening.cancel()
+        for one in list(self._told):
+            one.come(number)
 
 
 def open(  # the name of the public call; the builtin is not used in this file

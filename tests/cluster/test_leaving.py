@@ -283,3 +283,26 @@ async def test_an_opening_that_fails_gives_the_signals_back(tmp_path: Path) -> N
     with pytest.raises(HiqliteError):
         await hiqlite.open(tmp_path / "file", handle_signals=True)
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+async def test_signals_are_given_back_by_the_last_of_several_nodes(tmp_path: Path) -> None:
+    """Whichever ends first; a signal in between ends all that asked for it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    first = await hiqlite.open(tmp_path / "a", handle_signals=True)
+    second = await hiqlite.open(tmp_path / "b", handle_signals=True)
+    third = await hiqlite.open(tmp_path / "c", handle_signals=True)
+    await first.shutdown()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(second.closed(), third.closed()), DEADLINE_S)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+async def test_signals_are_not_for_other_threads(tmp_path: Path) -> None:
+    """They belong to the main thread: UsageError, and nothing is opened."""
+
+    async def opening() -> None:
+        await hiqlite.open(tmp_path / "data", handle_signals=True)
+
+    with pytest.raises(hiqlite.UsageError, match="main thread"):
+        await asyncio.to_thread(lambda: asyncio.run(opening()))
+    assert not (tmp_path / "data").exists()
