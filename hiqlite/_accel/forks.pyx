@@ -6,6 +6,7 @@ stops watching a descriptor there stops the parent from watching it. Must not kn
 forked child every holder has been told, and is never freed, before any other code of the child runs.
 """
 
+import contextlib
 import os
 import select
 import weakref
@@ -61,10 +62,11 @@ def _in_child():
     beside_a_node = beside_a_node or bool(left)
     for holder in left:
         Py_INCREF(holder)
-    _give_up_sockets()
-    _give_up_loops({descriptor for descriptor in left.values() if descriptor >= 0})
-    for holder in left:
-        holder.left_to_parent()
+    with contextlib.ExitStack() as steps:  # one that fails, for want of a descriptor say, keeps none from being done
+        steps.callback(_give_up_loops, {descriptor for descriptor in left.values() if descriptor >= 0})
+        steps.callback(_give_up_sockets)
+        for holder in left:
+            steps.callback(holder.left_to_parent)
 
 
 def _give_up_sockets():

@@ -26,6 +26,9 @@ from hiqlite.engine.model import Change, ChangeKind
 from hiqlite.transport.loopback import loopback_cluster
 from tests.cluster.forking import exit_code, forked
 
+# From Python 3.12 on a fork of a process with threads warns: that is what is tried here.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 CREATE = "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x)"
 INSERT = "INSERT INTO t (x) VALUES (1)"
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"

@@ -11,6 +11,9 @@ import pytest
 
 from hiqlite.ending import Ending, Undisturbed
 
+# From Python 3.12 on a fork of a process with threads warns: that is what is tried here.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 class Steps:
     """Work of several awaits of each kind, that notes how far it came."""
