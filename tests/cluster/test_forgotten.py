@@ -16,10 +16,10 @@ import pytest
 import hiqlite
 from tests.cluster.traces import Traces
 
-EXIT_LIMIT_S = 20.0  # of the whole process, on a busy machine
+EXIT_LIMIT_S = 20.0  # from the end of the program to that of its process, on a busy machine
 
 PROGRAM = """
-import asyncio, gc, os, signal, sys, threading, hiqlite
+import asyncio, os, signal, sys, time, hiqlite
 from pathlib import Path
 from hiqlite.transport.loopback import loopback_cluster
 
@@ -77,7 +77,7 @@ try:
 except (ValueError, KeyboardInterrupt):
     pass
 finally:
-    print(acknowledged, flush=True)
+    print(acknowledged, time.monotonic(), flush=True)
 """
 
 ENDS = ["return", "kept", "error", "exit", "interrupt", "opening", "stopping", "loop left", "loop closed"]
@@ -87,17 +87,17 @@ ENDS = ["return", "kept", "error", "exit", "interrupt", "opening", "stopping", "
 @pytest.mark.parametrize("end", ENDS)
 def test_a_process_that_forgets_to_close_exits_soon_and_loses_nothing(tmp_path: Path, end: str, ports: str) -> None:
     """Under load, however its program ends: a ResourceWarning, no crash, no hang; what was acknowledged is there."""
-    begun = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-W", "always::ResourceWarning", "-X", "faulthandler", "-c", PROGRAM,
          str(tmp_path), ports, end],
-        timeout=60, capture_output=True, text=True, check=False,
+        timeout=100, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert time.monotonic() - begun < EXIT_LIMIT_S
     assert run.returncode == 0 and "Fatal" not in run.stderr, run.stderr
     if end != "stopping":
         assert "was never shut down" in run.stderr, run.stderr
-    asyncio.run(look(tmp_path / "node1", int(run.stdout.split()[-1])))
+    acknowledged, its_end = run.stdout.split()
+    assert time.monotonic() - float(its_end) < EXIT_LIMIT_S
+    asyncio.run(look(tmp_path / "node1", int(acknowledged)))
 
 
 @pytest.mark.parametrize("ports", ["alone", "ports"])
