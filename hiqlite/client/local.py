@@ -36,11 +36,13 @@ from hiqlite.errors import (
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import Member, Metrics
 from hiqlite.runtime.waiting import ReadRound
+from hiqlite.runtime.wishes import Wish
 from hiqlite.statemachine.inspector import Inspector, StatementInfo
 from hiqlite.statemachine.migrations import load, validate
 from hiqlite.statemachine.reader import Reader
 
 from .base import Client, Consistency, Into
+from .management import Addresses, MembersCalls
 from .mapping import compile_mapper
 from .results import BatchResult, MigrationReport, Parameters
 from .timing import deadline, timeout_ns
@@ -57,7 +59,11 @@ class NodeCalls(Protocol):
 
     async def shutdown(self) -> None: ...
     def metrics(self) -> Metrics: ...
-    def members(self) -> list[Member]: ...
+    def leads(self, group: str) -> bool: ...
+    async def transfer_leadership(self, to: int, group: str | None, timeout: float) -> None: ...
+
+    @property
+    def members(self) -> MembersCalls: ...
 
 
 @dataclass(slots=True)
@@ -294,12 +300,18 @@ class LocalClient(Client):
         return self._services.node.metrics()
 
     async def members(self) -> list[Member]:
-        """The cluster's members as this node knows them."""
-        return self._services.node.members()
+        return self._services.node.members.members()
 
     async def is_leader(self, group: str = "db") -> bool:
-        """Whether this node leads `group` as far as it knows."""
-        return group == "db" and self._group.leads
+        return self._services.node.leads(group)
+
+    async def _fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None, waits: bool) -> None:
+        limit = timeout if waits or timeout is not None else self._services.request_timeout_s
+        await self._services.node.members.fulfil(wish, addresses, limit)
+
+    async def _transfer(self, to: int, group: str | None, timeout: float | None) -> None:
+        limit = self._services.request_timeout_s if timeout is None else timeout
+        await self._services.node.transfer_leadership(to, group, limit)
 
     async def is_healthy(self) -> bool:
         """Whether this node works, takes writes and knows a leader."""

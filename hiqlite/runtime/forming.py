@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -56,6 +56,8 @@ class Former:
         state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
         founders: ids of who shall found the group, as far as this node knows now; None: they stay what they are.
         met: told who a peer says that it is now, which may be news since its handshake.
+        learner_only: this node never votes, so it founds nothing.
+        ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
     """
 
     def __init__(
@@ -66,7 +68,12 @@ class Former:
         state: Callable[[], tuple[Membership | None, bytes]] = lambda: (None, b""),
         founders: Callable[[], Sequence[int]] | None = None,
         met: Callable[[Identity], None] = lambda _identity: None,
+        *,
+        learner_only: bool = False,
+        ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
     ) -> None:
+        self._learner_only = {forming.own.id} if learner_only else set()
+        self._ask_in = ask_in
         self._founders = founders
         self._met = met
         self._forming = forming
@@ -88,7 +95,7 @@ class Former:
             False: it was given up, because it was in vain.
         """
         forming = self._forming
-        said_at, why = 0.0, ""
+        said_at, why, refusal = 0.0, "", ""
         loop = asyncio.get_running_loop()
         while (step := self._step()) is not Step.DONE:
             if step is Step.RECORD:
@@ -105,17 +112,21 @@ class Former:
                 await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
                 forming.has_joined()
             else:
-                if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
-                    said_at, why = loop.time(), forming.reason
+                reason = refusal or forming.reason
+                if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
+                    said_at, why = loop.time(), reason
                     log.info("node %d: %s", forming.own.id, why)
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
                 await self._ask_all()
+                formed = [number for number, greeting in self._last.items() if greeting.formed]
+                if formed and self._ask_in is not None and forming.recorded is None and self._step() is Step.WAIT:
+                    refusal = await self._ask_in(formed)
         return True
 
     def _step(self) -> Step:
         if self._founders is not None:
-            self._forming.configure(self._founders())
+            self._forming.configure([number for number in self._founders() if number not in self._learner_only])
         return self._forming.step()
 
     async def _ask_all(self) -> None:
@@ -133,7 +144,7 @@ class Former:
     async def _ask(self, number: int) -> None:
         assert self._peers is not None
         try:
-            answer = await self._peers.request(number, REQUEST, to_wire(self._greeting()), ASK_TIMEOUT_S)
+            answer = await self._peers.request(number, REQUEST, self._word(), ASK_TIMEOUT_S)
             self._hear(number, answer)
         except HiqliteError as error:
             log.debug("node %d did not answer the greeting: %s", number, error)
@@ -141,7 +152,10 @@ class Former:
     async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
         if self._hear(peer_id, payload):
             self._turn.set()  # only for news: two nodes that wait would wake each other for ever
-        return to_wire(self._greeting())
+        return self._word()
+
+    def _word(self) -> dict[str, Any]:
+        return {**to_wire(self._greeting()), "votes": self._forming.own.id not in self._learner_only}
 
     def _greeting(self) -> Greeting:
         greeting = self._forming.greeting()
@@ -158,6 +172,9 @@ class Former:
         self._met(greeting.identity)
         self._forming.hear(greeting)
         news = self._last.get(peer_id) != greeting
+        if (wire.get("votes") is False) != (peer_id in self._learner_only):
+            self._learner_only ^= {peer_id}
+            news = True
         self._last[peer_id] = greeting
         return news
 
