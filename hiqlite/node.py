@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 from hiqlite import observe
 from hiqlite._accel.beat import BeatThread
@@ -23,10 +22,11 @@ from hiqlite.engine.model import Change, Membership, Message
 from hiqlite.errors import HiqliteError, ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
+from hiqlite.node_calls import calls_of
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
 from hiqlite.node_links import GroupLinks
-from hiqlite.node_members import NodeMembers
+from hiqlite.node_members import NodeMembers, check_alone
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
@@ -92,6 +92,7 @@ class Node:
             log.warning("%s", notice)
         self.storage = await Storage.open(config, self._loop)
         self._stack.push_async_callback(self.storage.close)
+        check_alone(config, self.storage.db)
         if config.nodes:
             self._make_network()
         self._make_groups(form_without)
@@ -143,14 +144,11 @@ class Node:
         address = config.address
         assert address is not None
 
-        async def metrics(peer_id: int, payload: object) -> dict[str, Any]:
-            return self.metrics().as_dict()
-
         api = ApiListener(
             config.listen_addr_api,
             address.api_port,
             config.secret_api or "",
-            {"metrics": metrics},
+            calls_of(self),
             node_id=config.node_id,
         )
         await api.start()

@@ -17,10 +17,11 @@ from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.change import members_of
 from hiqlite.engine.model import Membership
-from hiqlite.errors import HiqliteError, ProtocolError, ShuttingDown, UsageError
+from hiqlite.errors import ConfigError, HiqliteError, ProtocolError, ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.logstore.meta import Meta
 from hiqlite.node_group import NodeGroup
+from hiqlite.node_group_storage import GroupStorage
 from hiqlite.node_links import GroupLinks
 from hiqlite.runtime.addresses import AddressBook, entries_from_wire, entries_to_wire, join_address
 from hiqlite.runtime.managing import Managing
@@ -43,6 +44,19 @@ def configured_addresses(config: NodeConfig) -> dict[int, tuple[str, str]]:
         node.id: (join_address(node.raft_host, node.raft_port), join_address(node.api_host, node.api_port))
         for node in config.nodes
     }
+
+
+def check_alone(config: NodeConfig, storage: GroupStorage) -> None:
+    """Raises ConfigError for a node without ports whose folder is that of a node among others."""
+    found = max((storage.membership(), *storage.memberships), key=lambda one: -1 if one is None else one.index)
+    if config.nodes or found is None:
+        return
+    ids = sorted({one.id for one in members_of(found)})
+    if ids != [config.node_id]:
+        raise ConfigError(
+            f"the data folder {config.data_path} belongs to a cluster of the nodes {', '.join(map(str, ids))}",
+            hint="open it with a config that names them",
+        )
 
 
 class NodeMembers:
@@ -74,10 +88,11 @@ class NodeMembers:
         self._network: Network | None = None
         self._expected: list[int] = []
         self._was_member = False
+        self.standing = ""  # why this node is no member, if it waits to be one
         self._told: Membership | None = None  # newer members than this node's, by a peer's word, without this node
         self._joins = meta.joins(DB)
+        self._never_vote: set[int] = {config.node_id} if config.learner_only else set()  # as they said themselves
         self._refused_at = float("-inf")
-        self._refusal = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self.book = AddressBook(config.node_id, configured_addresses(config), entries_from_wire(meta.addresses()))
         self.managing = Managing(groups[DB].group, links[DB], groups[DB].life_of, self, mirrored, clock)
@@ -121,10 +136,23 @@ class NodeMembers:
         roles = [*((one, "voter") for one in voters), *((one, "learner") for one in learners)]
         return [Member(number, role, *self.book.shown(number)) for number, role in roles]
 
+    def shown(self) -> dict[str, Any]:
+        """For who asks from outside."""
+        found = self.membership
+        return {
+            "index": found.index if found is not None else 0,
+            "removed": list(found.removed) if found is not None else [],
+            "standing": self.standing,
+            "cluster_id": self._meta.cluster_id or b"",
+        }
+
     async def fulfil(self, wish: Wish, addresses: Mapping[int, tuple[str, str]], timeout: float | None) -> None:
         """A user's wish; `addresses` (raft, api) of nodes that it is about, by id."""
         if self._network is None:
             raise UsageError("this node listens on no port, it has no other members", hint="open it with a config")
+        if wish.kind in (WishKind.PROMOTE, WishKind.SET_VOTERS):
+            for number in self._never_vote & {self._config.node_id, *self._links[DB].reached()} & set(wish.ids):
+                raise UsageError(f"node {number} never votes", hint="its config says learner_only")
         for number, (raft, api) in addresses.items():
             if self.book.command(number, raft, api):
                 self._book_changed()
@@ -167,22 +195,26 @@ class NodeMembers:
         self._meta.worker.submit(self._meta.set_addresses, entries_to_wire(self.book.entries))
         self._look()
         for peer_id in self._links[DB].reached():
-            self.connected(peer_id)
+            self._greet_soon(peer_id)
 
     # -- what peers tell each other
 
     def connected(self, peer_id: int) -> None:
+        self._never_vote.discard(peer_id)  # it may have another config by now
+        self._greet_soon(peer_id)
+
+    def _greet_soon(self, peer_id: int) -> None:
         self._spawn(self._greet(peer_id), "hiqlite-greet")
 
     async def _greet(self, peer_id: int) -> None:
         try:
             answer = await self._links[DB].request(peer_id, HELLO, self._word(), ASK_S)
-            self._hear(answer)
+            self._hear(peer_id, answer)
         except HiqliteError as error:
             log.debug("node %d did not say whom it knows: %s", peer_id, error)
 
     async def _greeted(self, peer_id: int, payload: Any) -> Any:
-        self._hear(payload)
+        self._hear(peer_id, payload)
         return self._word()
 
     def _word(self) -> dict[str, Any]:
@@ -193,12 +225,15 @@ class NodeMembers:
         return {
             "addresses": entries_to_wire(self.book.entries),
             "members": None if found is None else encode_membership(found),
+            "votes": not self._config.learner_only,
         }
 
-    def _hear(self, word: Any) -> None:
+    def _hear(self, peer_id: int, word: Any) -> None:
         """Raises ProtocolError for what is no word."""
         if not isinstance(word, dict):
             raise ProtocolError("a peer's word about the members that cannot be read")
+        if (word.get("votes") is False) != (peer_id in self._never_vote):
+            self._never_vote ^= {peer_id}
         entries = entries_from_wire(word.get("addresses"))
         members = word.get("members")
         if members is not None:
@@ -216,17 +251,17 @@ class NodeMembers:
     async def ask_in(self, formed: Sequence[int]) -> str:
         """Of a node that founded nothing: asks those that have formed to let it learn; why not, if they do not."""
         if self._loop.time() < self._refused_at + ASK_AGAIN_S:
-            return self._refusal
+            return self.standing
         await self._set_joins(True)  # first: once it is let in it may stop at any moment
         try:
             await self._links[DB].request(formed[0], JOIN, self.said_of([self._config.node_id]), ASK_S)
-            return ""
+            self.standing = ""
         except UsageError as error:
             await self._set_joins(False)
-            self._refused_at, self._refusal = self._loop.time(), str(error)
+            self._refused_at, self.standing = self._loop.time(), str(error)
         except HiqliteError as error:
-            self._refusal = str(error)
-        return self._refusal
+            self.standing = str(error)
+        return self.standing
 
     async def _asked_in(self, peer_id: int, said: Any) -> None:
         """By a node that is empty. It comes in if this node's config names it, or if it is a member that began anew."""
@@ -273,7 +308,7 @@ class NodeMembers:
             try:
                 self._look()
                 if group.started and group.failure is None:
-                    reason = self._reason()
+                    reason = self.standing = self._reason()
                     if not reason:
                         await self._become()
                     elif self._was_member and self._told is None:
@@ -310,12 +345,13 @@ class NodeMembers:
         end = self._loop.time() + LEAVE_S
         while CACHE in self._groups:
             group = self._groups[CACHE].group
-            if not group.started or group.failure is not None:
+            if group.failure is not None or (not group.leads and self._loop.time() > end):
                 break
-            members = group.engine.membership
-            gone = all(one.id != self._config.node_id for one in members_of(members))
-            if (gone and members.index <= group.applier.applied_index) or (not group.leads and self._loop.time() > end):
-                break
+            if group.started:
+                members = group.engine.membership
+                gone = all(one.id != self._config.node_id for one in members_of(members))
+                if gone and members.index <= group.applier.applied_index:
+                    break
             await until_next(group.changed, self._config.heartbeat_interval_ms / 1000)
         found = was_removed(self._config.node_id)
         self._removed(ShuttingDown(found.message, hint=found.hint))

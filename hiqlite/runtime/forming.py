@@ -115,7 +115,7 @@ class Former:
                 reason = refusal or forming.reason
                 if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), reason
-                    log.info("node %d: %s", forming.own.id, why)
+                    log.info("node %d: %s%s", forming.own.id, why, self._way_out())
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
                 await self._ask_all()
@@ -123,6 +123,13 @@ class Former:
                 if formed and self._ask_in is not None and forming.recorded is None and self._step() is Step.WAIT:
                     refusal = await self._ask_in(formed)
         return True
+
+    def _way_out(self) -> str:
+        """What to do if who is waited for never comes."""
+        missing = [str(one) for one in self._forming.voters if one != self._forming.own.id and one not in self._last]
+        if not missing or self._forming.recorded is not None or self._ask_in is None:
+            return ""
+        return f" (a new cluster forms without them by hiqlite serve --form-without {','.join(missing)})"
 
     def _step(self) -> Step:
         if self._founders is not None:
@@ -133,7 +140,10 @@ class Former:
         """One round of greetings; ends early when a peer greets first with news."""
         assert self._peers is not None, "a single node never waits"
         self._turn.clear()
-        others = [number for number in self._forming.configured if number != self._forming.own.id]
+        forming = self._forming
+        # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
+        wanted = {*forming.configured, *(one.id for one in forming.recorded or ())}
+        others = sorted(wanted - {forming.own.id})
         await asyncio.gather(*(self._ask(number) for number in others))
         if self._step() is Step.WAIT:
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.

@@ -27,6 +27,7 @@ from .group import Group
 from .proposals import told
 
 SLICE_S = 2.0  # of one request to the leader; what takes longer is asked for again
+LEADERS_PART = 0.7  # of a slice: so the leader says why it waits before nobody listens any more
 PAUSE_S = 0.02
 
 
@@ -78,7 +79,7 @@ class LeaderCalls:
             if left_s <= 0:
                 raise RequestTimeout(f"not done in time: {asked.reason}", outcome=asked.outcome)
             try:
-                async with asyncio.timeout(left_s + PAUSE_S):
+                async with asyncio.timeout(left_s):
                     await self._once(payload(), min(left_s, SLICE_S), asked)
                 return
             except (TimeoutError, HiqliteError) as error:
@@ -88,7 +89,7 @@ class LeaderCalls:
     async def _once(self, payload: Any, slice_s: float, asked: _Asked) -> None:
         group = self._group
         if group.leads:
-            await self._answer(payload, slice_s)
+            await self._answer(payload, slice_s * LEADERS_PART)
             return
         reached = list(self._peers.reached())
         if group.leader_id in reached:
@@ -99,7 +100,7 @@ class LeaderCalls:
             leader_id = reached[asked.tries % len(reached)]
         else:
             raise NoLeader("no other node is reached")
-        await self._peers.request(leader_id, self._name, [slice_s, payload], slice_s + PAUSE_S)
+        await self._peers.request(leader_id, self._name, [slice_s * LEADERS_PART, payload], slice_s)
 
     async def _asked(self, peer_id: int, wire: Any) -> None:
         """A peer's call; it knows how to go on from any error."""
@@ -119,18 +120,19 @@ class _Asked:
     def __init__(self) -> None:
         self.tries = 0
         self.hint = 0  # who leads, by the word of who was asked last
-        self.reason = "nobody was asked"
+        self.reason = "no answer"
         self.outcome: Any = "not_applied"
 
     def failed(self, error: Exception) -> None:
         """Raises it again when asking once more would not help."""
         self.tries += 1
         if not isinstance(error, HiqliteError):  # the request's own end
-            self.reason, self.outcome = "no answer", "unknown"
+            self.outcome = "unknown"
             return
         if isinstance(error, ProtocolError) or not isinstance(error, ClusterError | TransportError | StorageError):
             raise error
-        self.reason = error.message
+        if not isinstance(error, RequestTimeout) or error.outcome:  # else what was said before says more
+            self.reason = error.message
         if isinstance(error, NotLeader):
             self.hint = error.leader_id or 0
         elif error.outcome != "not_applied":

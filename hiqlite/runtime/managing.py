@@ -81,9 +81,9 @@ class Managing:
         end_ns = self._clock.monotonic_ns() + int(slice_s * 1e9)
         while True:
             try:
-                index = await self._step(wish)
+                index = await self._step(wish, min(self._left_s(end_ns), STEP_S))
             except Overloaded:
-                if self._clock.monotonic_ns() > end_ns:
+                if self._left_s(end_ns) <= 0:
                     raise
                 await asyncio.sleep(PAUSE_S)
                 continue
@@ -93,9 +93,12 @@ class Managing:
             await group.until_applied(index)
             if group.engine.membership.index != index:
                 raise LeadershipLost("the members changed meanwhile", outcome="unknown")
-        await self._mirrored(index, max((end_ns - self._clock.monotonic_ns()) / 1e9, STEP_S))
+        await self._mirrored(index, max(self._left_s(end_ns), PAUSE_S))
 
-    async def _step(self, wish: Wish) -> int | None:
+    def _left_s(self, end_ns: int) -> float:
+        return (end_ns - self._clock.monotonic_ns()) / 1e9
+
+    async def _step(self, wish: Wish, limit_s: float) -> int | None:
         """One change, then None; or else the index of the configuration in which the wish is fulfilled."""
         group = self._group
         async with self._stepping:  # what is looked at must not change before the step
@@ -106,7 +109,7 @@ class Managing:
             if change is None:
                 return members.index
             log.info("%s %s: %s %s", wish.kind, list(wish.ids), change.kind.name.lower(), change.members)
-            await group.change_members(change, STEP_S)
+            await group.change_members(change, limit_s)
             return None
 
 

@@ -155,3 +155,47 @@ async def test_a_peer_cannot_greet_in_anothers_name() -> None:
     former(wire, 1, Disk())
     with pytest.raises(ProtocolError):
         await wire.handlers[1](3, to_wire(Forming(Identity(2, 200), [1, 2, 3]).greeting()))
+
+
+async def test_who_was_recorded_is_asked_though_it_shall_not_found_the_group_any_more() -> None:
+    """A member was removed while another group was forming: the set that names it acts once it has said so."""
+    wire = Wire()
+    members = (Identity(1, 100), Identity(2, 200), Identity(3, 300))
+    runs = []
+    for number in (1, 2):
+        forming = Forming(Identity(number, number * 100), [1, 2, 3], recorded=members)
+        runs.append(Former(forming, Disk(), Peer(wire, number), founders=lambda: [1, 2]).run())
+    Former(Forming(Identity(3, 300), [1, 2], recorded=members, formed=True), Disk(), Peer(wire, 3))
+    assert await asyncio.wait_for(asyncio.gather(*runs), 10) == [True, True]
+
+
+async def test_a_node_that_never_votes_is_waited_for_and_founds_nothing() -> None:
+    """It says so in its greeting; the others form once they heard it, and it waits to be let in."""
+    wire, asked = Wire(), []
+
+    async def ask_in(formed: object) -> str:
+        asked.append(formed)
+        await asyncio.sleep(0)
+        return "not yet"
+
+    disks = [Disk(), Disk()]
+    runs = []
+    for number in (1, 2):
+        forming = Forming(Identity(number, number * 100), [1, 2, 3])
+        runs.append(asyncio.create_task(
+            Former(forming, disks[number - 1], Peer(wire, number), founders=lambda: [1, 2, 3]).run()
+        ))  # fmt: skip
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert disks[0].steps == disks[1].steps == []
+    alone = Former(
+        Forming(Identity(3, 300), [1, 2, 3]), Disk(), Peer(wire, 3), founders=lambda: [1, 2, 3],
+        learner_only=True, ask_in=ask_in,
+    )  # fmt: skip
+    waiting = asyncio.create_task(alone.run())
+    await asyncio.wait_for(asyncio.gather(*runs), 10)
+    assert disks[0].steps[-1] == disks[1].steps[-1] == ("formed", (Identity(1, 100), Identity(2, 200)))
+    while not asked:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
