@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hiqlite import observe
 from hiqlite._accel.records import EntryKind
@@ -94,17 +95,17 @@ class NodeGroup:
         links.serve("read_index", self.remote.read_index)
         self._leaving = Leaving(group, links)
         self.handing_over = HandingOver(group, links, around.clock)
-        forming = Forming(
-            storage.identity,
-            founders(),
-            recorded=storage.meta.recorded_set(storage.number),
-            formed=storage.membership() is not None,
-            without=around.form_without,
-        )
+        fresh = partial(Forming, storage.identity, without=around.form_without)
+        formed = storage.membership() is not None
+        forming = fresh(founders(), recorded=storage.meta.recorded_set(storage.number), formed=formed)
         peers = links if config.nodes else None
         self.former = Former(
             forming, storage, peers, self._state, founders, self._met,
             learner_only=config.learner_only and ask_in is not None, ask_in=ask_in,
+            # The cluster's id follows from the set of the group that forms first: that one is not left. A group that
+            # forgets begins anew by other rules.
+            renew=None if ask_in is not None or storage.forgets else lambda: fresh(founders()),
+            renounced=storage.meta.renounced(storage.number),
         )  # fmt: skip
 
     async def join(self, formed: Callable[[], None]) -> bool:

@@ -36,7 +36,7 @@ _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE
 _META_FLAG = 0x08
-_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "joins", "newest_segment", "purge_point")
+_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "joins", "renounced", "newest_segment", "purge_point")
 _DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
@@ -162,6 +162,16 @@ class Meta:
 
     def set_joins(self, group: int, joins: bool) -> None:
         self.put({_key(group, "joins"): joins})
+
+    def renounced(self, group: int) -> bytes:
+        """Id of the recorded set that this node renounced last."""
+        return self._typed(_key(group, "renounced"), bytes) or b""
+
+    def set_renounced(self, group: int, set_id: bytes) -> None:
+        self.put({_key(group, "renounced"): set_id})
+
+    def leave_recorded_set(self, group: int) -> None:
+        self.put({_key(group, "recorded_set"): None})
 
     def hard_state(self, group: int) -> HardState:
         found = self._typed(_key(group, "hard_state"), list)

@@ -20,6 +20,7 @@ from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import HiqliteError, ProtocolError
 
 from .membership_record import decode_membership, encode_membership
+from .renouncing import is_hopeless, may_leave
 
 ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
@@ -41,6 +42,8 @@ class Records(Protocol):
     async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None: ...
     async def form(self, voters: tuple[Identity, ...]) -> None: ...
     async def join(self, members: Membership, cluster_id: bytes) -> None: ...
+    async def renounce(self, set_id: bytes) -> None: ...
+    async def leave(self) -> None: ...
 
 
 def cluster_id_of(voters: Sequence[Identity]) -> bytes:
@@ -58,6 +61,8 @@ class Former:
         met: told who a peer says that it is now, which may be news since its handshake.
         learner_only: this node never votes, so it founds nothing.
         ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
+        renew: makes the forming of a node that left its set; None: the set is kept, whatever becomes of it.
+        renounced: id of the set that this node renounced last.
     """
 
     def __init__(
@@ -71,7 +76,12 @@ class Former:
         *,
         learner_only: bool = False,
         ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
+        renew: Callable[[], Forming] | None = None,
+        renounced: bytes = b"",
     ) -> None:
+        self._renew = renew
+        self._renounced = renounced
+        self._renouncers: set[tuple[Identity, bytes]] = set()  # who renounced, and the id of which set
         self._learner_only = {forming.own.id} if learner_only else set()
         self._ask_in = ask_in
         self._founders = founders
@@ -94,10 +104,10 @@ class Former:
         Returns:
             False: it was given up, because it was in vain.
         """
-        forming = self._forming
         said_at, why, refusal = 0.0, "", ""
         loop = asyncio.get_running_loop()
         while (step := self._step()) is not Step.DONE:
+            forming = self._forming
             if step is Step.RECORD:
                 voters = forming.proposal
                 await self._records.record(voters, cluster_id_of(voters))
@@ -118,6 +128,7 @@ class Former:
                     log.info("node %d: %s%s", forming.own.id, why, self._way_out())
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
+                await self._give_up()
                 await self._ask_all()
                 formed = [number for number, greeting in self._last.items() if greeting.formed]
                 if formed and self._ask_in is not None and forming.recorded is None and self._step() is Step.WAIT:
@@ -134,7 +145,47 @@ class Former:
     def _step(self) -> Step:
         if self._founders is not None:
             self._forming.configure([number for number in self._founders() if number not in self._learner_only])
-        return self._forming.step()
+        step = self._forming.step()
+        if step is Step.FORM and self._renounces and not self._follows():
+            return Step.WAIT
+        return step
+
+    # -- a set that cannot form any more
+
+    @property
+    def _renounces(self) -> bool:
+        recorded = self._forming.recorded
+        return recorded is not None and cluster_id_of(recorded) == self._renounced
+
+    def _follows(self) -> bool:
+        """Whether somebody has formed with the recorded set."""
+        return any(one.formed and one.recorded == self._forming.recorded for one in self._last.values())
+
+    async def _give_up(self) -> None:
+        """One step towards leaving the recorded set, if it is hopeless."""
+        recorded = self._forming.recorded
+        if recorded is None or self._renew is None or self._follows():
+            return
+        set_id = cluster_id_of(recorded)
+        lives = {one.identity.id: one.identity.incarnation for one in self._last.values()}
+        wanted = self._founders() if self._founders is not None else ()
+        if not self._renounces and is_hopeless(recorded, wanted, lambda number: lives.get(number, 0)):
+            log.warning("node %d: the members that were to form the group cannot any more", self._forming.own.id)
+            await self._records.renounce(set_id)
+            self._renounced = set_id
+        others = {one for one, renounced in self._renouncers if renounced == set_id}
+        if self._renounces and may_leave(recorded, {self._forming.own, *others}):
+            await self._records.leave()
+            self._forming = self._renew()
+            for greeting in self._last.values():
+                self._forming.hear(self._heard(greeting))
+
+    def _heard(self, greeting: Greeting) -> Greeting:
+        """What counts of a greeting: nobody forms with the word of one who renounced."""
+        if greeting.recorded is None or greeting.formed:
+            return greeting
+        gave_up = (greeting.identity, cluster_id_of(greeting.recorded)) in self._renouncers
+        return replace(greeting, recorded=None) if gave_up else greeting
 
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
@@ -165,7 +216,8 @@ class Former:
         return self._word()
 
     def _word(self) -> dict[str, Any]:
-        return {**to_wire(self._greeting()), "votes": self._forming.own.id not in self._learner_only}
+        votes = self._forming.own.id not in self._learner_only
+        return {**to_wire(self._greeting()), "votes": votes, "renounced": self._renounced}
 
     def _greeting(self) -> Greeting:
         greeting = self._forming.greeting()
@@ -180,7 +232,9 @@ class Former:
         if greeting.identity.id != peer_id:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
         self._met(greeting.identity)
-        self._forming.hear(greeting)
+        if renounced := id_of(wire.get("renounced", b"")):
+            self._renouncers.add((greeting.identity, renounced))
+        self._forming.hear(self._heard(greeting))
         news = self._last.get(peer_id) != greeting
         if (wire.get("votes") is False) != (peer_id in self._learner_only):
             self._learner_only ^= {peer_id}

@@ -217,3 +217,18 @@ async def test_nodes_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
         await nodes.stop(4)
         await nodes.start(4, (3, 4))
         await nodes.members({3, 4}, set(), 3, 4)
+
+
+async def test_a_disk_lost_while_the_cache_group_forms_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """The set that the others had recorded names who is gone: they give it up, and another one forms."""
+    for turns in (0, 3, 10, 30, 100):
+        async with growing(tmp_path / str(turns)) as nodes:
+            await nodes.form(1, 2, 3)  # returns when the database's group is there
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            one = next(number for number in (1, 2, 3) if number != nodes.leader)
+            await nodes.kill(one)
+            nodes.lose(one)
+            await nodes.start(one, (1, 2, 3), wait=True)
+            await nodes.members({1, 2, 3}, set())
+            await nodes.check_equal()
