@@ -311,7 +311,7 @@ class NodeMembers:
                     reason = self.standing = self._reason()
                     if not reason:
                         await self._become()
-                    elif self._was_member and self._told is None:
+                    elif self._was_member and self._told is None and await self._is_newest():
                         await self._leave(reason)
                         return
                     elif self._loop.time() > said_at + SAY_WHY_EVERY_S:
@@ -338,6 +338,23 @@ class NodeMembers:
         elif own not in members.removed:
             return ""  # what it was told when it joined; its log says more soon
         return str(was_removed(own))
+
+    async def _is_newest(self) -> bool:
+        """Whether the members that this node knows are no older than those of who can be asked. A node that comes back
+        with an empty folder follows a log in which it was removed before it was let in again."""
+        own = self._groups[DB].group.engine.membership
+        asked = False
+        for peer_id in self._links[DB].reached():
+            try:
+                word = await self._links[DB].request(peer_id, HELLO, self._word(), ASK_S)
+                told = decode_membership(word["members"])
+            except (HiqliteError, TypeError, KeyError) as error:
+                log.debug("node %d did not say who the members are: %s", peer_id, error)
+                continue
+            asked = True
+            if told.index > own.index and self._config.node_id not in told.removed:
+                return False
+        return asked
 
     async def _leave(self, reason: str) -> None:
         """Removed while it ran: the cache group follows, then nothing is left to do here."""

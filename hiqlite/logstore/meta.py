@@ -208,6 +208,14 @@ class Meta:
             return {}
         return {_key(group, "membership"): _membership_value(membership)}
 
+    def begin_cluster(self, cluster_id: bytes, memberships: Mapping[int, Membership]) -> None:
+        """This node belongs to another cluster from now on, with these members by group, and with what it has."""
+        values: dict[str, Any] = {"cluster_id": cluster_id}
+        for group, membership in memberships.items():
+            values |= {_key(group, "membership"): _membership_value(membership), _key(group, "recorded_set"): None}
+            values[_key(group, "joins")] = False
+        self.put(values)
+
     def newest_segment(self, group: int) -> int:
         """Number of the newest log segment that was in use; 0: none ever."""
         return self._typed(_key(group, "newest_segment"), int) or 0

@@ -179,3 +179,22 @@ async def test_a_dead_node_is_removed(tmp_path: Path) -> None:
         await nodes.wait_until(lambda: any(node.closed.is_set() for node in nodes.running.values()))
         rest = next(number for number in (1, 2) if not nodes.running[number].closed.is_set())
         await nodes.client(rest).execute("CREATE TABLE t (x)")
+
+
+async def test_a_node_that_came_back_empty_reads_of_its_removal_and_stays(tmp_path: Path) -> None:
+    """Its log tells of it before it tells that it was let in again."""
+    async with growing(tmp_path, raft_frame_bytes_max="1 KiB", raft_window_frames=1, cache=False) as nodes:
+        await nodes.form(1, 2, 3)
+        await nodes.client(1).execute("CREATE TABLE t (x)")
+        await nodes.client(1).remove_member(3)
+        await asyncio.wait_for(nodes.client(3).closed(), 20)
+        await nodes.stop(3)
+        nodes.lose(3)
+        rows = [nodes.client(1).execute("INSERT INTO t VALUES (?)", ["x" * 1000]) for _ in range(1000)]
+        await asyncio.gather(*rows)
+        await nodes.start(3, (1, 2, 3))
+        await nodes.client(1).add_learner(3, *nodes.addresses(3))
+        await nodes.client(1).promote(3)
+        await nodes.members({1, 2, 3}, set())
+        await nodes.check_equal()
+        assert not nodes.running[3].closed.is_set()

@@ -85,3 +85,23 @@ def test_members_of_nobody(tmp_path: Path):
     assert answer.returncode == 0 and answer.stdout.count("is not reached") == 2
     answer = hiqlite_command("members", "-c", file, "promote", "1")
     assert answer.returncode == 1 and "no node answers" in answer.stderr
+
+
+def test_a_survivor_is_recovered(tmp_path: Path):
+    """Reported first, done with --yes, refused the second time; a wrong folder is one line."""
+    file = config_file(tmp_path, 3)
+    with ExitStack() as stack:
+        processes = {number: stack.enter_context(serving(file, number)) for number in (1, 2, 3)}
+        for number, process in processes.items():
+            until_serving(process, number)
+        answer = hiqlite_command("recover", "-c", file, "--node-id", "1", "--yes")
+        assert answer.returncode == 1 and "in use" in answer.stderr
+    for arguments, words in (((), "run it with --yes"), (("--yes",), "done: it is a cluster of one")):
+        answer = hiqlite_command("recover", "-c", file, "--node-id", "1", *arguments)
+        assert answer.returncode == 0 and words in answer.stdout, answer.stderr
+        assert "what may be missing" in answer.stdout
+    answer = hiqlite_command("recover", "-c", file, "--node-id", "1", "--yes")
+    assert answer.returncode == 1 and "only voter" in answer.stderr and "Traceback" not in answer.stderr
+    with serving(file, 1) as process:
+        until_serving(process, 1)
+        assert changed(file) == {1: "voter"}
