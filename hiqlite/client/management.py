@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hiqlite.errors import UsageError
 from hiqlite.runtime.addresses import split_address
-from hiqlite.runtime.metrics import Member
 from hiqlite.runtime.wishes import Wish, WishKind
 
 from .timing import timeout_ns
+
+if TYPE_CHECKING:
+    from hiqlite.runtime.metrics import Member
 
 Addresses = Mapping[int, tuple[str, str]]  # id -> (raft, api), each `host:port`
 

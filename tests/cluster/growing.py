@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -14,9 +17,18 @@ from typing import Any
 from hiqlite.client.local import LocalClient
 from hiqlite.config import NodeConfig
 from hiqlite.node import Node
-from hiqlite.transport.loopback import HOST, free_ports
+from hiqlite.transport.loopback import HOST
 
 DEADLINE_S = 30.0
+PORTS = range(12_000, 30_000)
+
+
+def settled_port() -> int:
+    """A port that nobody listens on, and that no dial takes as its own while a node is down: those lie higher."""
+    while True:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 class Growing:
@@ -40,8 +52,7 @@ class Growing:
 
     def move(self, number: int) -> None:
         """From its next start on it is somewhere else."""
-        first, second = free_ports(2)
-        self.ports[number] = first, second
+        self.ports[number] = settled_port(), settled_port()
 
     def config(self, number: int, named: Iterable[int], **overrides: Any) -> NodeConfig:
         nodes = [f"{one} {' '.join(self.addresses(one))}" for one in named]
