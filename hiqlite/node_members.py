@@ -8,7 +8,8 @@ while it founded nothing; one that was removed while it ran stops, once it has d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,6 +95,7 @@ class NodeMembers:
         self._never_vote: set[int] = {config.node_id} if config.learner_only else set()  # as they said themselves
         self._refused_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.book = AddressBook(config.node_id, configured_addresses(config), entries_from_wire(meta.addresses()))
         self.managing = Managing(groups[DB].group, links[DB], groups[DB].life_of, self, mirrored, clock)
         links[DB].serve(HELLO, self._greeted)
@@ -104,17 +106,21 @@ class NodeMembers:
     def start(self, network: Network | None) -> None:
         """Before the network starts."""
         self._network = network
-        self._meta.worker.submit(self._meta.set_addresses, entries_to_wire(self.book.entries))
+        self._keep_book()
         self._look()
         self._spawn(self._run(), "hiqlite-members")
 
     async def close(self) -> None:
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._closed:
+            work.close()
+            return
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -151,7 +157,8 @@ class NodeMembers:
         if self._network is None:
             raise UsageError("this node listens on no port, it has no other members", hint="open it with a config")
         if wish.kind in (WishKind.PROMOTE, WishKind.SET_VOTERS):
-            for number in self._never_vote & {self._config.node_id, *self._links[DB].reached()} & set(wish.ids):
+            reached = {self._config.node_id, *self._links[DB].reached()}
+            for number in sorted(self._never_vote & reached & set(wish.ids)):
                 raise UsageError(f"node {number} never votes", hint="its config says learner_only")
         for number, (raft, api) in addresses.items():
             if self.book.command(number, raft, api):
@@ -192,10 +199,20 @@ class NodeMembers:
                 network.set_peer(number, targets, dial=wanted and number not in removed)
 
     def _book_changed(self) -> None:
-        self._meta.worker.submit(self._meta.set_addresses, entries_to_wire(self.book.entries))
+        self._keep_book()
         self._look()
         for peer_id in self._links[DB].reached():
             self._greet_soon(peer_id)
+
+    def _keep_book(self) -> None:
+        """On disk soon; what is lost of it is heard again."""
+
+        def kept(done: Future[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.warning("where the other nodes are could not be kept: %s", error)
+
+        wire = entries_to_wire(self.book.entries)
+        self._meta.worker.submit(self._meta.set_addresses, wire).add_done_callback(kept)
 
     # -- what peers tell each other
 
