@@ -264,3 +264,19 @@ async def test_a_set_is_kept_while_the_rest_of_it_may_still_act() -> None:
     assert third._step() is not None and third._step().value == "wait" and late.steps == []
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_who_renounced_a_set_does_not_form_with_it_by_itself() -> None:
+    """Whatever it hears of the others' words: the third one may have left the set on its word."""
+    wire, disk = Wire(), Disk()
+    node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
+    for number in (1, 3):
+        greeting = Forming(Identity(number, number * 100), [1, 2, 3], recorded=RECORDED).greeting()
+        await wire.handlers[2](number, to_wire(greeting))
+    assert node._step().value == "wait"
+    assert recorded(wire, 2, disk)._step().value == "wait", "of nobody it has heard anything"
+    third = Forming(Identity(3, 300), [1, 2, 3], recorded=RECORDED, formed=True).greeting()
+    await wire.handlers[2](3, to_wire(third))
+    node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
+    await wire.handlers[2](3, to_wire(third))
+    assert node._step().value == "form"
