@@ -387,5 +387,7 @@ class NodeMembers:
                 if gone and members.index <= group.applier.applied_index:
                     break
             await until_next(group.changed, self._config.heartbeat_interval_ms / 1000)
+        while self.managing.busy and self._loop.time() < end:  # who asked for it hears that it happened
+            await until_next(self._groups[DB].group.changed, self._config.heartbeat_interval_ms / 1000)
         found = was_removed(self._config.node_id)
         self._removed(ShuttingDown(found.message, hint=found.hint))

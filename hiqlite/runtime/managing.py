@@ -60,11 +60,16 @@ class Managing:
         self._mirrored = mirrored
         self._clock = clock
         self._stepping = asyncio.Lock()
+        self.busy = 0  # calls of this node or of peers that are not answered yet
         self._calls = LeaderCalls(group, peers, "manage", self._answer, clock)
 
     async def fulfil(self, wish: Wish, timeout: float | None = None) -> None:
         """Return once the wish is fulfilled in both groups; see `LeaderCalls.call` for what it raises."""
-        await self._calls.call(lambda: [wish.to_wire(), self._reach.said_of(wish.ids)], timeout)
+        self.busy += 1
+        try:
+            await self._calls.call(lambda: [wish.to_wire(), self._reach.said_of(wish.ids)], timeout)
+        finally:
+            self.busy -= 1
 
     async def _answer(self, payload: Any, slice_s: float) -> None:
         match payload:
@@ -72,8 +77,12 @@ class Managing:
                 wish = Wish.from_wire(wire)
             case _:
                 raise ProtocolError("a wish about the members that cannot be read")
-        with self._reach.expecting(wish.ids, said):
-            await self._lead(wish, slice_s)
+        self.busy += 1
+        try:
+            with self._reach.expecting(wish.ids, said):
+                await self._lead(wish, slice_s)
+        finally:
+            self.busy -= 1
 
     async def _lead(self, wish: Wish, slice_s: float) -> None:
         """Step by step. Raises Overloaded, with the reason, when a step is not possible in time."""
