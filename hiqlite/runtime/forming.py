@@ -1,6 +1,6 @@
 """Drives the forming of a cluster over the wire: exchanges greetings, makes each step durable before it is said.
 
-Decides nothing: `engine/forming.py` does. Invariant: what a greeting says is on disk.
+Decides nothing: `engine/forming.py` and `renouncing.py` do. Invariant: what a greeting says is on disk.
 """
 
 from __future__ import annotations
@@ -231,8 +231,9 @@ class Former:
         greeting = from_wire(wire)
         if greeting.identity.id != peer_id:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
+        renounced = renounced_in(wire)
         self._met(greeting.identity)
-        if renounced := id_of(wire.get("renounced", b"")):
+        if renounced:
             self._renouncers.add((greeting.identity, renounced))
         self._forming.hear(self._heard(greeting))
         news = self._last.get(peer_id) != greeting
@@ -269,6 +270,14 @@ def from_wire(wire: Any) -> Greeting:
             id_of(wire["cluster_id"]),
         )
     except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError("the peer's greeting is malformed") from error
+
+
+def renounced_in(wire: Any) -> bytes:
+    """Id of the set that the peer gave up; empty for none. Raises ProtocolError."""
+    try:
+        return id_of(wire.get("renounced", b""))
+    except ValueError as error:
         raise ProtocolError("the peer's greeting is malformed") from error
 
 

@@ -280,3 +280,14 @@ async def test_who_renounced_a_set_does_not_form_with_it_by_itself() -> None:
     node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
     await wire.handlers[2](3, to_wire(third))
     assert node._step().value == "form"
+
+
+@pytest.mark.parametrize("renounced", [7, None, b"x", "text", b"x" * 33])
+async def test_a_greeting_that_renounces_nonsense_is_refused(renounced: object) -> None:
+    """And nothing of it counts."""
+    wire = Wire()
+    node = recorded(wire, 2, Disk())
+    greeting = Forming(Identity(3, 300), [1, 2, 3], recorded=RECORDED).greeting()
+    with pytest.raises(ProtocolError):
+        await wire.handlers[2](3, {**to_wire(greeting), "renounced": renounced})
+    assert node._last == {}
