@@ -149,7 +149,7 @@ def _gone(members: Membership, number: int) -> Change | None:
         if number not in members.removed:
             raise UsageError(f"node {number} is no member")
         return None
-    if found in members.voters and {one.id for one in members.voters} == {number}:
+    if {one.id for one in members.voters} == {number}:
         raise UsageError("the last voter cannot leave", hint="promote another node first")
     return Change(ChangeKind.REMOVE, (found,))
 
