@@ -40,7 +40,7 @@ async def test_a_node_that_only_its_own_config_names_is_let_in_by_command_only(t
         await nodes.client(1).execute("CREATE TABLE t (x)")
         four = await nodes.start(4, (1, 2, 3, 4))
         with pytest.raises(hiqlite.RequestTimeout, match="node 5 has not been reached"):
-            await nodes.client(1).add_learner(5, *nodes.addresses(5), timeout=0.5)
+            await nodes.client(1).add_learner(5, *nodes.addresses(5), timeout=3)
         await nodes.members({1, 2, 3}, set(), 1, 2, 3)
         assert not nodes.running[4].group.started
         await nodes.client(2).add_learner(4, *nodes.addresses(4))
@@ -212,7 +212,7 @@ async def test_nodes_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
         await nodes.wait_until(lambda: nodes.running[4].network.refusals.counts["cluster"] > 0)
         await nodes.members({1, 2}, set(), 1, 2)
         with pytest.raises(hiqlite.RequestTimeout, match="node 4 has not been reached"):
-            await nodes.client(1).add_learner(4, *nodes.addresses(4), timeout=0.5)
+            await nodes.client(1).add_learner(4, *nodes.addresses(4), timeout=3)
         await nodes.members({1, 2}, set(), 1, 2)
         await nodes.stop(4)
         await nodes.start(4, (3, 4))
