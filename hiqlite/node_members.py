@@ -271,7 +271,8 @@ class NodeMembers:
             return self.standing
         await self._set_joins(True)  # first: once it is let in it may stop at any moment
         try:
-            await self._links[DB].request(formed[0], JOIN, self.said_of([self._config.node_id]), ASK_S)
+            votes = await self._links[DB].request(formed[0], JOIN, self.said_of([self._config.node_id]), ASK_S)
+            await self._set_joins(votes is True)
             self.standing = ""
         except UsageError as error:
             await self._set_joins(False)
@@ -280,8 +281,9 @@ class NodeMembers:
             self.standing = str(error)
         return self.standing
 
-    async def _asked_in(self, peer_id: int, said: Any) -> None:
-        """By a node that is empty. It comes in if this node's config names it, or if it is a member that began anew."""
+    async def _asked_in(self, peer_id: int, said: Any) -> bool:
+        """By a node that is empty. It comes in if this node's config names it, or if it is a member that began anew.
+        Gives whether it shall vote by itself: not if a command let it in, as a learner."""
         found = self.membership
         if found is None:
             raise ProtocolError("this node is no member itself")
@@ -294,6 +296,7 @@ class NodeMembers:
         if self.book.hear(entries_from_wire(said)):
             self._book_changed()
         await self.managing.fulfil(Wish(WishKind.LEARN, (peer_id,)), ASK_S / 2)
+        return named or any(one.id == peer_id for one in found.voters)
 
     async def _set_joins(self, joins: bool) -> None:
         if self._joins != joins:
