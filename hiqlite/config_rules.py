@@ -51,7 +51,6 @@ NOT_BUILT_YET = (
     "scrub_interval",
     "split_brain_interval",
     "danger_raft_state_reset",
-    "learner_only",
     "raft_install_timeout",
     "raft_snapshot_pin_bytes",
     "request_id_ttl",

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from hiqlite import observe
 from hiqlite._accel.beat import BeatThread
 from hiqlite._accel.commands import command_view
 from hiqlite._accel.records import EntryKind
-from hiqlite.client.local import LocalClient, Services
+from hiqlite.client.local import LocalClient
+from hiqlite.client.services import Services
 from hiqlite.client.statement_log import LoggingClient
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Change, Membership, Message
-from hiqlite.errors import ShuttingDown, UsageError
+from hiqlite.errors import HiqliteError, ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
+from hiqlite.node_calls import calls_of
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_images import NodeImages
 from hiqlite.node_life import Life, check_start, of_the_parent
 from hiqlite.node_links import GroupLinks
+from hiqlite.node_members import NodeMembers, check_alone
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
-from hiqlite.runtime.metrics import GroupMetrics, Member, Metrics, metrics_of
+from hiqlite.runtime.metrics import Metrics, metrics_of
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.receiving import Reception
 from hiqlite.runtime.waiting import ReadRound
@@ -54,10 +56,12 @@ class Node:
         self.network: Network | None = None
         self.groups: dict[int, NodeGroup] = {}  # by number, ascending
         self._cache: CacheLife | None = None
+        self._why_stopped: HiqliteError = ShuttingDown("the node is shutting down")
         self._loop = asyncio.get_running_loop()
         self._life = Life(self, self._loop)
         self._stack = self._life.stack
         self.storage: Storage
+        self.members: NodeMembers
         self.client: LocalClient
 
     @property
@@ -92,12 +96,15 @@ class Node:
             log.warning("%s", notice)
         self.storage = await Storage.open(config, self._loop)
         self._stack.push_async_callback(self.storage.close)
+        check_alone(config, self.storage.db)
         if config.nodes:
             self._make_network()
         self._make_groups(form_without)
         self._make_client()
         self._stack.push_async_callback(self._stop_groups)
+        self._stack.push_async_callback(self.members.close)
         self._pulse.start()
+        self.members.start(self.network)
         if self.network is not None:
             self._connect(self.network)
             await self.network.start()
@@ -121,7 +128,7 @@ class Node:
         frame_bytes_max = max(config.max_entry_size, config.raft_settings().frame_bytes_max, FRAME_BYTES_MAX)
         self.network = Network(
             config.node_id,
-            addresses={node.id: (node.raft_host, node.raft_port) for node in config.nodes},
+            addresses={},
             listen=(config.listen_addr_raft, address.raft_port),
             secret=config.secret_raft or "",
             loop=self._loop,
@@ -141,14 +148,11 @@ class Node:
         address = self._address
         assert address is not None
 
-        async def metrics(peer_id: int, payload: object) -> dict[str, Any]:
-            return self.metrics().as_dict()
-
         api = ApiListener(
             config.listen_addr_api,
             address.api_port,
             config.secret_api or "",
-            {"metrics": metrics},
+            calls_of(self),
             node_id=config.node_id,
         )
         await api.start()
@@ -171,11 +175,15 @@ class Node:
             founders=lambda: [node.id for node in config.nodes] or [config.node_id],
             kinds=(EntryKind.COMMAND, EntryKind.MIGRATION),
             check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
+            ask_in=lambda formed: self.members.ask_in(formed),
         )
         if storage.cache is not None:
             self._cache = CacheLife(
                 self.groups, storage, self.group, self.links[CACHE], self.network, self._around, self._formed
             )
+        self.members = NodeMembers(
+            config, storage.meta, self.groups, self.links, self._mirrored, self._was_removed, self.clock, self._loop
+        )
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
@@ -234,6 +242,7 @@ class Node:
         def connected(peer_id: int, epoch: int) -> None:
             for group in groups.values():
                 group.connected(peer_id, epoch)
+            self.members.connected(peer_id)
 
         def lost(peer_id: int, refused: bool) -> None:
             for group in groups.values():
@@ -259,7 +268,7 @@ class Node:
         network.bulk.on_offer = offer
 
     async def _stop_groups(self) -> None:
-        error = ShuttingDown("the node is shutting down")
+        error = self._why_stopped
         await self._read_round.close(error)
         self._pulse.close()
         if self._cache is not None:
@@ -271,16 +280,39 @@ class Node:
     # -- what the client asks of the node
 
     async def change_members(self, change: Change, timeout: float) -> Membership:
-        """Through the database's group, and mirrored by the other one when this returns; see `changing.change_members`.
+        """One change, by its identities, through the database's group, and mirrored by the other one when this returns;
+        see `changing.change_members`. Users' wishes are `NodeMembers.fulfil`.
 
         Raises:
             RequestTimeout: it is through in the database's group, and the other one did not follow in time.
         """
         self.check_process()
         membership = await self.group.change_members(change, timeout)
-        if self._cache is not None:
-            await self._cache.until_mirrored(membership.index, timeout)
+        await self._mirrored(membership.index, timeout)
         return membership
+
+    async def transfer_leadership(self, to: int, group: str | None, timeout: float) -> None:
+        """Of one group or of all; see `HandingOver.transfer`."""
+        chosen = list(self.groups.values()) if group is None else [self._named(group)]
+        await asyncio.gather(*(one.handing_over.transfer(to, timeout) for one in chosen))
+
+    def _named(self, group: str) -> NodeGroup:
+        found = next((one for one in self.groups.values() if one.name == group), None)
+        if found is None:
+            names = " or ".join(one.name for one in self.groups.values())
+            raise UsageError(f"this node has no group {group!r}", hint=f"it has {names}")
+        return found
+
+    def leads(self, group: str) -> bool:
+        return self._named(group).group.leads
+
+    async def _mirrored(self, index: int, timeout: float) -> None:
+        if self._cache is not None:
+            await self._cache.until_mirrored(index, timeout)
+
+    def _was_removed(self, error: HiqliteError) -> None:
+        self._why_stopped = error
+        self._removed = self._loop.create_task(self.shutdown(), name="hiqlite-removed")
 
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""
@@ -292,19 +324,6 @@ class Node:
                 for one in self.groups.values()
             }
         )
-
-    def members(self) -> list[Member]:
-        self.check_process()
-        addresses = {node.id: node for node in self.config.nodes}
-        group: GroupMetrics = self.metrics().db
-
-        def member(number: int, role: str) -> Member:
-            known = addresses.get(number)
-            raft = f"{known.raft_host}:{known.raft_port}" if known else ""
-            api = f"{known.api_host}:{known.api_port}" if known else ""
-            return Member(number, role, raft, api)
-
-        return [*(member(one, "voter") for one in group.members), *(member(one, "learner") for one in group.learners)]
 
     # -- life
 

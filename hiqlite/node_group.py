@@ -7,8 +7,9 @@ turns only once this node is a member.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hiqlite import observe
 from hiqlite._accel.records import EntryKind
@@ -27,6 +28,7 @@ from hiqlite.runtime.forming import Former
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.leaving import Leaving
+from hiqlite.runtime.managing import HandingOver
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
 from hiqlite.runtime.waiting import until_next
@@ -52,6 +54,7 @@ class NodeGroup:
         founders: ids of the nodes that found the group, as far as this node knows now.
         kinds: of entries that peers may forward to this group's leader.
         check: the leader's look at a forwarded command, given the group.
+        ask_in: see `Former`; None: this group's members follow those of another one.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class NodeGroup:
         founders: Callable[[], Sequence[int]],
         kinds: tuple[EntryKind, ...],
         check: Callable[[Group, bytes], object],
+        ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
     ) -> None:
         config = around.config
         self.number = storage.number
@@ -90,15 +94,19 @@ class NodeGroup:
         self.remote = RemoteWrites(group, kinds, lambda record: check(group, record), links, around.loop)
         links.serve("read_index", self.remote.read_index)
         self._leaving = Leaving(group, links)
-        forming = Forming(
-            storage.identity,
-            founders(),
-            recorded=storage.meta.recorded_set(storage.number),
-            formed=storage.membership() is not None,
-            without=around.form_without,
-        )
+        self.handing_over = HandingOver(group, links, around.clock)
+        fresh = partial(Forming, storage.identity, without=around.form_without)
+        formed = storage.membership() is not None
+        forming = fresh(founders(), recorded=storage.meta.recorded_set(storage.number), formed=formed)
         peers = links if config.nodes else None
-        self.former = Former(forming, storage, peers, self._state, founders, self._met)
+        self.former = Former(
+            forming, storage, peers, self._state, founders, self._met,
+            learner_only=config.learner_only and ask_in is not None, ask_in=ask_in,
+            # The cluster's id follows from the set of the group that forms first: that one is not left. A group that
+            # forgets begins anew by other rules.
+            renew=None if ask_in is not None or storage.forgets else lambda: fresh(founders()),
+            renounced=storage.meta.renounced(storage.number),
+        )  # fmt: skip
 
     async def join(self, formed: Callable[[], None]) -> bool:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.
@@ -209,8 +217,7 @@ class NodeGroup:
     async def say_farewell(self, drain_s: float) -> None:
         """Take nothing new, finish what is under way within `drain_s`, and let somebody else lead."""
         self.group.proposals.close_intake()
-        config = self._around.config
-        await self._leaving.say(node.id for node in config.nodes if node.id != config.node_id)
+        await self._leaving.say(self._links.reached())
         await self.group.proposals.drain(drain_s)
         await self._leaving.hand_over()
 

@@ -45,6 +45,10 @@ class GroupLinks:
     def connected(self, peer_id: int) -> bool:
         return self._network is not None and self._network.connected(peer_id)
 
+    def reached(self) -> list[int]:
+        """Who can be asked something now."""
+        return [] if self._network is None else list(self._network.epochs())
+
     def incarnation_of(self, peer_id: int) -> int:
         """Who that node is in this group by its newest handshake; 0: unknown."""
         return 0 if self._network is None else self._network.incarnation_of(peer_id, self._group)

@@ -5,7 +5,7 @@ Here stand the calls and what can be said of them once. Must not know transports
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,13 +16,14 @@ from hiqlite._accel.answers import ExecuteResult, StatementResult
 from hiqlite._accel.values import Row
 from hiqlite.errors import RowNotFound, TooManyRows, UsageError
 
+from .management import Management
 from .results import AtomicBlock, BatchResult, MigrationReport, Parameters
 
 Consistency = Literal["local", "session", "linearizable"]
 Into = Callable[..., Any] | type | None
 
 
-class Client(ABC):
+class Client(Management):
     """A database of a cluster, from wherever it is reached.
 
     Every call takes `timeout` in seconds (default `request_timeout`, 10). Errors stand in `hiqlite.errors`; those of

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hiqlite._accel.answers import (
     ExecuteResult,
@@ -23,7 +22,6 @@ from hiqlite._accel.answers import (
 )
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_batch, encode_command, encode_migration
-from hiqlite.clock import Clock
 from hiqlite.errors import (
     HiqliteError,
     MigrationError,
@@ -32,50 +30,21 @@ from hiqlite.errors import (
     ShuttingDown,
     UsageError,
 )
-from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import Member, Metrics
-from hiqlite.runtime.waiting import ReadRound
-from hiqlite.statemachine.inspector import Inspector, StatementInfo
+from hiqlite.runtime.wishes import Wish
+from hiqlite.statemachine.inspector import StatementInfo
 from hiqlite.statemachine.migrations import load, validate
-from hiqlite.statemachine.reader import Reader
 
 from .base import Client, Consistency, Into
+from .management import Addresses
 from .mapping import map_rows
 from .results import BatchResult, MigrationReport, Parameters
+from .services import Services
 from .timing import deadline, timeout_ns
 
 EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
 ROWS_WANTED = 1
 KNOWN_MAX = 10_000  # texts; past it the table starts anew
-
-
-class NodeCalls(Protocol):
-    """The node behind its client."""
-
-    @property
-    def closed(self) -> asyncio.Event: ...
-    def check_process(self) -> None: ...
-    async def shutdown(self) -> None: ...
-    def metrics(self) -> Metrics: ...
-    def members(self) -> list[Member]: ...
-
-
-@dataclass(slots=True)
-class Services:
-    """What a node lends to its client."""
-
-    group: Group
-    reader: Reader
-    inspector: Inspector
-    read_round: ReadRound
-    clock: Clock
-    request_timeout_s: float
-    migration_timeout_s: float
-    query_iter_idle_s: float
-    query_iter_total_s: float
-    max_entry_bytes: int
-    node: NodeCalls
-    content_hash: Callable[[], Awaitable[str]]
 
 
 class LocalClient(Client):
@@ -302,13 +271,23 @@ class LocalClient(Client):
         return self._services.node.metrics()
 
     async def members(self) -> list[Member]:
-        """The cluster's members as this node knows them."""
-        return self._services.node.members()
+        self.check_process()
+        return self._services.node.members.members()
 
     async def is_leader(self, group: str = "db") -> bool:
         """Whether this node leads `group` as far as it knows."""
         self.check_process()
-        return group == "db" and self._group.leads
+        return self._services.node.leads(group)
+
+    async def _fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None, waits: bool) -> None:
+        self.check_process()
+        limit = timeout if waits or timeout is not None else self._services.request_timeout_s
+        await self._services.node.members.fulfil(wish, addresses, limit)
+
+    async def _transfer(self, to: int, group: str | None, timeout: float | None) -> None:
+        self.check_process()
+        limit = self._services.request_timeout_s if timeout is None else timeout
+        await self._services.node.transfer_leadership(to, group, limit)
 
     async def is_healthy(self) -> bool:
         """Whether this node works, takes writes and knows a leader."""

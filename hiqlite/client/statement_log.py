@@ -16,8 +16,9 @@ from hiqlite import observe
 from hiqlite._accel.answers import ExecuteResult
 
 from .base import Consistency, Into
-from .local import LocalClient, Services
+from .local import LocalClient
 from .results import BatchResult, MigrationReport, Parameters
+from .services import Services
 
 SQL_CHARACTERS_MAX = 2_000
 

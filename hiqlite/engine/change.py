@@ -1,11 +1,14 @@
 """Which configuration follows from a change of members (thesis 4; consensus.md rule 6).
 
 Must not know logs, peers or terms: values in, values out. Invariants: whatever changes the set of voters goes through
-a joint configuration, in which the old and the new set must both agree; a change of learners alone needs none, for the
-quorums stay the same; no configuration is without a voter, and none has a voter's id twice in one set.
+a joint configuration, in which the old and the new set must both agree; a change of learners alone needs none, for
+the quorums stay the same; no configuration is without a voter, and none has a voter's id twice in one set. Whose id a
+change takes out is remembered as removed until a change brings that id back.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from hiqlite.errors import UsageError
 
@@ -28,14 +31,21 @@ def following(current: Membership, change: Change, index: int) -> Membership:
     if set(voters) == set(current.voters):
         if set(learners) == set(current.learners):
             raise UsageError("this changes nothing")
-        return Membership(index, current.voters, learners)
-    return Membership(index, voters, learners, current.voters)
+        return _after(current, Membership(index, current.voters, learners))
+    return _after(current, Membership(index, voters, learners, current.voters))
 
 
 def leaving_joint(current: Membership, index: int) -> Membership:
     """The new set alone, to be appended at `index` once the joint configuration is committed."""
     assert current.joint, "only a joint configuration is left"
-    return Membership(index, current.voters, current.learners)
+    return _after(current, Membership(index, current.voters, current.learners))
+
+
+def _after(current: Membership, new: Membership) -> Membership:
+    """`new` with what it has to remember of those before it."""
+    staying = {one.id for one in members_of(new)}
+    known = {*current.removed, *(one.id for one in members_of(current))}
+    return replace(new, removed=tuple(sorted(known - staying)))
 
 
 def joining_voters(current: Membership, change: Change) -> Members:

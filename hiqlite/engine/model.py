@@ -52,12 +52,16 @@ class Membership:
     With `outgoing` voters it is a joint configuration (thesis 4.3): whatever needs a majority needs one of `voters`
     and one of `outgoing`. A voter on its way to being a learner stands in `outgoing` and in `learners`. One id may
     stand here in two incarnations: the new one is reached, the old one is gone and only counted.
+
+    `removed` are the ids of nodes that were members once and left by a change. They count nowhere: it is known of them
+    so that they come back by command only.
     """
 
     index: int
     voters: tuple[Identity, ...]
     learners: tuple[Identity, ...] = ()
     outgoing: tuple[Identity, ...] = ()
+    removed: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def joint(self) -> bool:

@@ -134,13 +134,15 @@ class Progress:
         """A learner answered: judge the running round of its catching up, and begin the next (thesis 4.2.1).
 
         A round reaches the entries that the log had when it began. Who needs `round_ns` or less for one will not
-        hold up commits as a voter.
+        hold up commits as a voter. Who has all there is now needs no time for the next round: where nobody writes,
+        there would be no other one.
         """
         if self.catch_up_goal == 0:
             self.catch_up_goal = last_index
             self.catch_up_began_ns = now_ns
         if self.match_index >= self.catch_up_goal:
-            self.caught_up = now_ns - self.catch_up_began_ns <= round_ns
+            short = now_ns - self.catch_up_began_ns <= round_ns
+            self.caught_up = short or self.match_index >= last_index
             self.catch_up_goal = 0
         elif now_ns - self.catch_up_began_ns > round_ns:
             self.caught_up = False

@@ -37,7 +37,7 @@ _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE
 _META_FLAG = 0x08
-_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "newest_segment", "purge_point")
+_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "joins", "renounced", "newest_segment", "purge_point")
 _DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
@@ -116,6 +116,13 @@ class Meta:
     def cluster_id(self) -> bytes | None:
         return self._typed("cluster_id", bytes)
 
+    def addresses(self) -> list[Any]:
+        """Where nodes are, as this node heard."""
+        return self._typed("addresses", list) or []
+
+    def set_addresses(self, entries: list[Any]) -> None:
+        self.put({"addresses": entries})
+
     # ------------------------------------------------------------------ one group
 
     def incarnation(self, group: int) -> int | None:
@@ -158,6 +165,23 @@ class Meta:
         values = {**self._newer_membership(group, membership), _key(group, "recorded_set"): None}
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
+    def joins(self, group: int) -> bool:
+        """Whether this node asked to join the group by itself and is no voter yet: it goes on asking."""
+        return self._typed(_key(group, "joins"), bool) or False
+
+    def set_joins(self, group: int, joins: bool) -> None:
+        self.put({_key(group, "joins"): joins})
+
+    def renounced(self, group: int) -> bytes:
+        """Id of the recorded set that this node renounced last."""
+        return self._typed(_key(group, "renounced"), bytes) or b""
+
+    def set_renounced(self, group: int, set_id: bytes) -> None:
+        self.put({_key(group, "renounced"): set_id})
+
+    def leave_recorded_set(self, group: int) -> None:
+        self.put({_key(group, "recorded_set"): None})
+
     def hard_state(self, group: int) -> HardState:
         found = self._typed(_key(group, "hard_state"), list)
         if found is None:
@@ -175,9 +199,13 @@ class Meta:
         found = self._typed(key, list)
         if found is None:
             return None
-        if len(found) not in (3, 4) or not isinstance(found[0], int):
+        if len(found) not in (3, 4, 5) or not isinstance(found[0], int):
             raise _damaged(self._folder, f"{key} has another shape")
-        return Membership(found[0], *(self._identities(key, part) for part in found[1:]))
+        removed = found.pop() if len(found) == 5 else []
+        if not isinstance(removed, list) or not all(isinstance(one, int) for one in removed):
+            raise _damaged(self._folder, f"{key} has another shape")
+        voters, learners, *outgoing = (self._identities(key, part) for part in found[1:])
+        return Membership(found[0], voters, learners, outgoing[0] if outgoing else (), tuple(removed))
 
     def set_membership(self, group: int, membership: Membership) -> None:
         """The newest of those that were given stays: a committed one is never followed by an older one."""
@@ -188,6 +216,14 @@ class Meta:
         if known is not None and known.index > membership.index:
             return {}
         return {_key(group, "membership"): _membership_value(membership)}
+
+    def begin_cluster(self, cluster_id: bytes, memberships: Mapping[int, Membership]) -> None:
+        """This node belongs to another cluster from now on, with these members by group, and with what it has."""
+        values: dict[str, Any] = {"cluster_id": cluster_id}
+        for group, membership in memberships.items():
+            values |= {_key(group, "membership"): _membership_value(membership), _key(group, "recorded_set"): None}
+            values[_key(group, "joins")] = False
+        self.put(values)
 
     def newest_segment(self, group: int) -> int:
         """Number of the newest log segment that was in use; 0: none ever."""
@@ -347,6 +383,8 @@ def _key(group: int, name: str) -> str:
 
 def _membership_value(membership: Membership) -> list[Any]:
     value = [membership.index, _pairs(membership.voters), _pairs(membership.learners)]
+    if membership.removed:
+        return [*value, _pairs(membership.outgoing), list(membership.removed)]
     return [*value, _pairs(membership.outgoing)] if membership.joint else value
 
 

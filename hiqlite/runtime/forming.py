@@ -1,13 +1,13 @@
 """Drives the forming of a cluster over the wire: exchanges greetings, makes each step durable before it is said.
 
-Decides nothing: `engine/forming.py` does. Invariant: what a greeting says is on disk.
+Decides nothing: `engine/forming.py` and `renouncing.py` do. Invariant: what a greeting says is on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import HiqliteError, ProtocolError
 
 from .membership_record import decode_membership, encode_membership
+from .renouncing import is_hopeless, may_leave
 
 ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
@@ -41,6 +42,8 @@ class Records(Protocol):
     async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None: ...
     async def form(self, voters: tuple[Identity, ...]) -> None: ...
     async def join(self, members: Membership, cluster_id: bytes) -> None: ...
+    async def renounce(self, set_id: bytes) -> None: ...
+    async def leave(self) -> None: ...
 
 
 def cluster_id_of(voters: Sequence[Identity]) -> bytes:
@@ -56,6 +59,10 @@ class Former:
         state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
         founders: ids of who shall found the group, as far as this node knows now; None: they stay what they are.
         met: told who a peer says that it is now, which may be news since its handshake.
+        learner_only: this node never votes, so it founds nothing.
+        ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
+        renew: makes the forming of a node that left its set; None: the set is kept, whatever becomes of it.
+        renounced: id of the set that this node renounced last.
     """
 
     def __init__(
@@ -66,7 +73,17 @@ class Former:
         state: Callable[[], tuple[Membership | None, bytes]] = lambda: (None, b""),
         founders: Callable[[], Sequence[int]] | None = None,
         met: Callable[[Identity], None] = lambda _identity: None,
+        *,
+        learner_only: bool = False,
+        ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
+        renew: Callable[[], Forming] | None = None,
+        renounced: bytes = b"",
     ) -> None:
+        self._renew = renew
+        self._renounced = renounced
+        self._renouncers: set[tuple[Identity, bytes]] = set()  # who renounced, and the id of which set
+        self._learner_only = {forming.own.id} if learner_only else set()
+        self._ask_in = ask_in
         self._founders = founders
         self._met = met
         self._forming = forming
@@ -87,10 +104,10 @@ class Former:
         Returns:
             False: it was given up, because it was in vain.
         """
-        forming = self._forming
-        said_at, why = 0.0, ""
+        said_at, why, refusal = 0.0, "", ""
         loop = asyncio.get_running_loop()
         while (step := self._step()) is not Step.DONE:
+            forming = self._forming
             if step is Step.RECORD:
                 voters = forming.proposal
                 await self._records.record(voters, cluster_id_of(voters))
@@ -105,24 +122,79 @@ class Former:
                 await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
                 forming.has_joined()
             else:
-                if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
-                    said_at, why = loop.time(), forming.reason
-                    log.info("node %d: %s", forming.own.id, why)
+                reason = refusal or forming.reason
+                if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
+                    said_at, why = loop.time(), reason
+                    log.info("node %d: %s%s", forming.own.id, why, self._way_out())
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
+                await self._give_up()
                 await self._ask_all()
+                formed = [number for number, greeting in self._last.items() if greeting.formed]
+                if formed and self._ask_in is not None and forming.recorded is None and self._step() is Step.WAIT:
+                    refusal = await self._ask_in(formed)
         return True
+
+    def _way_out(self) -> str:
+        """What to do if who is waited for never comes."""
+        missing = [str(one) for one in self._forming.voters if one != self._forming.own.id and one not in self._last]
+        if not missing or self._forming.recorded is not None or self._ask_in is None:
+            return ""
+        return f" (a new cluster forms without them by hiqlite serve --form-without {','.join(missing)})"
 
     def _step(self) -> Step:
         if self._founders is not None:
-            self._forming.configure(self._founders())
-        return self._forming.step()
+            self._forming.configure([number for number in self._founders() if number not in self._learner_only])
+        step = self._forming.step()
+        if step is Step.FORM and self._renounces and not self._follows():
+            return Step.WAIT
+        return step
+
+    # -- a set that cannot form any more
+
+    @property
+    def _renounces(self) -> bool:
+        recorded = self._forming.recorded
+        return recorded is not None and cluster_id_of(recorded) == self._renounced
+
+    def _follows(self) -> bool:
+        """Whether somebody has formed with the recorded set."""
+        return any(one.formed and one.recorded == self._forming.recorded for one in self._last.values())
+
+    async def _give_up(self) -> None:
+        """One step towards leaving the recorded set, if it is hopeless."""
+        recorded = self._forming.recorded
+        if recorded is None or self._renew is None or self._follows():
+            return
+        set_id = cluster_id_of(recorded)
+        lives = {one.identity.id: one.identity.incarnation for one in self._last.values()}
+        wanted = self._founders() if self._founders is not None else ()
+        if not self._renounces and is_hopeless(recorded, wanted, lambda number: lives.get(number, 0)):
+            log.warning("node %d: the members that were to form the group cannot any more", self._forming.own.id)
+            await self._records.renounce(set_id)
+            self._renounced = set_id
+        others = {one for one, renounced in self._renouncers if renounced == set_id}
+        if self._renounces and may_leave(recorded, {self._forming.own, *others}):
+            await self._records.leave()
+            self._forming = self._renew()
+            for greeting in self._last.values():
+                self._forming.hear(self._heard(greeting))
+
+    def _heard(self, greeting: Greeting) -> Greeting:
+        """What counts of a greeting: nobody forms with the word of one who renounced."""
+        if greeting.recorded is None or greeting.formed:
+            return greeting
+        gave_up = (greeting.identity, cluster_id_of(greeting.recorded)) in self._renouncers
+        return replace(greeting, recorded=None) if gave_up else greeting
 
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
         assert self._peers is not None, "a single node never waits"
         self._turn.clear()
-        others = [number for number in self._forming.configured if number != self._forming.own.id]
+        forming = self._forming
+        # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
+        wanted = {*forming.configured, *(one.id for one in forming.recorded or ())}
+        others = sorted(wanted - {forming.own.id})
         await asyncio.gather(*(self._ask(number) for number in others))
         if self._step() is Step.WAIT:
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
@@ -133,7 +205,7 @@ class Former:
     async def _ask(self, number: int) -> None:
         assert self._peers is not None
         try:
-            answer = await self._peers.request(number, REQUEST, to_wire(self._greeting()), ASK_TIMEOUT_S)
+            answer = await self._peers.request(number, REQUEST, self._word(), ASK_TIMEOUT_S)
             self._hear(number, answer)
         except HiqliteError as error:
             log.debug("node %d did not answer the greeting: %s", number, error)
@@ -141,7 +213,11 @@ class Former:
     async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
         if self._hear(peer_id, payload):
             self._turn.set()  # only for news: two nodes that wait would wake each other for ever
-        return to_wire(self._greeting())
+        return self._word()
+
+    def _word(self) -> dict[str, Any]:
+        votes = self._forming.own.id not in self._learner_only
+        return {**to_wire(self._greeting()), "votes": votes, "renounced": self._renounced}
 
     def _greeting(self) -> Greeting:
         greeting = self._forming.greeting()
@@ -155,9 +231,15 @@ class Former:
         greeting = from_wire(wire)
         if greeting.identity.id != peer_id:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
+        renounced = renounced_in(wire)
         self._met(greeting.identity)
-        self._forming.hear(greeting)
+        if renounced:
+            self._renouncers.add((greeting.identity, renounced))
+        self._forming.hear(self._heard(greeting))
         news = self._last.get(peer_id) != greeting
+        if (wire.get("votes") is False) != (peer_id in self._learner_only):
+            self._learner_only ^= {peer_id}
+            news = True
         self._last[peer_id] = greeting
         return news
 
@@ -188,6 +270,14 @@ def from_wire(wire: Any) -> Greeting:
             id_of(wire["cluster_id"]),
         )
     except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError("the peer's greeting is malformed") from error
+
+
+def renounced_in(wire: Any) -> bytes:
+    """Id of the set that the peer gave up; empty for none. Raises ProtocolError."""
+    try:
+        return id_of(wire.get("renounced", b""))
+    except ValueError as error:
         raise ProtocolError("the peer's greeting is malformed") from error
 
 

@@ -15,26 +15,31 @@ from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import ProtocolError
 
 MEMBERS_MAX = 256
+REMOVED_MAX = 4096
 NUMBER_MAX = 1 << 63
+SETS = ("voters", "learners", "outgoing")
 
 
 def encode_membership(membership: Membership) -> bytes:
-    """msgpack of [index, voters, learners, outgoing], each a list of [id, incarnation]."""
+    """msgpack of [index, voters, learners, outgoing], each a list of [id, incarnation]; then ids of the removed, if
+    there are any: a node of an earlier version reads what has none."""
     sets = (membership.voters, membership.learners, membership.outgoing)
-    packed: bytes = msgpack.packb([membership.index, *([[one.id, one.incarnation] for one in part] for part in sets)])
+    value = [membership.index, *([[one.id, one.incarnation] for one in part] for part in sets)]
+    packed: bytes = msgpack.packb([*value, list(membership.removed)] if membership.removed else value)
     return packed
 
 
 def decode_membership(payload: bytes | memoryview) -> Membership:
     """The configuration in `payload`. Raises ProtocolError when it is none."""
     try:
-        index, *sets = msgpack.unpackb(payload)
-        voters, learners, outgoing = (_identities(part) for part in sets)
+        index, *parts = msgpack.unpackb(payload)
+        removed = _ids(parts.pop()) if len(parts) == len(SETS) + 1 else ()
+        voters, learners, outgoing = (_identities(part) for part in parts)
     except (ValueError, TypeError) as error:  # msgpack's own errors are ValueErrors
         raise ProtocolError(f"{len(payload)} bytes that are no membership") from error
     if not isinstance(index, int) or not 0 <= index < NUMBER_MAX or not voters:
         raise ProtocolError("a membership without voters, or without an index")
-    return Membership(index, voters, learners, outgoing)
+    return Membership(index, voters, learners, outgoing, removed)
 
 
 def memberships_in(records: bytes) -> tuple[Membership, ...]:
@@ -59,4 +64,13 @@ def _identities(pairs: Any) -> tuple[Identity, ...]:
             raise ValueError("numbers that no node has")
     if len(set(found)) != len(found) or len(found) > MEMBERS_MAX:
         raise ValueError("a member is named twice, or there are too many")
+    return found
+
+
+def _ids(numbers: Any) -> tuple[int, ...]:
+    found = tuple(numbers)
+    if not all(type(one) is int and 0 < one < NUMBER_MAX for one in found):
+        raise ValueError("ids that no node has")
+    if len(set(found)) != len(found) or not 0 < len(found) <= REMOVED_MAX:
+        raise ValueError("a node was removed twice, or too many were")
     return found

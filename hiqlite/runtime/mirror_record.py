@@ -33,9 +33,11 @@ class Mirrored:
 
     @classmethod
     def of(cls, membership: Membership) -> Self:
-        """A configuration that is not joint."""
-        voters = tuple(sorted(one.id for one in membership.voters))
-        return cls(membership.index, voters, tuple(sorted(one.id for one in membership.learners)))
+        """A configuration that is not joint. Who votes in an incarnation that is over, and learns in the next one, is a
+        voter: it becomes one in each group by itself."""
+        voters = {one.id for one in membership.voters}
+        learners = {one.id for one in membership.learners} - voters
+        return cls(membership.index, tuple(sorted(voters)), tuple(sorted(learners)))
 
     def record(self) -> bytes:
         """The entry, to be sealed by a leader."""

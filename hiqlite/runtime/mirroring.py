@@ -132,15 +132,15 @@ class Mirroring:
         if membership is None or membership.joint or membership.index > self._target.applier.applied_index:
             return False
         wanted, found = self._wanted(membership), Mirrored.of(membership)
+        if len(membership.voters + membership.learners) > len(found.voters + found.learners):
+            return False  # a later incarnation has not taken the place of the one before
         return (wanted.voters, wanted.learners) == (found.voters, found.learners)
 
     def _wanted(self, current: Membership) -> Mirrored:
         """The newest list; before there is any, who is a member now."""
         state = self._state()
         if not state.mirrored_index:
-            ids = Mirrored.of(current)
-            # One id may vote in its old incarnation and learn in its new one: it is wanted as a voter.
-            return Mirrored(0, ids.voters, tuple(number for number in ids.learners if number not in ids.voters))
+            return Mirrored.of(current)
         with suppress(ProtocolError):
             return Mirrored.decode(state.mirrored_index, state.mirrored)
         log.error("the list of members in this group's log cannot be read")

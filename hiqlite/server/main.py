@@ -1,4 +1,4 @@
-"""The command line: `hiqlite serve | demo | status | config | bench`.
+"""The command line: `hiqlite serve | demo | status | config | members | recover | bench`.
 
 Parses arguments and hands on; each command stands in a file of its own. Must not know rooms below the node.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hiqlite import errors
 from hiqlite.bench import command as bench
 
-from . import config_check, demo, serve, status
+from . import config_check, demo, members, recover, serve, status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
         ("demo", demo, "run three local nodes with a live view"),
         ("status", status, "ask the nodes of a config how they are"),
         ("config", config_check, "check config files"),
+        ("members", members, "who the members are, and the calls that change them"),
+        ("recover", recover, "go on with a survivor after the majority was lost for good"),
         ("bench", bench, "measure this machine"),
     ):
         one = commands.add_parser(name, help=text, description=module.__doc__)

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config-file", type=Path, help="TOML or env file (default ~/.hiqlite/hiqlite.toml)")
     parser.add_argument("--node-id", type=int, help="which of the config's nodes this is")
     parser.add_argument("--data-dir", help="folder of this node's data")
+    parser.add_argument("--form-without", type=ids, default=(), metavar="IDS",
+                        help="nodes of the config (1,2,...) that a new cluster does not wait for")  # fmt: skip
     parser.add_argument("--log-level", default="info", choices=["trace", "debug", "info", "warning", "error"])
     parser.add_argument("--log-statements", action="store_true", help="log SQL texts")
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
@@ -31,8 +33,13 @@ def configured(options: argparse.Namespace) -> NodeConfig:
     return NodeConfig.from_file(options.config_file, overrides=given)
 
 
-async def run(config: NodeConfig) -> None:
-    async with open_node(config, handle_signals=True) as db:
+def ids(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them."""
+    return tuple(int(part) for part in text.split(","))
+
+
+async def run(config: NodeConfig, form_without: tuple[int, ...] = ()) -> None:
+    async with open_node(config, handle_signals=True, form_without=form_without) as db:
         address = config.address
         if address is not None:
             print(f"node {config.node_id} serves raft {address.raft_address}, "
@@ -49,7 +56,7 @@ def main(options: argparse.Namespace) -> None:
     config = configured(options)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(run(config))
+            runner.run(run(config, options.form_without))
         except ShuttingDown as stopped:
             print(f"node {config.node_id}: {stopped}", flush=True)
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def ask(config: NodeConfig) -> dict[int, dict[str, Any] | HiqliteError]:
-    """The db group's metrics of each configured node, or why they could not be had."""
+    """The metrics of each configured node, or why they could not be had."""
 
     async def one(host: str, port: int) -> dict[str, Any] | HiqliteError:
         try:
@@ -35,18 +35,20 @@ async def ask(config: NodeConfig) -> dict[int, dict[str, Any] | HiqliteError]:
     return {node.id: answer for node, answer in zip(config.nodes, answers, strict=True)}
 
 
-def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError]) -> list[str]:
-    """The table, one line per node."""
-    groups = [answer["groups"]["db"] for answer in answers.values() if isinstance(answer, dict)]
+def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError], name: str = "db") -> list[str]:
+    """The table of a group, one line per node."""
+    known = [answer["groups"] for answer in answers.values() if isinstance(answer, dict)]
+    groups = [one[name] for one in known if name in one]
     newest = max((group["commit_index"] for group in groups), default=0)
     found = [HEADER]
     for node in config.nodes:
         answer = answers[node.id]
         api = f"{node.api_host}:{node.api_port}"
-        if isinstance(answer, HiqliteError):
-            found.append(f"{node.id:>4}  {'unreachable':<13} {'':>5} {'':>6} {'':>10} {'':>10} {'':>10} {'':>7}  {api}")
+        group = None if isinstance(answer, HiqliteError) else answer["groups"].get(name)
+        if group is None:
+            state = "unreachable" if isinstance(answer, HiqliteError) else "switched off"
+            found.append(f"{node.id:>4}  {state:<13} {'':>5} {'':>6} {'':>10} {'':>10} {'':>10} {'':>7}  {api}")
             continue
-        group = answer["groups"]["db"]
         found.append(
             f"{node.id:>4}  {group['role']:<13} {group['term']:>5} {group['leader_id']:>6} "
             f"{group['last_log_index']:>10,} {group['commit_index']:>10,} {group['applied_index']:>10,} "
@@ -58,4 +60,7 @@ def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError])
 def main(options: argparse.Namespace) -> None:
     # Which node this is does not matter, and a config for pods is asked about from other hosts too.
     config = NodeConfig.from_file(options.config_file, overrides={"node_id": 0})
-    print("\n".join(lines(config, asyncio.run(ask(config)))))
+    answers = asyncio.run(ask(config))
+    print("\n".join(lines(config, answers)))
+    if any("cache" in answer["groups"] for answer in answers.values() if isinstance(answer, dict)):
+        print("\n".join(["", "cache group", *lines(config, answers, "cache")]))

@@ -47,7 +47,7 @@ class Network(Hooks):
     """The real `engine.ports.Transport`. Set the hooks, then `start()`.
 
     Args:
-        addresses: raft address of each known node; the own id may be among them.
+        addresses: raft addresses of each known node, the likeliest first; the own id may be among them.
         listen: where to listen; None: this node only dials.
         secret: of the raft port; two while one is being rotated, the current one first.
         incarnations: group -> the own incarnation, said in each handshake.
@@ -58,7 +58,7 @@ class Network(Hooks):
         self,
         node_id: int,
         *,
-        addresses: Mapping[int, tuple[str, int]],
+        addresses: Mapping[int, Sequence[tuple[str, int]]],
         listen: tuple[str, int] | None,
         secret: str | Sequence[str],
         loop: asyncio.AbstractEventLoop | None = None,
@@ -86,9 +86,9 @@ class Network(Hooks):
         self._peers: dict[int, Peer] = {}
         self._running = False
         self._ending = Ending()
-        for peer_id, address in addresses.items():
+        for peer_id, targets in addresses.items():
             if peer_id != node_id:
-                self._peers[peer_id] = self._make_peer(peer_id, address)
+                self.set_peer(peer_id, targets)
         self._listener: RaftListener | None = None
         if listen is not None:
             self._listener = RaftListener(*listen, self._acceptor, self._proven, self.settings, self.refusals)
@@ -146,24 +146,19 @@ class Network(Hooks):
             for link in self._links:
                 link.reader.cluster = self._cluster
 
-    def add_peer(self, peer_id: int, host: str, port: int) -> None:
-        """A node that may come in and is dialled from now on; a known one gets a new address for its next dial."""
-        known = self._peers.get(peer_id)
-        if known is not None:
-            known.address = (host, port)
-            known.wake()
-            return
-        assert peer_id != self.node_id
-        self._peers[peer_id] = peer = self._make_peer(peer_id, (host, port))
-        if self._running:
-            peer.start(self._kinds(peer_id))
+    def set_peer(self, peer_id: int, addresses: Sequence[tuple[str, int]], *, dial: bool = True) -> None:
+        """A node that may come in, and where it is; it is dialled from now on, or no more. Links that stand are kept.
 
-    async def remove_peer(self, peer_id: int) -> None:
-        """Ends all links to a node and refuses it from now on."""
-        peer = self._peers.pop(peer_id, None)
-        self._lives.pop(peer_id, None)
-        if peer is not None:
-            await end_all(await peer.close(), self.settings.close_timeout_s)
+        Args:
+            addresses: the likeliest first, at least one.
+        """
+        assert peer_id != self.node_id and addresses
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            peer = self._peers[peer_id] = self._make_peer(peer_id, addresses)
+            if self._running:
+                peer.start(self._kinds(peer_id))
+        peer.look_at(addresses, dial=dial)
 
     # ---- sending
 
@@ -271,9 +266,9 @@ class Network(Hooks):
             raise PeerUnreachable(f"there is no node {peer_id} to send an image to")
         return await peer.bulk()
 
-    def _make_peer(self, peer_id: int, address: tuple[str, int]) -> Peer:
+    def _make_peer(self, peer_id: int, addresses: Sequence[tuple[str, int]]) -> Peer:
         return Peer(
-            peer_id, address, self, self._calls, self.settings, self.refusals,
+            peer_id, addresses, self, self._calls, self.settings, self.refusals,
             dialler=self._dialler, make_link=self._make_link, next_epoch=self._next_epoch,
         )  # fmt: skip
 

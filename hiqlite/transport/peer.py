@@ -1,9 +1,9 @@
 """One other node: the links that this node dialled to it, and those that it dialled here.
 
-Knows links and hooks; must not know what frames mean. Each node dials its own links: requests and appends leave on
-them, and the answers come back on the same connection. So nobody has to agree on who dials, a restarted node is reached
-from both sides at once, and both sides see a refused dial of a dead process. (Beats need no answers: one connection
-carries both ways, and the node with the lower id dials it.)
+Knows links and hooks; must not know what frames mean, nor who is a member. Each node dials its own links: requests
+and appends leave on them, and the answers come back on the same connection. So nobody has to agree on who dials, a
+restarted node is reached from both sides at once, and both sides see a refused dial of a dead process. (Beats need no
+answers: one connection carries both ways, and the node with the lower id dials it.)
 
 Invariant: `on_connected` and `on_lost(.., False)` alternate, and every session has an epoch that was never used before
 in this process; an epoch's answers come over the very connection that its appends went out on.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiqlite import observe
@@ -36,6 +36,7 @@ class Peer:
     """Keeps the links to one peer alive, and says when they come and go.
 
     Args:
+        addresses: where the peer may be, the likeliest first; they are tried in turn.
         dialler: makes the handshake of a new link.
         make_link: makes a link of a proven connection.
         next_epoch: gives a number that was never given before.
@@ -44,7 +45,7 @@ class Peer:
     def __init__(
         self,
         peer_id: int,
-        address: tuple[str, int],
+        addresses: Sequence[tuple[str, int]],
         hooks: Hooks,
         calls: Calls,
         settings: NetworkSettings,
@@ -55,7 +56,8 @@ class Peer:
         next_epoch: Callable[[], int],
     ) -> None:
         self.id = peer_id
-        self.address = address
+        self._addresses = self._given = tuple(addresses)
+        self._wanted = asyncio.Event()
         self.epoch = 0
         self.connected = False
         self.out: dict[LinkKind, Link] = {}  # dialled here
@@ -79,6 +81,21 @@ class Peer:
     def start(self, kinds: tuple[LinkKind, ...]) -> None:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep(kind)) for kind in kinds]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it was found last, or is looked for first."""
+        return self._addresses[0]
+
+    def look_at(self, addresses: Sequence[tuple[str, int]], *, dial: bool) -> None:
+        """Where it may be from now on, and whether it is dialled. Links that stand are kept either way."""
+        if dial:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+        if tuple(addresses) != self._given:
+            self._addresses = self._given = tuple(addresses)
+            self.wake()
 
     async def close(self) -> list[Link]:
         """Stops dialling and closes all links; gives them, so that their end can be awaited."""
@@ -112,7 +129,7 @@ class Peer:
         async with self._bulk_dial:
             if LinkKind.BULK not in self.out:
                 try:
-                    await self._dial(LinkKind.BULK)
+                    await self._dial(LinkKind.BULK, self.address)
                 except (OSError, TimeoutError) as error:
                     raise PeerUnreachable(f"node {self.id} does not answer: {error or 'timeout'}") from error
             link = self.out.get(LinkKind.BULK)
@@ -192,43 +209,53 @@ class Peer:
     async def _keep(self, kind: LinkKind) -> None:
         """Dials one kind of link for ever: at once when it is lost, then with growing pauses."""
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures = tries = 0
         while not self._closed:
             await self._pause(kind, failures)
+            await self._wanted.wait()
             begun = loop.time()
             self._wake[kind].clear()  # before the dial: a sign of life while it fails shortens the next wait
+            address = self._addresses[tries % len(self._addresses)]
+            tries += 1
             try:
-                await self._dial(kind)
+                await self._dial(kind, address)
             except (AuthenticationError, ProtocolError) as error:
                 failures = 1 << 10  # people have to change something: no hurry
-                self._note_failure(kind, error)
+                self._note_failure(kind, address, error)
             except (OSError, TimeoutError, TransportError) as error:
                 failures += 1
-                self._note_failure(kind, error)
+                self._note_failure(kind, address, error)
             except Exception:  # a hook failed: the link is closed, the node says why, and dialling goes on
                 failures += 1
                 log.exception("taking a new link to node %d failed", self.id)
             else:
+                tries = 0
+                self._found_at(address)
                 await self._ended[kind].wait()
                 lived = loop.time() - begun
                 failures = 0 if lived >= self._settings.settled_s else failures + 1
 
-    async def _dial(self, kind: LinkKind) -> None:
+    def _found_at(self, address: tuple[str, int]) -> None:
+        """From now on that one is tried first."""
+        if address in self._addresses:
+            self._addresses = (address, *(other for other in self._addresses if other != address))
+
+    async def _dial(self, kind: LinkKind, address: tuple[str, int]) -> None:
         if self._closed:
             raise PeerUnreachable("the network was closed")
-        host, port = self.address
+        host, port = address
 
         def make(transport: asyncio.Transport) -> Dialler:
             return self._dialler(self.id, kind, transport)
 
         await dial(host, port, make, self._opened, self._settings, self._refusals)
 
-    def _note_failure(self, kind: LinkKind, error: Exception) -> None:
+    def _note_failure(self, kind: LinkKind, address: tuple[str, int], error: Exception) -> None:
         refused = isinstance(error, ConnectionRefusedError | ConnectionResetError)
         if self._reachable:
             self._reachable = False
-            log.info("node %d at %s:%d is not reachable: %s", self.id, *self.address, error or type(error).__name__)
-        if refused and kind is not LinkKind.BEAT and not self.out:
+            log.info("node %d at %s:%d is not reachable: %s", self.id, *address, error or type(error).__name__)
+        if refused and address == self.address and kind is not LinkKind.BEAT and not self.out:
             self._hooks.on_lost(self.id, True)
 
     async def _pause(self, kind: LinkKind, failures: int) -> None:

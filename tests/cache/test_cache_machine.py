@@ -14,7 +14,7 @@ from hiqlite.cache.machine import CacheMachine
 from hiqlite.cache.state import CacheState
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import ProtocolError, StorageError
-from hiqlite.runtime.mirror_record import Mirrored
+from hiqlite.runtime.mirror_record import Mirrored, check
 
 DEADLINE_S = 10.0
 
@@ -115,6 +115,14 @@ async def test_a_payload_that_is_no_list_leaves_no_trace_or_is_told_when_it_is_r
 async def test_a_list_names_who_it_was_made_of() -> None:
     """Ids alone, ascending."""
     members = Membership(9, (Identity(3, 30), Identity(1, 10)), (Identity(2, 20),))
+    assert Mirrored.of(members) == Mirrored(9, (1, 3), (2,))
+
+
+async def test_a_node_in_two_incarnations_is_named_once() -> None:
+    """The list can be read: a voter that came back empty learns beside its old self, and is wanted as a voter."""
+    members = Membership(9, (Identity(3, 30), Identity(1, 10)), (Identity(3, 31), Identity(2, 20)))
+    record = Mirrored.of(members).record()
+    check(record)
     assert Mirrored.of(members) == Mirrored(9, (1, 3), (2,))
 
 

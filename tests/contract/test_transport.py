@@ -66,7 +66,7 @@ class OverSockets(Kind):
                 self.ports[node_id] = free.getsockname()[1]
 
     async def open(self, node_id: int) -> End:
-        addresses = {peer: ("127.0.0.1", port) for peer, port in self.ports.items()}
+        addresses = {peer: [("127.0.0.1", port)] for peer, port in self.ports.items()}
         listen = ("127.0.0.1", self.ports[node_id])
         end = End(Network(node_id, listen=listen, addresses=addresses, secret=SECRET))
         self.ends.append(end)

@@ -188,9 +188,24 @@ def test_a_learner_whose_round_takes_longer_than_an_election_is_not_promoted() -
     node.sync()
     accept(node, FOUR, match=1)
     node.now += 5 * SECOND
-    accept(node, FOUR)
+    goal = node.raft.last_index
+    node.raft.propose(5, 500, node.now)
+    node.sync()
+    accept(node, FOUR, match=goal)
     assert node.raft.leads and change(node, ChangeKind.PROMOTE, FOUR) == 0
     assert "caught up" in node.raft.change_refusal(Change(ChangeKind.PROMOTE, (FOUR,)))
+
+
+def test_a_learner_that_has_everything_is_promoted_though_it_took_long() -> None:
+    """Nobody writes: there is nothing for another round to reach, and no other answer that could end one."""
+    node = lead(fresh(WITH_LEARNER))
+    accept(node, TWO, THREE)
+    node.raft.propose(5, 500, node.now)
+    node.sync()
+    accept(node, FOUR, match=1)
+    node.now += 5 * SECOND
+    accept(node, FOUR)
+    assert node.raft.leads and change(node, ChangeKind.PROMOTE, FOUR) > 0
 
 
 def test_a_lost_link_ends_what_was_known_of_catching_up() -> None:

@@ -28,6 +28,10 @@ def test_everything_put_comes_back(tmp_path: Path) -> None:
     meta.set_hard_state(0, 4, TWO)
     meta.set_hard_state(1, 5, None)
     meta.set_membership(1, membership)
+    without = Membership(12, (ONE,), removed=(2, 5))
+    meta.set_membership(0, without)
+    meta.set_joins(0, True)
+    meta.set_addresses([[3, 1, "a:1", "a:2"]])
     meta.set_newest_segment(0, 12)
     meta.set_generation(0, "0001-abc")
     meta.close()
@@ -39,7 +43,10 @@ def test_everything_put_comes_back(tmp_path: Path) -> None:
     assert not meta.in_memory(0)
     assert (meta.incarnation(0), meta.incarnation(1)) == (2**63, None)
     assert (meta.hard_state(0), meta.hard_state(1)) == (HardState(4, TWO), HardState(5, None))
-    assert (meta.membership(0), meta.membership(1)) == (None, membership)
+    assert (meta.membership(0), meta.membership(1)) == (without, membership)
+    assert [found.removed for found in (meta.membership(0), meta.membership(1)) if found] == [(2, 5), ()]
+    assert (meta.joins(0), meta.joins(1)) == (True, False)
+    assert meta.addresses() == [[3, 1, "a:1", "a:2"]]
     assert (meta.newest_segment(0), meta.newest_segment(1)) == (12, 0)
     assert (meta.generation(0), meta.generation(1)) == ("0001-abc", None)
     meta.close()
@@ -142,10 +149,12 @@ def test_a_value_of_another_shape_is_an_error(tmp_path: Path) -> None:
     """A good checksum over something this version does not understand."""
     meta = Meta.open(tmp_path)
     meta.put({"node_id": "three", "db/hard_state": [1, 2], "db/membership": [1, [[1]], []], "db/recorded_set": [5]})
+    meta.put({"cache/membership": [1, [[1, 1]], [], [], [[2, 1]]]})
     for look in (
         lambda: meta.node_id,
         lambda: meta.hard_state(0),
         lambda: meta.membership(0),
+        lambda: meta.membership(1),
         lambda: meta.recorded_set(0),
     ):
         with pytest.raises(StorageError, match="cannot be trusted"):

@@ -72,7 +72,7 @@ class Behind:
             storage = await Storage.open(config, asyncio.get_running_loop())
             stack.push_async_callback(storage.close)
             network = Network(2, addresses={}, listen=("127.0.0.1", 0), secret=SECRET)
-            network.add_peer(1, "127.0.0.1", 1)
+            network.set_peer(1, [("127.0.0.1", 1)])
             behind = cls(storage, network)
             stack.callback(behind.images.close_images)
             stack.push_async_callback(behind.receiver.close)
@@ -189,7 +189,7 @@ async def check_same(leader: Leader, behind: Behind) -> None:
 async def test_an_image_goes_over_and_the_log_goes_on_behind_it(tmp_path: Path) -> None:
     """Writes never pause; the membership goes along; nothing is left of the transfer on either side."""
     async with Leader.open(tmp_path / "leader", 10_000) as leader, Behind.open(tmp_path / "behind") as behind:
-        leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
+        leader.network.set_peer(2, [("127.0.0.1", behind.network.listen_port)])
         leader.go_on_writing()
         before = leader.rows
         leader.sender.send(2, 0, TERM)
@@ -205,7 +205,7 @@ async def test_an_image_goes_over_and_the_log_goes_on_behind_it(tmp_path: Path) 
 async def test_a_line_that_is_cut_in_the_middle_is_taken_up_again(tmp_path: Path) -> None:
     """Again and again: each try goes on where the one before it ended, with the same image."""
     async with Leader.open(tmp_path / "leader", 40_000) as leader, Behind.open(tmp_path / "behind") as behind:
-        leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
+        leader.network.set_peer(2, [("127.0.0.1", behind.network.listen_port)])
         leader.go_on_writing()
         resumed = 0
         for part in (1, 2, 3):
@@ -229,14 +229,14 @@ async def test_a_receiver_that_restarts_goes_on_with_what_it_has(tmp_path: Path)
     """Its process ends in the middle: the next life offers its file's whole chunks, and gets the rest only."""
     async with Leader.open(tmp_path / "leader", 40_000) as leader:
         async with Behind.open(tmp_path / "behind") as behind:
-            leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
+            leader.network.set_peer(2, [("127.0.0.1", behind.network.listen_port)])
             leader.sender.send(2, 0, TERM)
             await until(lambda: behind.received_bytes > 4 << 20)
             await behind.network.close()
         await leader.told(2)
         index = leader.reports.told[0][1]
         async with Behind.open(tmp_path / "behind") as behind:
-            leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
+            leader.network.set_peer(2, [("127.0.0.1", behind.network.listen_port)])
             bytes_before = sum(path.stat().st_size for path in behind.storage.db.images.folder.glob("*.db"))
             assert bytes_before >= 4 << 20
             leader.sender.send(2, index, TERM)
@@ -249,7 +249,7 @@ async def test_a_receiver_that_restarts_goes_on_with_what_it_has(tmp_path: Path)
 
 async def test_a_node_that_needs_no_image_says_so_and_is_sent_none(tmp_path: Path) -> None:
     async with Leader.open(tmp_path / "leader", 2_000) as leader, Behind.open(tmp_path / "behind") as behind:
-        leader.network.add_peer(2, "127.0.0.1", behind.network.listen_port)
+        leader.network.set_peer(2, [("127.0.0.1", behind.network.listen_port)])
         await behind.catch_up(leader.storage)
         leader.sender.send(2, 0, TERM)
         await leader.told(2)

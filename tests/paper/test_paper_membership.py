@@ -224,13 +224,15 @@ def test_a_learner_is_promoted_when_a_round_was_short() -> None:
         node.raft.propose(1, 100, node.now)
         node.sync()
         accept(node, FOUR, match=node.raft.last_index - 1)  # the round before ends, this one begins
-        end = node.now + span_ns
+        goal, end = node.raft.last_index, node.now + span_ns
         while node.now < end:
             answer_rounds(node, 2, 3)
             accept(node, TWO, THREE)
             node.wait(min(50 * MS, end - node.now))
             node.sync()
-        accept(node, FOUR)
+        node.raft.propose(1, 100, node.now)  # what came meanwhile is for the next round
+        node.sync()
+        accept(node, FOUR, match=goal)
         return node.raft.change_refusal(change)
 
     assert round_of(ELECTION_MIN + 100 * MS)

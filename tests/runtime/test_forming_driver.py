@@ -28,6 +28,14 @@ class Disk:
         await asyncio.sleep(0)
         self.steps.append(("formed", voters))
 
+    async def renounce(self, set_id: bytes) -> None:
+        await asyncio.sleep(0)
+        self.renounced = set_id
+
+    async def leave(self) -> None:
+        await asyncio.sleep(0)
+        self.steps.append(("left", ()))
+
     async def join(self, members: Membership, cluster_id: bytes) -> None:
         await asyncio.sleep(0)
         self.joined = members, cluster_id
@@ -155,3 +163,131 @@ async def test_a_peer_cannot_greet_in_anothers_name() -> None:
     former(wire, 1, Disk())
     with pytest.raises(ProtocolError):
         await wire.handlers[1](3, to_wire(Forming(Identity(2, 200), [1, 2, 3]).greeting()))
+
+
+async def test_who_was_recorded_is_asked_though_it_shall_not_found_the_group_any_more() -> None:
+    """A member was removed while another group was forming: the set that names it acts once it has said so."""
+    wire = Wire()
+    members = (Identity(1, 100), Identity(2, 200), Identity(3, 300))
+    runs = []
+    for number in (1, 2):
+        forming = Forming(Identity(number, number * 100), [1, 2, 3], recorded=members)
+        runs.append(Former(forming, Disk(), Peer(wire, number), founders=lambda: [1, 2]).run())
+    Former(Forming(Identity(3, 300), [1, 2], recorded=members, formed=True), Disk(), Peer(wire, 3))
+    assert await asyncio.wait_for(asyncio.gather(*runs), 10) == [True, True]
+
+
+async def test_a_node_that_never_votes_is_waited_for_and_founds_nothing() -> None:
+    """It says so in its greeting; the others form once they heard it, and it waits to be let in."""
+    wire, asked = Wire(), []
+
+    async def ask_in(formed: object) -> str:
+        asked.append(formed)
+        await asyncio.sleep(0)
+        return "not yet"
+
+    disks = [Disk(), Disk()]
+    runs = []
+    for number in (1, 2):
+        forming = Forming(Identity(number, number * 100), [1, 2, 3])
+        runs.append(asyncio.create_task(
+            Former(forming, disks[number - 1], Peer(wire, number), founders=lambda: [1, 2, 3]).run()
+        ))  # fmt: skip
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert disks[0].steps == disks[1].steps == []
+    alone = Former(
+        Forming(Identity(3, 300), [1, 2, 3]), Disk(), Peer(wire, 3), founders=lambda: [1, 2, 3],
+        learner_only=True, ask_in=ask_in,
+    )  # fmt: skip
+    waiting = asyncio.create_task(alone.run())
+    await asyncio.wait_for(asyncio.gather(*runs), 10)
+    assert disks[0].steps[-1] == disks[1].steps[-1] == ("formed", (Identity(1, 100), Identity(2, 200)))
+    while not asked:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+RECORDED = (Identity(1, 100), Identity(2, 200), Identity(3, 300))
+
+
+def recorded(wire: Wire, number: int, disk: Disk, *, formed: bool = False, renounced: bytes = b"") -> Former:
+    """A node that recorded the set before node 1 lost its disk."""
+    own = Identity(number, number * 100)
+    return Former(
+        Forming(own, [1, 2, 3], recorded=RECORDED, formed=formed), disk, Peer(wire, number),
+        founders=lambda: [1, 2, 3], renew=lambda: Forming(own, [1, 2, 3]), renounced=renounced,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("before", ["nobody", "one", "both"])
+async def test_a_set_whose_member_lost_its_disk_is_left_by_all_of_the_rest(before: str) -> None:
+    """Then another one forms; also when who had renounced it was started again in between."""
+    wire, disks = Wire(), {number: Disk() for number in (1, 2, 3)}
+    set_id = cluster_id_of(RECORDED)
+    told = {2: set_id if before != "nobody" else b"", 3: set_id if before == "both" else b""}
+    runs = [recorded(wire, number, disks[number], renounced=told[number]).run() for number in (2, 3)]
+    back = Former(Forming(Identity(1, 101), [1, 2, 3]), disks[1], Peer(wire, 1), founders=lambda: [1, 2, 3])
+    assert await asyncio.wait_for(asyncio.gather(*runs, back.run()), 10) == [True, True, True]
+    members = (Identity(1, 101), Identity(2, 200), Identity(3, 300))
+    for number in (2, 3):
+        assert disks[number].steps == [("left", ()), ("recorded", members), ("formed", members)]
+    assert disks[1].steps == [("recorded", members), ("formed", members)]
+
+
+async def test_a_set_that_somebody_formed_with_is_followed() -> None:
+    """Though a member of it lost its disk, and though this node had renounced it."""
+    for renounced in (b"", cluster_id_of(RECORDED)):
+        wire, disk = Wire(), Disk()
+        recorded(wire, 3, Disk(), formed=True)
+        Former(Forming(Identity(1, 101), [1, 2, 3]), Disk(), Peer(wire, 1))
+        assert await asyncio.wait_for(recorded(wire, 2, disk, renounced=renounced).run(), 10)
+        assert disk.steps == [("formed", RECORDED)]
+
+
+async def test_a_set_is_kept_while_the_rest_of_it_may_still_act() -> None:
+    """One renounced it, the third is not heard of: perhaps it has formed. And nobody forms with who renounced."""
+    wire, disk = Wire(), Disk()
+    waiting = asyncio.create_task(recorded(wire, 2, disk).run())
+    Former(Forming(Identity(1, 101), [1, 2, 3]), Disk(), Peer(wire, 1))
+    while not hasattr(disk, "renounced"):
+        await asyncio.sleep(0)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert disk.steps == [] and not waiting.done()
+    # The old incarnation of node 1 had said its word to the third one; that of node 2 counts no more.
+    third = recorded(wire, 3, late := Disk())
+    for number, life in ((1, 100), (2, 200)):
+        greeting = to_wire(Forming(Identity(number, life), [1, 2, 3], recorded=RECORDED).greeting())
+        await wire.handlers[3](number, {**greeting, "renounced": cluster_id_of(RECORDED) if number == 2 else b""})
+    assert third._step() is not None and third._step().value == "wait" and late.steps == []
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_who_renounced_a_set_does_not_form_with_it_by_itself() -> None:
+    """Whatever it hears of the others' words: the third one may have left the set on its word."""
+    wire, disk = Wire(), Disk()
+    node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
+    for number in (1, 3):
+        greeting = Forming(Identity(number, number * 100), [1, 2, 3], recorded=RECORDED).greeting()
+        await wire.handlers[2](number, to_wire(greeting))
+    assert node._step().value == "wait"
+    assert recorded(wire, 2, disk)._step().value == "wait", "of nobody it has heard anything"
+    third = Forming(Identity(3, 300), [1, 2, 3], recorded=RECORDED, formed=True).greeting()
+    await wire.handlers[2](3, to_wire(third))
+    node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
+    await wire.handlers[2](3, to_wire(third))
+    assert node._step().value == "form"
+
+
+@pytest.mark.parametrize("renounced", [7, None, b"x", "text", b"x" * 33])
+async def test_a_greeting_that_renounces_nonsense_is_refused(renounced: object) -> None:
+    """And nothing of it counts."""
+    wire = Wire()
+    node = recorded(wire, 2, Disk())
+    greeting = Forming(Identity(3, 300), [1, 2, 3], recorded=RECORDED).greeting()
+    with pytest.raises(ProtocolError):
+        await wire.handlers[2](3, {**to_wire(greeting), "renounced": renounced})
+    assert node._last == {}

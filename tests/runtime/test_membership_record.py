@@ -17,13 +17,16 @@ from hiqlite.runtime.opening import own_record
 
 identities = st.builds(Identity, st.integers(1, 2**63 - 1), st.integers(0, 2**64 - 1))
 sets = st.lists(identities, max_size=7, unique=True).map(tuple)
-memberships = st.builds(Membership, st.integers(0, 2**62), sets.filter(bool), sets, sets)
+removed = st.lists(st.integers(1, 2**63 - 1), max_size=5, unique=True).map(tuple)
+memberships = st.builds(Membership, st.integers(0, 2**62), sets.filter(bool), sets, sets, removed)
 
 
 @given(memberships)
 def test_a_configuration_comes_back(membership: Membership) -> None:
     """Alone, and as a record among others."""
-    assert decode_membership(encode_membership(membership)) == membership
+    found = decode_membership(encode_membership(membership))
+    assert (found, found.removed) == (membership, membership.removed)
+    assert len(msgpack.unpackb(encode_membership(membership))) == 4 + bool(membership.removed)
     record = own_record(3, membership.index, membership, 5, 6, 7)
     assert scan(record, membership.index) == [(3, membership.index, membership.index)]
     other = encode_record(1, 1, b"payload", 3, membership.index + 1)
@@ -37,7 +40,10 @@ def test_a_configuration_comes_back(membership: Membership) -> None:
         None, 7, [], [1], [1, [], [], []], [1, [[1, 1], [1, 1]], [], []], [-1, [[1, 1]], [], []], [1, [[0, 1]], [], []],
         [1, [[1, -1]], [], []], ["1", [[1, 1]], [], []], [1, [["1", 1]], [], []], [1, [[1]], [], []], [1, [1], [], []],
         [1, [[1, 1]], []], [1, [[1, 1]], [], [], []], [1, [[1, 2, 3]], [], []], [2**63, [[1, 1]], [], []],
-        [1, [[n, 1] for n in range(1, 300)], [], []], [1, {"a": 1}, [], []],
+        [1, [[n, 1] for n in range(1, 300)], [], []], [1, {"a": 1}, [], []], [1, [[1, 1]], [], [], [0]],
+        [1, [[1, 1]], [], [], [2, 2]], [1, [[1, 1]], [], [], ["2"]], [1, [[1, 1]], [], [], 7],
+        [1, [[1, 1]], [], [], [2], []],
+        [1, [[1, 1]], [], [], [[2, 1]]], [1, [[1, 1]], [], [], list(range(1, 5000))],
     ],
 )  # fmt: skip
 def test_what_is_no_configuration_is_refused(value: object) -> None:

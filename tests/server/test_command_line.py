@@ -42,10 +42,10 @@ def config_file(folder: Path, size: int) -> Path:
 
 
 @contextmanager
-def serving(file: Path, number: int) -> Iterator[subprocess.Popen[str]]:
+def serving(file: Path, number: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`hiqlite serve` of one node; killed at the end if it has not ended."""
     with subprocess.Popen(
-        [*HIQLITE, "serve", "-c", str(file), "--node-id", str(number), "--die-with-parent"],
+        [*HIQLITE, "serve", "-c", str(file), "--node-id", str(number), "--die-with-parent", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:

@@ -81,7 +81,7 @@ async def join(*nodes: Node) -> None:
     for node in nodes:
         for peer in nodes:
             if peer is not node:
-                node.network.add_peer(peer.network.node_id, "127.0.0.1", peer.network.listen_port)
+                node.network.set_peer(peer.network.node_id, [("127.0.0.1", peer.network.listen_port)])
     await until(lambda: all(n.network.connected(p.network.node_id) for n in nodes for p in nodes if p is not n))
 
 

@@ -117,7 +117,7 @@ async def unharmed(node: Node) -> None:
     Receiver(node, sink)
     friend = Node(1)
     await friend.network.start()
-    friend.network.add_peer(2, "127.0.0.1", node.network.listen_port)
+    friend.network.set_peer(2, [("127.0.0.1", node.network.listen_port)])
     assert await friend.network.offer_image(2, 0, 1, Source(DATA)) == (77, 5)
     assert sink.data == DATA
     await friend.network.close()
@@ -129,7 +129,7 @@ def test_an_offerer_that_breaks_the_rules_loses_its_link(run: Run, name: str) ->
 
     async def work() -> None:
         two = Node(2)
-        two.network.add_peer(1, "127.0.0.1", 1)
+        two.network.set_peer(1, [("127.0.0.1", 1)])
         await two.network.start()
         sink = Sink(len(DATA))
         receiver = Receiver(two, sink)
@@ -193,7 +193,7 @@ def test_a_receiver_that_breaks_the_rules_ends_its_own_transfer(run: Run, answer
         )
         await listener.start()
         await one.network.start()
-        one.network.add_peer(2, "127.0.0.1", listener.port)
+        one.network.set_peer(2, [("127.0.0.1", listener.port)])
         sending = asyncio.ensure_future(one.network.offer_image(2, 0, 1, Source(DATA)))
         await until(lambda: enemies and enemies[0].frames)
         enemies[0].transport.write(b"".join(answers))

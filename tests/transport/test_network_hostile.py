@@ -121,8 +121,8 @@ def test_a_wrong_secret_is_refused_and_logged_once(run: Run, caplog: pytest.LogC
         one, two = Node(1), Node(2, secret="this is another secret")
         for node in (one, two):
             await node.network.start()
-        one.network.add_peer(2, "127.0.0.1", two.network.listen_port)
-        two.network.add_peer(1, "127.0.0.1", one.network.listen_port)
+        one.network.set_peer(2, [("127.0.0.1", two.network.listen_port)])
+        two.network.set_peer(1, [("127.0.0.1", one.network.listen_port)])
         await until(lambda: all(node.network.refusals.counts["wrong_secret"] >= 8 for node in (one, two)))
         assert [event for event in one.events + two.events if event[0] != "lost"] == []
         for node in (one, two):
@@ -189,7 +189,7 @@ def test_a_reflected_handshake_is_worth_nothing(run: Run) -> None:
             writer.close()
 
         server = await asyncio.start_server(mirror, "127.0.0.1", 0)
-        one.network.add_peer(2, "127.0.0.1", server.sockets[0].getsockname()[1])
+        one.network.set_peer(2, [("127.0.0.1", server.sockets[0].getsockname()[1])])
         await one.network.start()
         await until(lambda: one.network.refusals.counts["malformed"] >= 2)
         assert one.events == []
@@ -247,7 +247,7 @@ def test_a_proven_peer_that_sends_nonsense_loses_that_link_only(run: Run, kind: 
 
     async def work() -> None:
         two = Node(2, settings=quick(max_entry_bytes=1 << 18))
-        two.network.add_peer(1, "127.0.0.1", 1)
+        two.network.set_peer(1, [("127.0.0.1", 1)])
         await two.network.start()
         transport, closed = await enter(two, kind)
         transport.write(data)
@@ -269,7 +269,7 @@ def test_a_later_link_of_the_same_peer_replaces_the_older(run: Run) -> None:
 
     async def work() -> None:
         two = Node(2)
-        two.network.add_peer(1, "127.0.0.1", 1)
+        two.network.set_peer(1, [("127.0.0.1", 1)])
         await two.network.start()
         first, first_closed = await enter(two, LinkKind.CONTROL)
         second, second_closed = await enter(two, LinkKind.CONTROL)
@@ -294,8 +294,8 @@ def test_five_hundred_silent_connections_keep_nobody_out(run: Run) -> None:
         assert two.network.metrics()["unproven"] == 100
         one = Node(1)
         await one.network.start()
-        one.network.add_peer(2, "127.0.0.1", two.network.listen_port)
-        two.network.add_peer(1, "127.0.0.1", one.network.listen_port)
+        one.network.set_peer(2, [("127.0.0.1", two.network.listen_port)])
+        two.network.set_peer(1, [("127.0.0.1", one.network.listen_port)])
         await until(lambda: one.network.connected(2) and two.network.connected(1))
         await unharmed(one, two)
         for stranger in crowd:
@@ -342,7 +342,7 @@ def test_frames_that_drip_in_byte_by_byte_are_taken(run: Run) -> None:
 
     async def work() -> None:
         two = Node(2)
-        two.network.add_peer(1, "127.0.0.1", 1)
+        two.network.set_peer(1, [("127.0.0.1", 1)])
         await two.network.start()
         transport, _closed = await enter(two, LinkKind.CONTROL)
         for byte in frame(13, b"dripping"):

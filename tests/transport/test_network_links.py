@@ -136,7 +136,7 @@ def test_a_restarted_peer_is_connected_again_under_a_new_epoch(run: Run) -> None
             assert not one.network.connected(2)
             assert one.events.index(("lost", 2, False)) < one.events.index(("lost", 2, True))
             assert not one.network.send(2, 0, ProbeRequest(1, A, 1))
-            again = Node(2, listen=("127.0.0.1", port), addresses={1: ("127.0.0.1", one.network.listen_port)})
+            again = Node(2, listen=("127.0.0.1", port), addresses={1: [("127.0.0.1", one.network.listen_port)]})
             try:
                 await again.network.start()
                 await until(lambda: one.network.connected(2) and again.network.connected(1))
@@ -298,19 +298,68 @@ def test_a_port_in_use_is_a_config_error_that_names_it(run: Run) -> None:
     run(work())
 
 
-def test_a_new_address_is_dialled_and_a_removed_peer_is_refused(run: Run) -> None:
-    """Addresses may change while the node runs; who is not known any more cannot come in."""
+def test_a_new_address_is_dialled_and_who_is_not_known_is_refused(run: Run) -> None:
+    """Addresses may change while the node runs."""
 
     async def work() -> None:
         one, two = Node(1), Node(2)
-        async with joined(one, two):
-            await one.network.remove_peer(2)
-            await until(lambda: not two.network.connected(1))
+        for node in (one, two):
+            await node.network.start()
+        try:
+            two.network.set_peer(1, [("127.0.0.1", one.network.listen_port)])
             await until(lambda: one.network.refusals.counts["unknown_node"] > 0)
-            one.network.add_peer(2, "127.0.0.1", 1)
-            await until(lambda: ("lost", 2, True) in one.events)
-            one.network.add_peer(2, "127.0.0.1", two.network.listen_port)
-            await until(lambda: one.network.connected(2) and two.network.connected(1))
+            one.network.set_peer(2, [("127.0.0.1", 1)])
+            await until(lambda: ("lost", 2, True) in one.events and two.network.connected(1))
+            one.network.set_peer(2, [("127.0.0.1", two.network.listen_port)])
+            await until(lambda: one.network.connected(2))
+        finally:
+            for node in (one, two):
+                await node.network.close()
+
+    run(work())
+
+
+def test_all_addresses_of_a_peer_are_tried(run: Run) -> None:
+    """Nobody, another node, then the one that is wanted; what was found is tried first the next time."""
+
+    async def work() -> None:
+        one, two, three = Node(1), Node(2), Node(3)
+        async with joined(two, three):
+            await one.network.start()
+            right = ("127.0.0.1", two.network.listen_port)
+            two.network.set_peer(1, [("127.0.0.1", 1)], dial=False)
+            one.network.set_peer(2, [("127.0.0.1", 1), ("127.0.0.1", three.network.listen_port), right])
+            try:
+                await until(lambda: one.network.connected(2))
+                assert one.network._peers[2].address == right
+            finally:
+                await one.network.close()
+
+    run(work())
+
+
+def test_who_is_not_dialled_any_more_keeps_its_links_and_may_come_in(run: Run) -> None:
+    """Once they end, no new ones are made until it is wanted again."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+
+        async def who(peer_id: int, payload: object) -> int:
+            return peer_id
+
+        one.network.serve("who", who)
+        async with joined(one, two):
+            address = [("127.0.0.1", two.network.listen_port)]
+            one.network.set_peer(2, address, dial=False)
+            assert one.network.connected(2)
+            for link in list(one.network._links):
+                link.transport.abort()
+            await until(lambda: ("lost", 1, False) in two.events and ("lost", 2, False) in one.events)
+            await until(lambda: two.network.connected(1))
+            assert not one.network.connected(2)
+            assert await two.network.request(1, "who", None, 5.0) == 2
+            one.network.set_peer(2, address)
+            await until(lambda: one.network.connected(2))
 
     run(work())
 

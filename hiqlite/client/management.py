@@ -1,0 +1,109 @@
+"""The calls about a cluster's members and its leaders (api.md section 6), for every kind of client.
+
+Each acts on whole nodes, in both groups, from any node; each may be called again with the same wish, which is a success
+that changes nothing. Must not know how a wish travels. Invariant: what cannot be meant is refused before it travels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from hiqlite.errors import UsageError
+from hiqlite.runtime.addresses import split_address
+from hiqlite.runtime.wishes import Wish, WishKind
+
+from .timing import timeout_ns
+
+if TYPE_CHECKING:
+    from hiqlite.runtime.metrics import Member
+
+Addresses = Mapping[int, tuple[str, str]]  # id -> (raft, api), each `host:port`
+
+
+class MembersCalls(Protocol):
+    """What a node knows and does about members."""
+
+    def members(self) -> list[Member]: ...
+    async def fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None) -> None: ...
+
+
+class Management(ABC):
+    """A call that ends without an error has happened, in both groups. UsageError: it makes no sense. RequestTimeout:
+    not in time; the message says what it waits for, and `outcome` is "unknown" when it may happen yet.
+    """
+
+    async def add_learner(self, id: int, raft_addr: str, api_addr: str, *, timeout: float | None = None) -> None:
+        """Let a node in: it gets all data and serves reads. Waits until it is reached; no limit if none is given.
+
+        A node that was removed comes back by this call only.
+        """
+        await self._wish(WishKind.ADD_LEARNER, (id,), timeout, {id: (raft_addr, api_addr)})
+
+    async def promote(self, id: int, *, timeout: float | None = None) -> None:
+        """Make a learner a voter. Waits until it has caught up, without a limit if none is given."""
+        await self._wish(WishKind.PROMOTE, (id,), timeout)
+
+    async def demote(self, id: int, *, timeout: float | None = None) -> None:
+        """Make a voter a learner. A leader hands over first."""
+        await self._wish(WishKind.DEMOTE, (id,), timeout)
+
+    async def remove_member(self, id: int, *, timeout: float | None = None) -> None:
+        """Take a node out, for good: it stops, and does not come back by itself. Also the leader, and a dead node."""
+        await self._wish(WishKind.REMOVE, (id,), timeout)
+
+    async def replace_member(
+        self, old: int, id: int, raft_addr: str, api_addr: str, *, timeout: float | None = None
+    ) -> None:
+        """Let a node in and, once it has caught up, take another one out, in one step. No limit if none is given.
+
+        The new one gets the place of the old one: a voter's, or a learner's.
+        """
+        await self._wish(WishKind.REPLACE, (old, id), timeout, {id: (raft_addr, api_addr)})
+
+    async def set_voters(self, ids: Iterable[int], *, timeout: float | None = None) -> None:
+        """Exactly these members vote from now on; a voter that is not among them is removed."""
+        await self._wish(WishKind.SET_VOTERS, tuple(sorted(ids)), timeout)
+
+    async def transfer_leadership(
+        self, to: int | None = None, group: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Make another voter lead: `to`, or the one that is furthest.
+
+        Args:
+            group: "db" or "cache"; None: both.
+        """
+        if to is not None and (type(to) is not int or to < 1):
+            raise UsageError(f"a node's id is a whole number above 0, not {to!r}")
+        await self._transfer(to or 0, group, _seconds(timeout))
+
+    @abstractmethod
+    async def members(self) -> list[Member]:
+        """The cluster's members, as the node that is asked knows them."""
+
+    @abstractmethod
+    async def is_leader(self, group: str = "db") -> bool:
+        """Whether the node that is asked leads `group`, as far as it knows."""
+
+    # -- how a call travels
+
+    @abstractmethod
+    async def _fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None, waits: bool) -> None:
+        """`waits`: without a timeout it has no limit."""
+
+    @abstractmethod
+    async def _transfer(self, to: int, group: str | None, timeout: float | None) -> None: ...
+
+    async def _wish(
+        self, kind: WishKind, ids: tuple[int, ...], timeout: float | None, addresses: Addresses | None = None
+    ) -> None:
+        for raft, api in (addresses or {}).values():
+            split_address(raft)
+            split_address(api)
+        waits = kind not in (WishKind.DEMOTE, WishKind.REMOVE)
+        await self._fulfil(Wish(kind, ids), addresses or {}, _seconds(timeout), waits)
+
+
+def _seconds(timeout: float | None) -> float | None:
+    return None if timeout is None else timeout_ns(timeout) / 1e9

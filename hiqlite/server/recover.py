@@ -1,0 +1,64 @@
+"""`hiqlite recover`: a survivor of a cluster whose majority is lost for good becomes a cluster of its own.
+
+Without --yes it only says what this node has and what may be missing; run it on every survivor, and recover the one
+that has most. The others are started with empty data folders afterwards, and join.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from hiqlite.config import NodeConfig
+from hiqlite.node_recovery import RecoveryReport, recover
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config-file", type=Path, help="TOML or env file (default ~/.hiqlite/hiqlite.toml)")
+    parser.add_argument("--node-id", type=int, help="which of the config's nodes this is")
+    parser.add_argument("--data-dir", help="folder of this node's data")
+    parser.add_argument("--yes", action="store_true", help="do it; without it nothing is written")
+
+
+def lines(report: RecoveryReport) -> list[str]:
+    """The report for people."""
+
+    def ids(numbers: tuple[int, ...]) -> str:
+        return ", ".join(map(str, numbers)) or "none"
+
+    found = [
+        f"node {report.node_id} of cluster {report.cluster_id[:16]}",
+        f"voters {ids(report.voters)}; learners {ids(report.learners)}; others that answer: {ids(report.alive)}",
+        f"its log ends at index {report.last_index} of term {report.last_term}, its database holds all up to index "
+        f"{report.applied_index}",
+        "what may be missing: writes that a majority without this node had acknowledged, behind that end; nobody who "
+        "is left can say how many",
+    ]
+    if report.uncertain:
+        found.append(
+            f"what may be too much: {report.uncertain} entries are in its log and not known to be acknowledged; they "
+            "become part of the data"
+        )
+    for first, last in report.damaged:
+        found.append(f"entries {first} to {last} of its log are damaged")
+    if report.new_cluster_id:
+        found += [
+            f"done: it is a cluster of one, {report.new_cluster_id[:16]}; start it",
+            "start the others with empty data folders: with their old ones they belong to the old cluster",
+        ]
+    elif report.refusal:
+        found.append(f"it cannot be recovered: {report.refusal}")
+    else:
+        found += [
+            "of several survivors take the one with the highest term, then the highest index; one only",
+            "run it with --yes to make this node a cluster of its own",
+        ]
+    return found
+
+
+def main(options: argparse.Namespace) -> None:
+    overrides = {"node_id": options.node_id, "data_dir": options.data_dir}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    config = NodeConfig.from_file(options.config_file).with_overrides(**given)
+    print("\n".join(lines(asyncio.run(recover(config, write=options.yes)))))
