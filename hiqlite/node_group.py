@@ -98,7 +98,7 @@ class NodeGroup:
             without=around.form_without,
         )
         peers = links if config.nodes else None
-        self.former = Former(forming, storage, peers, self._state, founders, self._met)
+        self.former = Former(forming, storage, peers, self._state, founders, self._met, returns=storage.returns)
 
     async def join(self, formed: Callable[[], None]) -> bool:
         """Become a member: of the recorded group, or of the one that forms now. Then the engine turns.

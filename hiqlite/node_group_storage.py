@@ -7,6 +7,7 @@ means for a start. Invariant: what a node says about itself afterwards is durabl
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 from abc import ABC, abstractmethod
@@ -18,8 +19,9 @@ from hiqlite._accel.records import header
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.engine.ports import LogStore, StateMachine
-from hiqlite.errors import LogCorruption
-from hiqlite.logstore.folder import DataFolder
+from hiqlite.errors import LogCorruption, SnapshotCorruption
+from hiqlite.logstore.aside import Aside
+from hiqlite.logstore.folder import GROUP_NAMES, DataFolder
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
@@ -27,6 +29,8 @@ from hiqlite.logstore.wal import WalLog
 from hiqlite.runtime.membership_record import memberships_in
 
 INCARNATION_BITS = 63
+HINT_ALONE = "nobody else has these data: restore a backup, or run `hiqlite recover --repair` to keep what can be read"
+HINT_REFUSED = "check the disk and the permissions"
 log = observe.logger("node")
 
 
@@ -58,6 +62,7 @@ class GroupStorage(ABC):
         self.memberships: tuple[Membership, ...] = ()  # that the log holds, ascending
         self._folder = folder
         self._loop = loop
+        self._aside = Aside(folder.path)
         self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
         self.identity = self._identify()
@@ -75,6 +80,9 @@ class GroupStorage(ABC):
             self._stack.push_async_callback(self.log.close)
             return
         folder = self._folder.log(self.number)
+        for place in (self._folder.log_folder, folder):
+            if os.path.lexists(place) and not place.is_dir():
+                raise LogCorruption(f"{place} is no folder", hint=HINT_ALONE)
         self.log, self.recovered = WalLog.open(
             folder,
             self.meta,
@@ -88,10 +96,54 @@ class GroupStorage(ABC):
         if not self.recovered.whole:
             raise LogCorruption(
                 f"the log in {folder} lost what had been synced: {self.recovered.corrupt or 'segments'}",
-                hint="restore this node's folder, or remove it to start this node empty",
+                hint=HINT_ALONE,
+            )
+        if self.recovered.faulty and self._is_alone():
+            low, high = self.recovered.faulty[0]
+            raise LogCorruption(f"entries {low} to {high} of the log in {folder} are damaged", hint=HINT_ALONE)
+
+    def _is_alone(self) -> bool:
+        """Whether nobody else can give what is damaged here."""
+        members = self.membership()
+        voters = members.voters + members.outgoing if members is not None else ()
+        return not any(one.id != self.config.node_id for one in voters)
+
+    @abstractmethod
+    def open_machine(self) -> None:
+        """Raises SnapshotCorruption when its state is damaged or missing, and other kinds of StorageError."""
+
+    @abstractmethod
+    def drop_state(self) -> None:
+        """Moves the state machine's state out of the way; it begins empty."""
+
+    async def open_parts(self) -> None:
+        """Log and state machine, each as far as it can be trusted.
+
+        Raises:
+            LogCorruption, SnapshotCorruption: nothing here makes up for what is damaged. StorageError.
+        """
+        self.open_log()
+        try:
+            self._open_trusted()
+        except SnapshotCorruption as damage:
+            if self.recovered.base_index > 0:
+                damage.hint = HINT_ALONE
+                raise
+            log.error("%s: %s; all of it is applied anew from the log", GROUP_NAMES[self.number], damage.message)
+            self.drop_state()
+            self.open_machine()
+        await self._look_at_log()
+
+    def _open_trusted(self) -> None:
+        self.open_machine()
+        base_index, applied_index = self.recovered.base_index, self.machine.applied_index
+        if applied_index < base_index:
+            raise SnapshotCorruption(
+                f"the state of the {GROUP_NAMES[self.number]} group ends at entry {applied_index}, the log begins "
+                f"behind entry {base_index}"
             )
 
-    async def look_at_log(self) -> None:
+    async def _look_at_log(self) -> None:
         """With the state machine open: where the log begins anew, and what it says of time and members."""
         if self._log_lacks_what_is_applied():
             await self._begin_behind_the_machine()
@@ -137,11 +189,17 @@ class GroupStorage(ABC):
         incarnation = self.meta.incarnation(self.number)
         if incarnation is None or self.forgets or self.meta.in_memory(self.number):
             incarnation = self._new_incarnation()
-            self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets)
+            returns = self.meta.returns(self.number)  # it never got so far as to come back
+            self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets, returns=returns)
         return Identity(self.config.node_id, incarnation)
 
     def _new_incarnation(self) -> int:
         return secrets.randbits(INCARNATION_BITS) | 1
+
+    @property
+    def returns(self) -> bool:
+        """Whether this node comes back without what it had promised: it founds no group, it is taken back."""
+        return not self.forgets and self.meta.returns(self.number)
 
     # -- members
 

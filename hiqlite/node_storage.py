@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack
 
 from hiqlite.config import NodeConfig
 from hiqlite.errors import ConfigError
-from hiqlite.logstore.folder import DataFolder
+from hiqlite.logstore.folder import CACHE, DB, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.node_cache import CacheStorage
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_group_storage import GroupStorage
+from hiqlite.node_healing import Healing
 
 
 class Storage:
@@ -50,13 +51,14 @@ class Storage:
         config = self.config
         self.folder = folder = DataFolder(config.data_path)
         self._stack.callback(folder.close)
-        self.meta = Meta.open(folder.meta)
-        self._stack.callback(self.meta.close)
+        healing = Healing(config, folder)
+        self.meta = meta = healing.open_metadata()
+        self._stack.callback(meta.close)
         self._check_node_id()
-        self.db = await DatabaseStorage.open(config, folder, self.meta, loop)
+        self.db = await healing.open_group(meta, DB, lambda: DatabaseStorage.open(config, folder, meta, loop))
         self._stack.push_async_callback(self.db.close)
         if config.cache:
-            self.cache = await CacheStorage.open(config, folder, self.meta, loop)
+            self.cache = await healing.open_group(meta, CACHE, lambda: CacheStorage.open(config, folder, meta, loop))
             self._stack.push_async_callback(self._close_cache)
 
     @property

@@ -40,6 +40,10 @@ _OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "newest_segment", "p
 _DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
+class MetaDamaged(StorageError):
+    """What is there cannot be trusted. An error of the disk is none of these: it says nothing about what is on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class HardState:
     """Term and vote of one group as last recorded."""
@@ -59,7 +63,11 @@ class Meta:
         self._folder = folder
         self._closed = False
         self.worker = Worker("hiqlite-meta")
-        found = self._get("format")
+        try:
+            found = self._checked_format()
+        except BaseException:
+            self.close()
+            raise
         self.fresh = found is None
         if self.fresh:
             self.put({"format": FORMAT})
@@ -75,11 +83,16 @@ class Meta:
         """Opens or makes the environment in `folder`.
 
         Raises:
-            StorageError: the file is damaged or cut short, or the disk refuses.
+            MetaDamaged: the file is damaged or cut short, or something else lies in its place.
+            StorageError: the disk refuses, or another version wrote it.
         """
         environment = None
+        for path, is_right in ((folder, Path.is_dir), (folder / "data.mdb", Path.is_file)):
+            if os.path.lexists(path) and not is_right(path):
+                raise _damaged(folder, f"something else lies in the place of {path}")
         try:
             make_durable_folder(folder)
+            _remove_lock_file(folder / "lock.mdb")
             if not (folder / "data.mdb").exists():
                 make(folder)
             check_length(folder / "data.mdb")
@@ -93,6 +106,20 @@ class Meta:
             # A disk that refuses says nothing about what is on it: nobody must be told to throw that away.
             raise StorageError(f"cannot open the metadata in {folder}: {error}", hint="check the disk") from error
         return cls(environment, folder)
+
+    def _checked_format(self) -> int | None:
+        """The format; every value of it was looked at. Raises MetaDamaged."""
+        found = self._typed("format", int)
+        if found is not None and found != FORMAT:
+            return found
+        try:
+            with self._environment.begin() as transaction:
+                keys = [key.decode() for key, _ in transaction.cursor()]
+        except (lmdb.Error, UnicodeDecodeError) as error:
+            raise _damaged(self._folder, str(error)) from error
+        for key in keys:
+            self._get(key)
+        return found
 
     # ------------------------------------------------------------------ the node
 
@@ -112,13 +139,17 @@ class Meta:
     def incarnation(self, group: int) -> int | None:
         return self._typed(_key(group, "incarnation"), int)
 
-    def begin_incarnation(self, group: int, incarnation: int, *, in_memory: bool = False) -> None:
+    def begin_incarnation(
+        self, group: int, incarnation: int, *, in_memory: bool = False, returns: bool = False
+    ) -> None:
         """The group begins anew on this node: what an earlier incarnation promised or belonged to is gone.
 
         Args:
             in_memory: its log will not outlive the process.
+            returns: see `returns`.
         """
-        begun = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
+        begun: dict[str, Any] = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
+        begun[_key(group, "returns")] = returns or None
         self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
 
     def token_mark(self, group: int) -> int:
@@ -127,6 +158,18 @@ class Meta:
 
     def set_token_mark(self, group: int, mark: int) -> None:
         self.put({_key(group, "token_mark"): mark})
+
+    def returns(self, group: int) -> bool:
+        """Whether this node had data of the group before and lost them: it comes back to a group that has formed, and
+        founds none. Until it has joined."""
+        return self._typed(_key(group, "returns"), bool) or False
+
+    def distrusted(self, group: int) -> str | None:
+        """Name of a generation of the database that was found damaged while it was in use."""
+        return self._typed(_key(group, "distrusted"), str)
+
+    def set_distrusted(self, group: int, generation: str) -> None:
+        self.put({_key(group, "distrusted"): generation})
 
     def in_memory(self, group: int) -> bool:
         """Whether the recorded incarnation had its log in memory only."""
@@ -147,6 +190,7 @@ class Meta:
         """Records the membership of a group that formed elsewhere, and the cluster's id as `set_formed` does. A set
         that was recorded here to form another group never acts."""
         values = {**self._newer_membership(group, membership), _key(group, "recorded_set"): None}
+        values[_key(group, "returns")] = None
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def hard_state(self, group: int) -> HardState:
@@ -205,7 +249,7 @@ class Meta:
         """Name of the folder that holds the current database image."""
         return self._typed(_key(group, "generation"), str)
 
-    def set_generation(self, group: int, name: str, membership: Membership | None = None) -> None:
+    def set_generation(self, group: int, name: str | None, membership: Membership | None = None) -> None:
         """The current database image from now on, and who was in force at its index, in one step.
 
         With a membership on the metadata's worker only, which puts memberships in their order.
@@ -259,6 +303,14 @@ class Meta:
         return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
 
 
+def _remove_lock_file(path: Path) -> None:
+    """LMDB's lock file is of no use to a folder that has one owner, and whatever stands in it may be wrong."""
+    if path.is_dir():
+        path.rename(path.with_name(path.name + ".aside"))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def open_environment(path: Path, *, alone: bool = False) -> Any:
     """Opens or makes the environment in a folder, or `alone` in a file."""
     return lmdb.open(str(path), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0, subdir=not alone)
@@ -294,7 +346,7 @@ def check_length(path: Path) -> None:
 
     Meta page of LMDB 0.9: header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
     """
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.exists():
         return
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -314,11 +366,8 @@ def check_length(path: Path) -> None:
             raise _damaged(path.parent, "the file was cut short")
 
 
-def _damaged(folder: Path, reason: str) -> StorageError:
-    return StorageError(
-        f"the metadata in {folder} cannot be trusted: {reason}",
-        hint="move the data folder away; the node comes back empty and is filled by the others",
-    )
+def _damaged(folder: Path, reason: str) -> MetaDamaged:
+    return MetaDamaged(f"the metadata in {folder} cannot be trusted: {reason}")
 
 
 def _key(group: int, name: str) -> str:

@@ -25,6 +25,7 @@ ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
 SAY_WHY_EVERY_S = 5.0
 REQUEST = "greeting"
+WAITS_TO_RETURN = "this node lost what it had promised; it waits until a majority of the members takes it back"
 log = observe.logger("runtime")
 
 
@@ -56,6 +57,9 @@ class Former:
         state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
         founders: ids of who shall found the group, as far as this node knows now; None: they stay what they are.
         met: told who a peer says that it is now, which may be news since its handshake.
+        returns: this node had data before and lost them. It founds nothing, nor may it seem fresh to anybody: with
+            others who lost theirs it would form a second cluster, an empty one. It names no founders, so nobody
+            agrees with it; a member takes it back.
     """
 
     def __init__(
@@ -66,8 +70,11 @@ class Former:
         state: Callable[[], tuple[Membership | None, bytes]] = lambda: (None, b""),
         founders: Callable[[], Sequence[int]] | None = None,
         met: Callable[[Identity], None] = lambda _identity: None,
+        *,
+        returns: bool = False,
     ) -> None:
         self._founders = founders
+        self._returns = returns
         self._met = met
         self._forming = forming
         self._state = state
@@ -105,8 +112,9 @@ class Former:
                 await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
                 forming.has_joined()
             else:
-                if forming.reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
-                    said_at, why = loop.time(), forming.reason
+                reason = WAITS_TO_RETURN if self._returns else forming.reason
+                if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
+                    said_at, why = loop.time(), reason
                     log.info("node %d: %s", forming.own.id, why)
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
@@ -114,15 +122,22 @@ class Former:
         return True
 
     def _step(self) -> Step:
-        if self._founders is not None:
+        if self._returns:
+            self._forming.configure(())
+        elif self._founders is not None:
             self._forming.configure(self._founders())
         return self._forming.step()
+
+    @property
+    def _known(self) -> Sequence[int]:
+        """Ids of who may know more than this node."""
+        return self._founders() if self._returns and self._founders is not None else self._forming.configured
 
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
         assert self._peers is not None, "a single node never waits"
         self._turn.clear()
-        others = [number for number in self._forming.configured if number != self._forming.own.id]
+        others = [number for number in self._known if number != self._forming.own.id]
         await asyncio.gather(*(self._ask(number) for number in others))
         if self._step() is Step.WAIT:
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.

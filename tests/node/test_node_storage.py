@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hiqlite.cache import state_file
 from hiqlite.cache.machine import CacheMachine
 from hiqlite.cache.state import CacheState
 from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Identity
+from hiqlite.logstore.meta import Meta
 from hiqlite.node_storage import Storage
 
 
@@ -96,7 +99,9 @@ async def test_the_cache_groups_state_knows_the_group_time_that_its_log_lost(tmp
     async with hiqlite.open(tmp_path, wal_size="1 MiB") as db:
         await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
     config = NodeConfig.from_mapping({"data_dir": str(tmp_path), "wal_size": "1 MiB"})
-    state_file.write(tmp_path / "cache" / "state", CacheState(1_000_000, 7, group_time_ns=FAR_NS))
+    with closing(Meta.open(tmp_path / "meta")) as meta:
+        owner = Identity(1, meta.incarnation(1) or 0)
+    state_file.write(tmp_path / "cache" / "state", CacheState(1_000_000, 7, group_time_ns=FAR_NS), owner)
     storage = await Storage.open(config, asyncio.get_running_loop())
     try:
         assert storage.cache is not None
