@@ -24,6 +24,7 @@ from hiqlite.errors import ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_group import NodeGroup, Surroundings
+from hiqlite.node_healing import clear_aside
 from hiqlite.node_images import NodeImages
 from hiqlite.node_links import GroupLinks
 from hiqlite.node_storage import Storage
@@ -104,6 +105,10 @@ class Node:
         if self._cache is not None:
             caching = self._loop.create_task(self._cache.live(joining), name="hiqlite-cache")
             self._stack.push_async_callback(stop_task, caching)
+        clearing = self._loop.create_task(
+            clear_aside(self.storage.folder, joining, self.groups.values()), name="hiqlite-clear-aside"
+        )
+        self._stack.push_async_callback(stop_task, clearing)
         if wait:
             await joining
             await self.groups[DB].until_leader()

@@ -77,7 +77,7 @@ class CacheStorage(GroupStorage):
             self.cache.on_applied = self._applied
         else:
             self.cache = CacheMachine(self._loop, state_file.read(self._file, self.identity), keep=self._keep)
-        self._stack.push_async_callback(self.cache.close)
+        self._machine_stack.push_async_callback(self.cache.close)
 
     def drop_state(self) -> None:
         self._aside.put(self._file)

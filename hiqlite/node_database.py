@@ -78,7 +78,7 @@ class DatabaseStorage(GroupStorage):
         for file in (path, path.with_name(path.name + "-wal")):
             sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         PROTECTED.add(path)
-        self._stack.callback(lambda: PROTECTED.remove(self._path))
+        self._machine_stack.callback(lambda: PROTECTED.remove(self._path))
         self.writer = Writer.open(
             path,
             WriterSettings(
@@ -86,16 +86,16 @@ class DatabaseStorage(GroupStorage):
             ),
             self._loop,
         )
-        self._stack.push_async_callback(self.writer.close)
+        self._machine_stack.push_async_callback(self.writer.close)
         settings = ReaderSettings(
             connection=connection,
             threads=config.read_pool_size,
             statement_cache=config.prepared_statement_cache_capacity,
         )
         self.reader = Reader.open(path, settings, self._loop)
-        self._stack.push_async_callback(self.reader.close)
+        self._machine_stack.push_async_callback(self.reader.close)
         self._inspecting = open_inspector(path, connection)
-        self._stack.callback(lambda: self._inspecting.close())
+        self._machine_stack.callback(lambda: self._inspecting.close())
         self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
         if os.path.lexists(folder.images) and not folder.images.is_dir():
             self._aside.put(folder.images)

@@ -65,6 +65,7 @@ class GroupStorage(ABC):
         self._aside = Aside(folder.path)
         self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
+        self._machine_stack = AsyncExitStack()  # ends before the log
         self.identity = self._identify()
 
     @property
@@ -123,25 +124,32 @@ class GroupStorage(ABC):
             LogCorruption, SnapshotCorruption: nothing here makes up for what is damaged. StorageError.
         """
         self.open_log()
+        self._stack.push_async_callback(self._machine_stack.aclose)
         try:
-            self._open_trusted()
+            self.open_machine()
+            await self._compare()
         except SnapshotCorruption as damage:
             if self.recovered.base_index > 0:
                 damage.hint = HINT_ALONE
                 raise
             log.error("%s: %s; all of it is applied anew from the log", GROUP_NAMES[self.number], damage.message)
+            await self._machine_stack.aclose()
             self.drop_state()
             self.open_machine()
         await self._look_at_log()
 
-    def _open_trusted(self) -> None:
-        self.open_machine()
-        base_index, applied_index = self.recovered.base_index, self.machine.applied_index
-        if applied_index < base_index:
-            raise SnapshotCorruption(
-                f"the state of the {GROUP_NAMES[self.number]} group ends at entry {applied_index}, the log begins "
-                f"behind entry {base_index}"
-            )
+    async def _compare(self) -> None:
+        """The state must be one that this log leads to. Raises SnapshotCorruption."""
+        found, machine = self.recovered, self.machine
+        index, what = machine.applied_index, f"the state of the {GROUP_NAMES[self.number]} group in {self._folder.path}"
+        if index < found.base_index:
+            raise SnapshotCorruption(f"{what} ends at entry {index}, the log begins behind entry {found.base_index}")
+        term = next((run.term for run in found.runs if run.first <= index <= run.last), 0)
+        if term == 0 or term != machine.applied_term or any(low <= index <= high for low, high in found.faulty):
+            return  # there is nothing to compare: it is ahead of its log, or the log holds something else there
+        _, record = await self.log.read(index, 1)
+        if header(record, 0).group_time_ns != machine.applied_group_time_ns:
+            raise SnapshotCorruption(f"{what} is not one that its log leads to: entry {index} is another one")
 
     async def _look_at_log(self) -> None:
         """With the state machine open: where the log begins anew, and what it says of time and members."""

@@ -3,23 +3,25 @@
 What this node promised with them is gone: it throws them out of its way and comes back under a new incarnation, which
 joins as whoever was never there (semantics.md section 10). Without other members there is nobody to get anything from:
 then the start says what is wrong and changes nothing. Part of the composition root. Invariants: nothing is thrown away
-because a disk or a permission refused; nothing is deleted before the node is a voter again; an incarnation that is
-over never acts, wherever a crash comes between two steps.
+because a disk or a permission refused; nothing is deleted before a majority has confirmed that this node has all that
+is committed; an incarnation that is over never acts, wherever a crash comes between two steps.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 from hiqlite import observe
 from hiqlite.config import NodeConfig
-from hiqlite.errors import LogCorruption, SnapshotCorruption, StorageError
+from hiqlite.errors import HiqliteError, LogCorruption, SnapshotCorruption, StorageError
 from hiqlite.logstore.aside import Aside
 from hiqlite.logstore.folder import CACHE, DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.meta import Meta, MetaDamaged
 from hiqlite.logstore.segments import list_segments, lives_in
+from hiqlite.node_group import NodeGroup
 from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED, INCARNATION_BITS
 
 T = TypeVar("T")
@@ -122,6 +124,21 @@ class Healing:
             self._aside.put(folder.databases)
         returns = meta.cluster_id is not None or meta.returns(group)
         meta.begin_incarnation(group, _draw(), returns=returns)
+
+
+async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: Iterable[NodeGroup]) -> None:
+    """What was moved away goes, once this node has all that is committed, as a majority confirms; else it stays."""
+    aside = Aside(folder.path)
+    if not aside.holds_anything:
+        return
+    await asyncio.wait([joining])
+    try:
+        for group in groups:
+            await group.until_leader()
+    except HiqliteError as error:
+        log.warning("%s is kept: %s", aside.folder, error)
+    else:
+        await asyncio.to_thread(aside.clear)
 
 
 def _draw() -> int:

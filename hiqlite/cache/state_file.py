@@ -34,7 +34,8 @@ def read(path: Path, owner: Identity) -> CacheState:
     except IsADirectoryError as error:
         raise SnapshotCorruption(f"{path} is no file") from error
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the disk and the permissions") from error
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     body, end = data[: -_OWNER.size], data[-_OWNER.size :]
     try:
         if len(end) != _OWNER.size or crc32c(data[:-4]) != _OWNER.unpack(end)[2]:

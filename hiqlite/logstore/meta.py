@@ -74,7 +74,7 @@ class Meta:
         elif found != FORMAT:
             self.close()
             raise StorageError(
-                f"the data folder has metadata format {found}, this version reads {FORMAT}",
+                f"the metadata in {folder} have format {found}, this version reads {FORMAT}",
                 hint="start it with the version that wrote it",
             )
 

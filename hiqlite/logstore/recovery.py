@@ -166,9 +166,8 @@ def _read(files: SegmentFiles, number: int) -> memoryview:
     except IsADirectoryError:
         return memoryview(b"")  # something else lies in its place
     except OSError as error:
-        raise StorageError(
-            f"cannot read log segment {files.place(number)}: {error.strerror}", hint="check the disk and the permissions"
-        ) from error
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read log segment {files.place(number)}: {error.strerror}", hint=hint) from error
 
 
 def _header(files: SegmentFiles, number: int, view: memoryview) -> SegmentHeader | None:

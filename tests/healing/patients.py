@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,14 @@ async def fill(db: hiqlite.Client, name: str) -> None:
         await db.execute("UPDATE t SET text = text || ? WHERE id = 1", ["y"])
     for number in range(60):
         await db.execute_many("INSERT INTO t (text) VALUES (?)", [(f"{number} {name} " + "x" * 60,)] * 50)
+
+
+async def write_last(db: hiqlite.Client, nodes: Sequence[Node]) -> None:
+    """Where everything else is in the database files: what SQLite's logs and the newest segments hold alone."""
     await db.execute("INSERT INTO t (text) VALUES (?)", [NEEDLE])
-    await db.execute("INSERT INTO t (text) VALUES ('the last one')")
+    last = await db.execute("INSERT INTO t (text) VALUES ('the last one')")
+    for node in nodes:
+        await node.group.until_applied(last.log_index)
 
 
 async def settle(node: Node) -> None:
@@ -50,7 +56,7 @@ async def settle(node: Node) -> None:
     made.path.with_name(f"in-{made.image_id.hex()}.manifest").write_bytes(made.offer())
     folder = Path(node.config.data_path)
     db.writer.make_durable()
-    await until(lambda: db.writer.durable_index >= db.writer.applied_index - 10)
+    await until(lambda: db.writer.durable_index == db.writer.applied_index)
     await until(lambda: db.log.base_index > 0)
     await until(lambda: cache.meta.purge_point(1)[0] > 0 and group.failure is None)
     await until(lambda: set(lacks(folder)) <= UNUSED, lambda: lacks(folder))
@@ -98,6 +104,7 @@ class Prototypes:
                 await until(lambda node=node: node.groups[1].group.started and node.groups[1].group.leader_id)
             for node in nodes:
                 await settle(node)
+            await write_last(nodes[0].client, nodes)
             for number, node in zip(settings, nodes, strict=True):
                 as_a_crash_left_it(node, self.folder / f"{name}-{number}")
             await asyncio.gather(*(node.shutdown() for node in nodes))
@@ -106,6 +113,7 @@ class Prototypes:
             await fill(node.client, name)
             await until(lambda node=node: node.groups[1].group.started and node.groups[1].group.leader_id)
             await settle(node)
+            await write_last(node.client, [node])
             as_a_crash_left_it(node, self.folder / name)
             await node.shutdown()
 
@@ -150,7 +158,7 @@ async def take_back(nodes: dict[int, Node], patient: Node) -> None:
     for number in patient.groups:
         own = patient.groups[number].storage.identity
         async with asyncio.timeout(DEADLINE_S):
-            while not any(is_voter(node, number, own) for node in nodes.values()):
+            while not any(is_voter(node, number, own) for node in everybody):
                 for node in everybody:
                     if node.groups[number].group.leads and number == 0:
                         await step(node, own)
