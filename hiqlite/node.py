@@ -27,6 +27,7 @@ from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_healing import clear_aside
 from hiqlite.node_images import NodeImages
 from hiqlite.node_links import GroupLinks
+from hiqlite.node_space import watch_space
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
@@ -105,6 +106,8 @@ class Node:
         if self._cache is not None:
             caching = self._loop.create_task(self._cache.live(joining), name="hiqlite-cache")
             self._stack.push_async_callback(stop_task, caching)
+        watching = self._loop.create_task(watch_space(self.storage, self.groups), name="hiqlite-space")
+        self._stack.push_async_callback(stop_task, watching)
         clearing = self._loop.create_task(
             clear_aside(self.storage.folder, joining, self.groups.values()), name="hiqlite-clear-aside"
         )

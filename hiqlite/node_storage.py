@@ -13,6 +13,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.errors import ConfigError
 from hiqlite.logstore.folder import CACHE, DB, DataFolder
 from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.space import Space
 from hiqlite.node_cache import CacheStorage
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_group_storage import GroupStorage
@@ -24,6 +25,7 @@ class Storage:
 
     folder: DataFolder
     meta: Meta
+    space: Space
     db: DatabaseStorage
     cache: CacheStorage | None
 
@@ -51,6 +53,7 @@ class Storage:
         config = self.config
         self.folder = folder = DataFolder(config.data_path)
         self._stack.callback(folder.close)
+        self.space = Space(folder.path, config.wal_size)
         healing = Healing(config, folder)
         self.meta = meta = healing.open_metadata()
         self._stack.callback(meta.close)

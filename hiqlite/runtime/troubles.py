@@ -17,11 +17,12 @@ log = observe.logger("runtime")
 class Troubles:
     """The troubles of one group, told to its proposals."""
 
-    __slots__ = ("_log", "_machine", "_proposals")
+    __slots__ = ("_log", "_machine", "_proposals", "_space")
 
     def __init__(self, proposals: Proposals) -> None:
         self._proposals = proposals
         self._log: StorageError | None = None
+        self._space: StorageError | None = None
         self._machine: StorageError | None = None
 
     def log_full(self, full: bool) -> None:
@@ -30,6 +31,14 @@ class Troubles:
             error = DiskFull("this node's disk is full", hint="free some space; it goes on by itself")
             self._log = error if full else None
             self._changed(self._log, "the log has room again")
+
+    def space_low(self, low: bool) -> None:
+        """Whether the disk has room only for what was taken already."""
+        if low is not (self._space is not None):
+            hint = "free some space; it goes on by itself"
+            error = DiskFull("this node's disk is nearly full: what is left is for writes under way", hint=hint)
+            self._space = error if low else None
+            self._changed(self._space, "the disk has room again")
 
     def machine_stopped(self, error: StorageError | None) -> None:
         """Why the state machine stopped by itself; None when it goes on."""
@@ -42,4 +51,4 @@ class Troubles:
             log.warning("%s", end)
         else:
             log.error("no writes are taken for now: %s", error)
-        self._proposals.refusal = self._machine or self._log
+        self._proposals.refusal = self._machine or self._log or self._space
