@@ -64,6 +64,8 @@ async def test_a_follower_with_little_room_keeps_nobody_from_writing(tmp_path: P
         await three.client.execute("INSERT INTO t VALUES (1)")
         assert three.leader == leader
         await check_reads(three.nodes[full], 1)
+        free_disk(three._running[full])
+        await three.wait_until(lambda: three._running[full].group.proposals.refusal is None)
         await check_equal(three)
 
 
