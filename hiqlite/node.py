@@ -199,6 +199,7 @@ class Node:
                 max_entry_bytes=config.max_entry_size,
                 node=self,
                 content_hash=db.content_hash,
+                damaged=self.groups[DB].damaged,
             )
         )
 

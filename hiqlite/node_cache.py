@@ -82,6 +82,9 @@ class CacheStorage(GroupStorage):
     def drop_state(self) -> None:
         self._aside.put(self._file)
 
+    def distrust(self) -> None:
+        """It is in memory while it is in use: no damage of its file is found then."""
+
     @property
     def machine(self) -> StateMachine:
         return self.cache

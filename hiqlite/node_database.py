@@ -123,8 +123,7 @@ class DatabaseStorage(GroupStorage):
         self._aside.put(self.generations.drop())
 
     def distrust(self) -> None:
-        """The database was found damaged in use: the next start does not trust it."""
-        self.meta.set_distrusted(self.number, self._path.parent.name)
+        self.meta.worker.submit(self.meta.set_distrusted, self.number, self._path.parent.name)
 
     async def place(self, image: IncomingImage, membership: Membership | None = None) -> Path:
         """The database is `image` from the next start on: complete, checked and synced by `finish`.

@@ -99,11 +99,12 @@ class GroupStorage(ABC):
                 f"the log in {folder} lost what had been synced: {self.recovered.corrupt or 'segments'}",
                 hint=HINT_ALONE,
             )
-        if self.recovered.faulty and self._is_alone():
+        if self.recovered.faulty and self.is_alone:
             low, high = self.recovered.faulty[0]
             raise LogCorruption(f"entries {low} to {high} of the log in {folder} are damaged", hint=HINT_ALONE)
 
-    def _is_alone(self) -> bool:
+    @property
+    def is_alone(self) -> bool:
         """Whether nobody else can give what is damaged here."""
         members = self.membership()
         voters = members.voters + members.outgoing if members is not None else ()
@@ -116,6 +117,10 @@ class GroupStorage(ABC):
     @abstractmethod
     def drop_state(self) -> None:
         """Moves the state machine's state out of the way; it begins empty."""
+
+    @abstractmethod
+    def distrust(self) -> None:
+        """The state was found damaged in use: the next start does not trust it."""
 
     async def open_parts(self) -> None:
         """Log and state machine, each as far as it can be trusted.

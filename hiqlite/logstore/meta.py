@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 MAP_BYTES = 64 << 20
 RESERVED_BYTES = 1 << 20
-FORMAT = 2
+FORMAT = 3
 _CRC = struct.Struct("<I")
 _META_BYTES = 152
 _META_MAGIC = 0xBEEFC0DE
@@ -114,11 +114,14 @@ class Meta:
             return found
         try:
             with self._environment.begin() as transaction:
-                keys = [key.decode() for key, _ in transaction.cursor()]
-        except (lmdb.Error, UnicodeDecodeError) as error:
+                stored = [(bytes(key), bytes(value)) for key, value in transaction.cursor()]
+                said = transaction.stat()["entries"]
+        except lmdb.Error as error:
             raise _damaged(self._folder, str(error)) from error
-        for key in keys:
-            self._get(key)
+        if len(stored) != said or stored != sorted(stored):
+            raise _damaged(self._folder, "values are missing")
+        for key, value in stored:
+            self._whole(key, value)
         return found
 
     # ------------------------------------------------------------------ the node
@@ -264,8 +267,8 @@ class Meta:
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in values.items():
-                    packed = msgpack.packb(value)
-                    transaction.put(key.encode(), packed + _CRC.pack(crc32c(packed)))
+                    name, packed = key.encode(), msgpack.packb(value)
+                    transaction.put(name, packed + _CRC.pack(crc32c(name + packed)))
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"could not write metadata in {self._folder}: {error}", hint="check the disk") from error
 
@@ -285,10 +288,14 @@ class Meta:
             raise _damaged(self._folder, str(error)) from error
         if stored is None:
             return None
+        return msgpack.unpackb(self._whole(key.encode(), stored))
+
+    def _whole(self, key: bytes, stored: bytes) -> bytes:
+        """A value without its checksum, which is right. Raises MetaDamaged."""
         packed = stored[: -_CRC.size]
-        if len(stored) <= _CRC.size or crc32c(packed) != _CRC.unpack(stored[-_CRC.size :])[0]:
-            raise _damaged(self._folder, f"the checksum of {key} is wrong")
-        return msgpack.unpackb(packed)
+        if len(stored) <= _CRC.size or crc32c(key + packed) != _CRC.unpack(stored[-_CRC.size :])[0]:
+            raise _damaged(self._folder, f"the checksum of {key.decode('ascii', 'replace')} is wrong")
+        return packed
 
     def _typed(self, key: str, kind: type[T]) -> T | None:
         value = self._get(key)

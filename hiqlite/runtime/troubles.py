@@ -6,8 +6,10 @@ goes on once the cause is gone. Must not know disks or SQL. Invariant: writes ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hiqlite import observe
-from hiqlite.errors import DiskFull, StorageError
+from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
 from .proposals import Proposals
 
@@ -15,12 +17,13 @@ log = observe.logger("runtime")
 
 
 class Troubles:
-    """The troubles of one group, told to its proposals."""
+    """The troubles of one group, told to its proposals. `on_damage` is told of a damaged state: no retry helps."""
 
-    __slots__ = ("_log", "_machine", "_proposals", "_space")
+    __slots__ = ("_log", "_machine", "_proposals", "_space", "on_damage")
 
     def __init__(self, proposals: Proposals) -> None:
         self._proposals = proposals
+        self.on_damage: Callable[[SnapshotCorruption], None] = lambda _error: None
         self._log: StorageError | None = None
         self._space: StorageError | None = None
         self._machine: StorageError | None = None
@@ -42,6 +45,8 @@ class Troubles:
 
     def machine_stopped(self, error: StorageError | None) -> None:
         """Why the state machine stopped by itself; None when it goes on."""
+        if isinstance(error, SnapshotCorruption):
+            self.on_damage(error)
         if str(error) != str(self._machine):
             self._machine = error
             self._changed(error, "entries are applied again")

@@ -160,7 +160,7 @@ def change_format(kind: Kind, folder: Path, by: int) -> None:
             write=True
         ) as transaction:
             packed = msgpack.packb(msgpack.unpackb(transaction.get(b"format")[:-4]) + by)
-            transaction.put(b"format", packed + struct.pack("<I", crc32c(packed)))
+            transaction.put(b"format", packed + struct.pack("<I", crc32c(b"format" + packed)))
         return
     data = bytearray(path.read_bytes())
     assert kind.version_at is not None

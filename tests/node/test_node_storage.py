@@ -21,17 +21,17 @@ from hiqlite.node_storage import Storage
 async def test_a_database_that_is_ahead_of_its_log_is_kept(tmp_path: Path):
     """A weak log mode lost the log's tail with the power, the database kept it: the node goes on from the database."""
     data, early = tmp_path / "data", tmp_path / "early"
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         await db.execute("INSERT INTO t VALUES (1)")
     shutil.copytree(data / "log", early)
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         for number in range(2, 10):
             await db.execute("INSERT INTO t VALUES (?)", [number])
     shutil.rmtree(data / "log")
     shutil.copytree(early, data / "log")
     for number in (10, 11):
-        async with hiqlite.open(data, wal_size="1 MiB") as db:
+        async with hiqlite.open(data, wal_size="1 MiB", cache=False) as db:
             assert await db.query_value("SELECT count(*) FROM t") == number - 1
             assert (await db.execute("INSERT INTO t VALUES (?)", [number])).rows_affected == 1
             assert await db.query_value("SELECT max(id) FROM t", consistency="linearizable") == number
@@ -79,17 +79,17 @@ def stamp_of(db: hiqlite.Client) -> int:
 async def test_group_time_does_not_go_back_when_the_log_begins_anew_behind_the_database(tmp_path: Path):
     """The database knows the newest time that was stamped; the log that knew it was lost with the power."""
     data, early = tmp_path / "data", tmp_path / "early"
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
     shutil.copytree(data / "log", early)
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         db._services.group.group_time.saw(FAR_NS)  # as if a leader before this one had been there
         await db.execute("INSERT INTO t VALUES (1)")
         before = stamp_of(db)
         assert before >= FAR_NS
     shutil.rmtree(data / "log")
     shutil.copytree(early, data / "log")
-    async with hiqlite.open(data, wal_size="1 MiB") as db:
+    async with hiqlite.open(data, wal_size="1 MiB", cache=False) as db:
         await db.execute("INSERT INTO t VALUES (2)")
         assert stamp_of(db) >= before
 
