@@ -21,7 +21,7 @@ from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.engine.ports import LogStore, StateMachine
 from hiqlite.errors import LogCorruption, SnapshotCorruption
 from hiqlite.logstore.aside import Aside
-from hiqlite.logstore.folder import GROUP_NAMES, DataFolder
+from hiqlite.logstore.folder import DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
@@ -29,7 +29,8 @@ from hiqlite.logstore.wal import WalLog
 from hiqlite.runtime.membership_record import memberships_in
 
 INCARNATION_BITS = 63
-HINT_ALONE = "nobody else has these data: restore a backup, or run `hiqlite recover --repair` to keep what can be read"
+HINT_ALONE = "nobody else has these data: restore a backup, or keep what can be read: `hiqlite recover --repair`"
+HINT_BACKUP = "nobody else has these data: restore a backup"
 HINT_REFUSED = "check the disk and the permissions"
 log = observe.logger("node")
 
@@ -135,7 +136,7 @@ class GroupStorage(ABC):
             await self._compare()
         except SnapshotCorruption as damage:
             if self.recovered.base_index > 0:
-                damage.hint = HINT_ALONE
+                damage.hint = HINT_BACKUP if self.number == DB else HINT_ALONE
                 raise
             log.error("%s: %s; all of it is applied anew from the log", GROUP_NAMES[self.number], damage.message)
             await self._machine_stack.aclose()

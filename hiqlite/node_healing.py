@@ -52,7 +52,7 @@ class Healing:
 
     def _opened(self) -> Meta:
         try:
-            meta = self._trusted()
+            meta = self.trusted()
         except MetaDamaged as damage:
             if not self._has_peers:
                 raise StorageError(damage.message, hint=HINT_ALONE) from damage
@@ -60,13 +60,13 @@ class Healing:
             for path in (self._folder.log_folder, self._folder.databases, self._folder.cache, self._folder.meta):
                 self._aside.put(path)
             meta = Meta.open(self._folder.meta)
-        if meta.fresh and self._aside.holds_anything:
+        if meta.fresh and self._has_peers and self._aside.holds_anything:
             for group in (DB, CACHE):
-                meta.begin_incarnation(group, _draw(), returns=True)
+                meta.begin_incarnation(group, draw(), returns=True)
         return meta
 
-    def _trusted(self) -> Meta:
-        """Raises MetaDamaged."""
+    def trusted(self) -> Meta:
+        """The metadata as they are, or new ones where there are no data. Raises MetaDamaged."""
         folder = self._folder
         if not (folder.meta / "data.mdb").exists() and self._has_data():
             raise MetaDamaged(f"the metadata are missing in {folder.path}, while other data are there")
@@ -123,7 +123,7 @@ class Healing:
         elif isinstance(damage, SnapshotCorruption):
             self._aside.put(folder.databases)
         returns = meta.cluster_id is not None or meta.returns(group)
-        meta.begin_incarnation(group, _draw(), returns=returns)
+        meta.begin_incarnation(group, draw(), returns=returns)
 
 
 async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: Iterable[NodeGroup]) -> None:
@@ -141,5 +141,6 @@ async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: I
         await asyncio.to_thread(aside.clear)
 
 
-def _draw() -> int:
+def draw() -> int:
+    """Number of a new incarnation."""
     return secrets.randbits(INCARNATION_BITS) | 1

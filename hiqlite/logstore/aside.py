@@ -19,11 +19,11 @@ log = observe.logger("logstore")
 
 
 class Aside:
-    """The folder `aside` of a data folder; made when something is put there."""
+    """A folder of a data folder for this; made when something is put there."""
 
-    def __init__(self, data_folder: Path) -> None:
+    def __init__(self, data_folder: Path, name: str = "aside") -> None:
         self._data_folder = data_folder
-        self.folder = data_folder / "aside"
+        self.folder = data_folder / name
 
     @property
     def holds_anything(self) -> bool:

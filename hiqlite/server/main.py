@@ -1,4 +1,4 @@
-"""The command line: `hiqlite serve | demo | status | bench`.
+"""The command line: `hiqlite serve | demo | status | recover | bench`.
 
 Parses arguments and hands on; each command stands in a file of its own. Must not know rooms below the node.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hiqlite import errors
 from hiqlite.bench import command as bench
 
-from . import demo, serve, status
+from . import demo, recover, serve, status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("serve", serve, "run one node until it is stopped"),
         ("demo", demo, "run three local nodes with a live view"),
         ("status", status, "ask the nodes of a config how they are"),
+        ("recover", recover, "make a node start again whose data are damaged"),
         ("bench", bench, "measure this machine"),
     ):
         one = commands.add_parser(name, help=text, description=module.__doc__)

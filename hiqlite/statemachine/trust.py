@@ -105,6 +105,12 @@ def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> No
     _look(database, settings, cluster_id)
 
 
+def unstamp(database: Path, settings: ConnectionSettings) -> None:
+    """The database says of no cluster that it is its own; of one that nobody else writes to. Blocks."""
+    if database.exists() and database.stat().st_size > 0:
+        _look(database, settings, None, unstamp=True)
+
+
 def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | None = None) -> int:
     """Where the database at `database` stands: the last entry in it, 0 for one that is still to be made.
 
@@ -161,7 +167,9 @@ def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:
         os.rename(log_file, log_file.with_name(log_file.name + ".aside"))
 
 
-def _look(database: Path, settings: ConnectionSettings, cluster_id: bytes | None) -> tuple[int, int]:
+def _look(
+    database: Path, settings: ConnectionSettings, cluster_id: bytes | None, *, unstamp: bool = False
+) -> tuple[int, int]:
     """(last entry in the database, pages of SQLite's log that count). What says no cluster yet is of this one."""
     guard.register_vfs()
     vfs = VFS_SHARED if settings.shared_access else VFS_EXCLUSIVE
@@ -178,6 +186,8 @@ def _look(database: Path, settings: ConnectionSettings, cluster_id: bytes | None
                 return 0, 0
             if cluster_id is not None:
                 _check_stamp(connection, database, stamp_of(cluster_id))
+            if unstamp:
+                connection.execute("PRAGMA application_id = 0").fetchall()
             found = position_of(connection).applied_index
             frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             if database.stat().st_size <= CHECKED_BYTES_MAX:

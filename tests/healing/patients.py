@@ -108,6 +108,9 @@ class Prototypes:
             for number, node in zip(settings, nodes, strict=True):
                 as_a_crash_left_it(node, self.folder / f"{name}-{number}")
             await asyncio.gather(*(node.shutdown() for node in nodes))
+        await self.make_alone()
+
+    async def make_alone(self) -> None:
         for name in ("alone", "stranger"):
             node = await Node.start(self.alone(self.folder / f"{name}-running"))
             await fill(node.client, name)
