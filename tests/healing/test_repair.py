@@ -1,4 +1,4 @@
-"""`hiqlite recover --repair`: a node that is alone starts again with everything that can be read, and is told the rest."""
+"""`hiqlite recover --repair`: a node that is alone starts again with what can be read, and it is said what is lost."""
 
 from __future__ import annotations
 
