@@ -65,18 +65,18 @@ class Meta:
         self.worker = Worker("hiqlite-meta")
         try:
             found = self._checked_format()
+            self.fresh = found is None
+            if found not in (None, FORMAT):
+                raise StorageError(
+                    f"the metadata in {folder} have format {found}, this version reads {FORMAT}",
+                    hint="start it with the version that wrote it",
+                )
+            # Damage of what only writing reads (which pages are free) shows now, before anything counts on it.
+            self.put({"format": FORMAT})
+            self._checked_format()
         except BaseException:
             self.close()
             raise
-        self.fresh = found is None
-        if self.fresh:
-            self.put({"format": FORMAT})
-        elif found != FORMAT:
-            self.close()
-            raise StorageError(
-                f"the metadata in {folder} have format {found}, this version reads {FORMAT}",
-                hint="start it with the version that wrote it",
-            )
 
     @classmethod
     def open(cls, folder: Path) -> Meta:
@@ -269,6 +269,8 @@ class Meta:
                 for key, value in values.items():
                     name, packed = key.encode(), msgpack.packb(value)
                     transaction.put(name, packed + _CRC.pack(crc32c(name + packed)))
+        except _DAMAGE as error:
+            raise _damaged(self._folder, str(error)) from error
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"could not write metadata in {self._folder}: {error}", hint="check the disk") from error
 
