@@ -119,6 +119,10 @@ class DatabaseStorage(GroupStorage):
         stamp = trust.stamp, self._path, self._connection, self.meta.cluster_id
         await asyncio.wrap_future(self.meta.worker.submit(*stamp))
 
+    async def forget_cluster(self) -> None:
+        """The database is of no cluster; the next start makes it that of the metadata."""
+        await asyncio.wrap_future(self.meta.worker.submit(trust.unstamp, self._path, self._connection))
+
     def drop_state(self) -> None:
         self._aside.put(self.generations.drop())
 

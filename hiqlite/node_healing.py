@@ -30,11 +30,11 @@ log = observe.logger("node")
 
 
 class Healing:
-    """Of one node's folder, before it says anything to anybody."""
+    """Of one node's folder, before it says anything to anybody. Not `heals`: as if it were alone."""
 
-    def __init__(self, config: NodeConfig, folder: DataFolder) -> None:
+    def __init__(self, config: NodeConfig, folder: DataFolder, *, heals: bool = True) -> None:
         self._config = config
-        self._has_peers = any(node.id != config.node_id for node in config.nodes)
+        self._has_peers = heals and any(node.id != config.node_id for node in config.nodes)
         self._folder = folder
         self._aside = Aside(folder.path)
 

@@ -29,19 +29,24 @@ class Storage:
     db: DatabaseStorage
     cache: CacheStorage | None
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, *, heals: bool = True) -> None:
         self.config = config
+        self._heals = heals
         self.cache = None
         self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Storage:
+    async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop, *, heals: bool = True) -> Storage:
         """Open or create the data folder of `config`.
+
+        Args:
+            heals: a member throws away what it cannot trust (`node_healing.py`). False, for who only wants to look:
+                it is an error, as for a node that is alone.
 
         Raises:
             DataFolderInUse, ConfigError (the folder belongs to another node), StorageError and its kinds.
         """
-        storage = cls(config)
+        storage = cls(config, heals=heals)
         try:
             await storage._open(loop)
         except BaseException:
@@ -54,7 +59,7 @@ class Storage:
         self.folder = folder = DataFolder(config.data_path)
         self._stack.callback(folder.close)
         self.space = Space(folder.path, config.wal_size)
-        healing = Healing(config, folder)
+        healing = Healing(config, folder, heals=self._heals)
         self.meta = meta = healing.open_metadata()
         self._stack.callback(meta.close)
         self._check_node_id()

@@ -11,6 +11,7 @@ import pytest
 import hiqlite
 from hiqlite.config import NodeConfig
 from hiqlite.node import Node
+from hiqlite.node_storage import Storage
 from hiqlite.transport.loopback import loopback_cluster
 from tests.cluster.agreement import eventually
 from tests.healing.patients import take_back, until
@@ -86,3 +87,30 @@ async def test_it_still_waits_after_a_restart_and_is_taken_back_by_a_majority(tm
         await until(lambda: not (Path(configs[2].data_path) / "aside").exists())
     finally:
         await asyncio.gather(*(node.shutdown() for node in (*others, patient)))
+
+
+async def test_who_only_looks_throws_nothing_away(tmp_path: Path) -> None:
+    """Opened without healing, a member's damaged folder is an error, and stays as it is."""
+    configs = await cluster_with_a_row(tmp_path)
+    lose(configs[1], "log")
+    before = sorted(Path(configs[1].data_path).rglob("*"))
+    for _ in range(2):
+        with pytest.raises(hiqlite.LogCorruption):
+            await Storage.open(configs[1], asyncio.get_running_loop(), heals=False)
+        assert not (Path(configs[1].data_path) / "aside").exists()
+    assert {one for one in before if one.suffix != ".wal"} <= set(Path(configs[1].data_path).rglob("*"))
+
+
+async def test_a_database_whose_cluster_is_forgotten_is_that_of_the_metadata(tmp_path: Path) -> None:
+    """For a survivor that begins a cluster of its own; with another stamp the start would refuse the file."""
+    config = NodeConfig.from_mapping({"data_dir": str(tmp_path), **SETTINGS})
+    node = await Node.start(config)
+    await node.client.execute("CREATE TABLE t (x)")
+    await node.shutdown()
+    storage = await Storage.open(config, asyncio.get_running_loop())
+    await storage.db.forget_cluster()
+    storage.meta.put({"cluster_id": b"\7" * 32})
+    await storage.close()
+    node = await Node.start(config)
+    assert await node.client.query("SELECT * FROM t") == []
+    await node.shutdown()
