@@ -26,22 +26,25 @@ from .connection import VFS_EXCLUSIVE, VFS_SHARED, ConnectionSettings
 from .image import position_of
 
 MAGIC: Final = b"HQCHKPT1"
-_BODY: Final = struct.Struct("<8sQQ")
+_BODY: Final = struct.Struct("<8sQQ4s")
 _CRC: Final = struct.Struct("<I")
 # SQLite's own check reads the whole file: at each start only of one that is read in no time.
+LOG_HEAD_BYTES: Final = 32  # of SQLite's log; the salt at 16
 CHECKED_BYTES_MAX: Final = 16 << 20
 log = observe.logger("statemachine")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMark:
-    """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have."""
+    """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have; `salt`: of
+    SQLite's log when that began."""
 
     begun: int = 0
     done: int = 0
+    salt: bytes = bytes(4)
 
     def encode(self) -> bytes:
-        body = _BODY.pack(MAGIC, self.begun, self.done)
+        body = _BODY.pack(MAGIC, self.begun, self.done, self.salt)
         return body + _CRC.pack(crc32c(body))
 
     @classmethod
@@ -49,8 +52,8 @@ class CheckpointMark:
         """None for bytes that are no mark."""
         if len(data) != _BODY.size + _CRC.size or _CRC.unpack(data[_BODY.size :])[0] != crc32c(data[: _BODY.size]):
             return None
-        magic, begun, done = _BODY.unpack_from(data)
-        return cls(begun, done) if magic == MAGIC else None
+        magic, begun, done, salt = _BODY.unpack_from(data)
+        return cls(begun, done, salt) if magic == MAGIC else None
 
 
 def mark_path(database: Path) -> Path:
@@ -146,7 +149,7 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
         if path.exists():
             path.open("r+b").close()  # it may be written; SQLite would go on as a reader
     found, frames = _look(database, settings, cluster_id)
-    if found >= mark.begun and not (frames == 0 and mark.done < mark.begun):
+    if found >= mark.begun and (frames > 0 or mark.done == mark.begun or _is_begun_anew(log_path(database), mark)):
         return found
     what = f"{log_path(database)} is damaged: the database goes back to entry {found}"
     if mark.done != mark.begun:
@@ -157,6 +160,25 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     if found < mark.done:
         raise SnapshotCorruption(f"{database} ends at entry {found}, it held all up to {mark.done}")
     return found
+
+
+def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
+    """SQLite begins its log anew only once all of it is in the database file."""
+    if not log_file.is_file():
+        return False
+    with log_file.open("rb") as file:
+        head = file.read(LOG_HEAD_BYTES)
+    return len(head) == LOG_HEAD_BYTES and head[16:20] != mark.salt and _is_log_head(head)
+
+
+def _is_log_head(head: bytes) -> bool:
+    """Whether SQLite's checksum of the head of its log is right (fileformat2.html, section 4.2)."""
+    order = ">" if head[3] & 1 else "<"
+    first = second = 0
+    for left, right in struct.iter_unpack(order + "II", head[:24]):
+        first = (first + left + second) & 0xFFFFFFFF
+        second = (second + right + first) & 0xFFFFFFFF
+    return struct.unpack(">II", head[24:]) == (first, second)
 
 
 def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:

@@ -39,7 +39,9 @@ async def checkpointed(folder: Path) -> tuple[Path, int]:
             driver.submit(execute("UPDATE t SET a = 'second' WHERE id = ?", [number]))
             await driver.applied()
         index = await in_the_file(driver)
-        assert CheckpointMark.decode(mark_path(path).read_bytes()) == CheckpointMark(index, index)
+        mark = CheckpointMark.decode(mark_path(path).read_bytes())
+        assert mark is not None and (mark.begun, mark.done) == (index, index)
+        assert log_path(path).read_bytes()[16:20] == mark.salt
         shutil.copytree(folder, left)
     return left / "a.db", index
 
@@ -102,7 +104,8 @@ async def test_a_log_of_sqlite_that_was_damaged_never_brings_old_rows_back(tmp_p
 async def test_a_checkpoint_cut_short_needs_sqlites_log(tmp_path: Path) -> None:
     """Parts of later runs may stand in the file: without the pages that make them whole nobody can use it."""
     path, index = await checkpointed(tmp_path / "db")
-    mark_path(path).write_bytes(CheckpointMark(index, index - 1).encode())
+    salt = log_path(path).read_bytes()[16:20]
+    mark_path(path).write_bytes(CheckpointMark(index, index - 1, salt).encode())
     whole = tmp_path / "whole" / "a.db"
     shutil.copytree(path.parent, whole.parent)
     assert trust.examine(whole, SETTINGS) == index
@@ -112,6 +115,30 @@ async def test_a_checkpoint_cut_short_needs_sqlites_log(tmp_path: Path) -> None:
         with pytest.raises(SnapshotCorruption, match="holds parts of entries"):
             trust.examine(copy, SETTINGS)
         assert {one.name: one.read_bytes() for one in copy.parent.iterdir() if one.suffix != ".db-shm"} == before
+
+
+async def test_a_log_that_sqlite_has_begun_anew_is_not_needed(tmp_path: Path) -> None:
+    """A crash right behind a checkpoint, before it was marked as done: all was in the file by then, or SQLite would not
+    have begun its log anew. A head that is damaged is none."""
+    path, index = await checkpointed(tmp_path / "db")
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix-excl")
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    before = log_path(path).read_bytes()[:32]
+    connection.execute("SELECT * FROM t").fetchall()  # else it does not know of a log
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+    whole = tmp_path / "whole" / "a.db"
+    shutil.copytree(path.parent, whole.parent)
+    connection.execute("PRAGMA application_id = 7").fetchall()
+    connection.close(True)
+    head = log_path(path).read_bytes()[:32]
+    assert head != before
+    mark_path(whole).write_bytes(CheckpointMark(index, index - 1, before[16:20]).encode())
+    log_path(whole).write_bytes(head)
+    assert trust.examine(whole, SETTINGS) == index
+    for at in (16, 20, 31):
+        log_path(whole).write_bytes(head[:at] + bytes([head[at] ^ 1]) + head[at + 1 :])
+        with pytest.raises(SnapshotCorruption, match="holds parts of entries"):
+            trust.examine(whole, SETTINGS)
 
 
 async def test_a_database_without_its_file_is_not_begun_anew(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@
 #include "apply.h"
 #include "crc32c.h"
 
-enum { BEGUN_AT = 8, DONE_AT = 16, CRC_AT = 24, MARK_BYTES = 28, PATH_BYTES = 4096 };
+enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, CRC_AT = 28, MARK_BYTES = 32, PATH_BYTES = 4096 };
+enum { LOG_SALT_AT = 16 }; /* in SQLite's log: another one each time that SQLite begins it anew */
 
 void hq_mark_open(hq_apply *w) {
     char path[PATH_BYTES];
@@ -34,11 +35,13 @@ void hq_mark_close(hq_apply *w) {
     w->mark_fd = -1;
 }
 
-static int put(int fd, size_t at, uint64_t index) {
+static int put(int fd, size_t at, uint64_t index, const uint8_t *salt) {
     uint8_t bytes[MARK_BYTES];
     if (pread(fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return SQLITE_IOERR_READ;
     hq_put_u64(bytes + at, index);
+    if (salt)
+        memcpy(bytes + SALT_AT, salt, 4);
     hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
     if (pwrite(fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return SQLITE_IOERR_WRITE;
@@ -46,11 +49,12 @@ static int put(int fd, size_t at, uint64_t index) {
 }
 
 /* SQLite holds no lock on its log, so none is lost by closing it. */
-static int sync_log(hq_apply *w) {
+static int sync_log(hq_apply *w, uint8_t salt[4]) {
     int fd = open(w->log_name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return SQLITE_CANTOPEN;
-    int rc = fdatasync(fd) == 0 ? SQLITE_OK : SQLITE_IOERR_FSYNC;
+    memset(salt, 0, 4);
+    int rc = pread(fd, salt, 4, LOG_SALT_AT) >= 0 && fdatasync(fd) == 0 ? SQLITE_OK : SQLITE_IOERR_FSYNC;
     close(fd);
     return rc;
 }
@@ -59,8 +63,9 @@ static int sync_log(hq_apply *w) {
 int hq_mark_begun(hq_apply *w, uint64_t index) {
     if (w->mark_fd < 0)
         return SQLITE_OK;
-    int rc = sync_log(w);
-    return rc == SQLITE_OK ? put(w->mark_fd, BEGUN_AT, index) : rc;
+    uint8_t salt[4];
+    int rc = sync_log(w, salt);
+    return rc == SQLITE_OK ? put(w->mark_fd, BEGUN_AT, index, salt) : rc;
 }
 
 /* It has ended. complete: everything up to `index` is in the file, and that is synced. Runs that were committed before it
@@ -70,5 +75,5 @@ int hq_mark_ended(hq_apply *w, uint64_t index, int complete) {
         return SQLITE_OK;
     uint64_t newest = __atomic_load_n(&w->applied_index, __ATOMIC_SEQ_CST);
     int rc = newest > index ? hq_mark_begun(w, newest) : SQLITE_OK;
-    return rc == SQLITE_OK && complete ? put(w->mark_fd, DONE_AT, index) : rc;
+    return rc == SQLITE_OK && complete ? put(w->mark_fd, DONE_AT, index, NULL) : rc;
 }

@@ -110,14 +110,17 @@ void hq_durable_up_to(hq_apply *w, uint64_t index) {
 int hq_checkpoint(hq_apply *w, int mode) {
     int pages = 0, done = 0;
     uint64_t index = w->applied_index;
-    int marked = hq_mark_begun(w, index);
-    int rc = marked == SQLITE_OK ? sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done) : SQLITE_OK;
+    int marked = hq_mark_begun(w, index), rc = SQLITE_OK;
+    if (marked == SQLITE_OK) /* a log that is cut to nothing must not be needed: so the mark comes before that */
+        rc = sqlite3_wal_checkpoint_v2(w->db, "main", SQLITE_CHECKPOINT_PASSIVE, &pages, &done);
     hq_count(&w->checkpoint_count, 1);
     w->checkpoint_seen_pages = w->wal_pages;
     if (marked == SQLITE_OK && rc == SQLITE_OK && done >= pages) {
         marked = hq_mark_ended(w, index, 1);
         hq_durable_up_to(w, index);
     }
+    if (marked == SQLITE_OK && rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
+        rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
     if (marked != SQLITE_OK) {
         hq_stop(w, marked, "the checkpoint cannot be marked");
         return marked;
