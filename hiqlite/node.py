@@ -25,10 +25,12 @@ from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_calls import calls_of
 from hiqlite.node_group import NodeGroup, Surroundings
+from hiqlite.node_healing import clear_aside
 from hiqlite.node_images import NodeImages
 from hiqlite.node_life import Life, check_start, of_the_parent
 from hiqlite.node_links import GroupLinks
 from hiqlite.node_members import NodeMembers, check_alone
+from hiqlite.node_space import watch_space
 from hiqlite.node_storage import Storage
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
@@ -114,6 +116,12 @@ class Node:
         if self._cache is not None:
             caching = self._loop.create_task(self._cache.live(joining), name="hiqlite-cache")
             self._stack.push_async_callback(stop_task, caching)
+        watching = self._loop.create_task(watch_space(self.storage, self.groups), name="hiqlite-space")
+        self._stack.push_async_callback(stop_task, watching)
+        clearing = self._loop.create_task(
+            clear_aside(self.storage.folder, joining, self.groups.values()), name="hiqlite-clear-aside"
+        )
+        self._stack.push_async_callback(stop_task, clearing)
         if wait:
             await joining
             await self.groups[DB].until_leader()
@@ -201,6 +209,7 @@ class Node:
             max_entry_bytes=config.max_entry_size,
             node=self,
             content_hash=db.content_hash,
+            damaged=self.groups[DB].damaged,
         )
         told = config.log_statements
         self.client = LoggingClient(services, told == "params") if told else LocalClient(services)

@@ -9,6 +9,7 @@ none while the log is in memory only; no index at or above the recorded token ma
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -50,30 +51,39 @@ class CacheStorage(GroupStorage):
         """Raises StorageError and its kinds; nothing is left open then."""
         storage = cls(CACHE, config, folder, meta, loop, in_memory=not config.cache_storage_disk)
         try:
-            storage._open()
-            await storage.look_at_log()
+            storage._make_folders()
+            await storage.open_parts()
         except BaseException:
             await storage.close()
             raise
         return storage
 
-    def _open(self) -> None:
+    def _make_folders(self) -> None:
         folder = self._folder
         try:
             if self.forgets:  # what an earlier start had on disk belongs to an incarnation that is over
                 for path in (folder.log(CACHE), folder.cache):
                     shutil.rmtree(path, ignore_errors=not path.exists())
             else:
+                if os.path.lexists(folder.cache) and not folder.cache.is_dir():
+                    self._aside.put(folder.cache)
                 make_durable_folder(folder.cache)
         except OSError as error:
             raise StorageError(f"cannot use {folder.cache}: {error.strerror}", hint="check the disk") from error
-        self.open_log()
+
+    def open_machine(self) -> None:
         if self.forgets:
             self.cache = CacheMachine(self._loop)
             self.cache.on_applied = self._applied
         else:
-            self.cache = CacheMachine(self._loop, state_file.read(self._file), keep=self._keep)
-        self._stack.push_async_callback(self.cache.close)
+            self.cache = CacheMachine(self._loop, state_file.read(self._file, self.identity), keep=self._keep)
+        self._machine_stack.push_async_callback(self.cache.close)
+
+    def drop_state(self) -> None:
+        self._aside.put(self._file)
+
+    def distrust(self) -> None:
+        """It is in memory while it is in use: no damage of its file is found then."""
 
     @property
     def machine(self) -> StateMachine:
@@ -120,7 +130,7 @@ class CacheStorage(GroupStorage):
     def _write(self, state: CacheState) -> None:
         """On the worker, which keeps states in their order: one from before an image never takes its place."""
         if state.applied_index > self._kept_index:
-            state_file.write(self._file, state)
+            state_file.write(self._file, state, self.identity)
             self._kept_index = state.applied_index
 
     # -- images

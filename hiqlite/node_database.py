@@ -15,13 +15,14 @@ import apsw
 
 from hiqlite import observe
 from hiqlite.config import NodeConfig
-from hiqlite.engine.model import Membership
+from hiqlite.engine.model import Identity, Membership
 from hiqlite.engine.ports import StateMachine
-from hiqlite.errors import StorageError
+from hiqlite.errors import SnapshotCorruption, StorageError
 from hiqlite.logstore.folder import DB, DataFolder, make_durable_folder
 from hiqlite.logstore.meta import Meta
 from hiqlite.node_generations import Generations
-from hiqlite.node_group_storage import GroupStorage
+from hiqlite.node_group_storage import HINT_REFUSED, GroupStorage
+from hiqlite.statemachine import trust
 from hiqlite.statemachine.audit import PROTECTED
 from hiqlite.statemachine.connection import ConnectionSettings, open_inspector, open_reader
 from hiqlite.statemachine.equality import content_hash
@@ -52,9 +53,7 @@ class DatabaseStorage(GroupStorage):
         """Raises StorageError and its kinds; nothing is left open then."""
         storage = cls(DB, config, folder, meta, loop)
         try:
-            storage.open_log()
-            storage._open_database()
-            await storage.look_at_log()
+            await storage.open_parts()
         except BaseException:
             await storage.close()
             raise
@@ -64,7 +63,7 @@ class DatabaseStorage(GroupStorage):
     def machine(self) -> StateMachine:
         return self.writer
 
-    def _open_database(self) -> None:
+    def open_machine(self) -> None:
         config, folder = self.config, self._folder
         self.generations = Generations(folder.databases, self.meta, self.number, config.filename_db)
         path = self._path = self.generations.open()
@@ -73,10 +72,13 @@ class DatabaseStorage(GroupStorage):
             max_entry_bytes=config.max_entry_size,
             statement_cache=config.prepared_statement_cache_capacity,
         )
+        if self.meta.distrusted(self.number) == path.parent.name:
+            raise SnapshotCorruption(f"{path} was found damaged while it was in use")
+        trust.examine(path, connection, self.meta.cluster_id)
         for file in (path, path.with_name(path.name + "-wal")):
             sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         PROTECTED.add(path)
-        for stack in (self._stack, self._abrupt):
+        for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: PROTECTED.remove(self._path))
         self.writer = Writer.open(
             path,
@@ -85,23 +87,51 @@ class DatabaseStorage(GroupStorage):
             ),
             self._loop,
         )
-        self._stack.push_async_callback(self.writer.close)
-        self._abrupt.callback(self.writer.let_go)
+        self._machine_stack.push_async_callback(self.writer.close)
+        self._machine_abrupt.callback(self.writer.let_go)
         settings = ReaderSettings(
             connection=connection,
             threads=config.read_pool_size,
             statement_cache=config.prepared_statement_cache_capacity,
         )
         self.reader = Reader.open(path, settings, self._loop)
-        self._stack.push_async_callback(self.reader.close)
-        self._abrupt.callback(self.reader.let_go)
+        self._machine_stack.push_async_callback(self.reader.close)
+        self._machine_abrupt.callback(self.reader.let_go)
         self._inspecting = open_inspector(path, connection)
-        for stack in (self._stack, self._abrupt):
+        for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: self._inspecting.close())
         self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
-        make_durable_folder(folder.images)
-        self.images = ImageFiles(folder.images, connection)
-        self.images.clean()
+        if os.path.lexists(folder.images) and not folder.images.is_dir():
+            self._aside.put(folder.images)
+        try:
+            make_durable_folder(folder.images)
+            self.images = ImageFiles(folder.images, connection)
+            self.images.clean()
+        except OSError as error:
+            raise StorageError(f"cannot use {folder.images}: {error.strerror}", hint=HINT_REFUSED) from error
+
+    async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None:
+        await super().record(voters, cluster_id)
+        await self._stamp()
+
+    async def join(self, members: Membership, cluster_id: bytes) -> None:
+        await super().join(members, cluster_id)
+        await self._stamp()
+
+    async def _stamp(self) -> None:
+        """Before anything is applied: the file says of which cluster it is."""
+        stamp = trust.stamp, self._path, self._connection, self.meta.cluster_id
+        await asyncio.wrap_future(self.meta.worker.submit(*stamp))
+
+    async def forget_cluster(self) -> None:
+        """The database is of no cluster; the next start makes it that of the metadata."""
+        await asyncio.wrap_future(self.meta.worker.submit(trust.unstamp, self._path, self._connection))
+
+    def drop_state(self) -> None:
+        self._aside.put(self.generations.drop())
+
+    def distrust(self) -> None:
+        self.meta.worker.submit(self.meta.set_distrusted, self.number, self._path.parent.name)
 
     async def place(self, image: IncomingImage, membership: Membership | None = None) -> Path:
         """The database is `image` from the next start on: complete, checked and synced by `finish`.

@@ -16,7 +16,7 @@ from typing import Final
 
 from hiqlite import observe
 from hiqlite.engine.model import Membership
-from hiqlite.errors import StorageError
+from hiqlite.errors import SnapshotCorruption, StorageError
 from hiqlite.logstore.folder import make_durable_folder, sync_folder
 from hiqlite.logstore.meta import Meta
 
@@ -41,15 +41,29 @@ class Generations:
     def open(self) -> Path:
         """The current database file's path; its folder is made where it is missing. Leftovers of a crash go."""
         name = self._meta.generation(self._group)
-        if name is None:
-            name = secrets.token_hex(8)
-            make_durable_folder(self.folder / name)
-            self._meta.set_generation(self._group, name)
-        else:
-            # A generation whose folder was lost comes back empty: the log is replayed from its beginning.
-            make_durable_folder(self.folder / name)
-            self.remove_others(name)
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise SnapshotCorruption(f"{self.folder} is no folder")
+        try:
+            if name is None:
+                name = secrets.token_hex(8)
+                make_durable_folder(self.folder / name)
+                self._meta.set_generation(self._group, name)
+            elif os.path.lexists(self.folder / name) and not (self.folder / name).is_dir():
+                raise SnapshotCorruption(f"{self.folder / name} is no folder")
+            else:
+                # A generation whose folder was lost comes back empty, and whoever knows the log knows what to do.
+                make_durable_folder(self.folder / name)
+                self.remove_others(name)
+        except OSError as error:
+            hint = "check the disk and the permissions"
+            raise StorageError(f"cannot use {self.folder}: {error.strerror}", hint=hint) from error
         return self.path(name)
+
+    def drop(self) -> Path:
+        """Of a database that is not to be used any more: what there is to move away. `open` makes another one."""
+        name = self._meta.generation(self._group)
+        self._meta.set_generation(self._group, None)
+        return self.folder if name is None or not self.folder.is_dir() else self.folder / name
 
     def path(self, name: str) -> Path:
         return self.folder / name / self._filename

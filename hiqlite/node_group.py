@@ -19,7 +19,7 @@ from hiqlite.engine.forming import Forming
 from hiqlite.engine.mirror import is_of_the_past, is_over
 from hiqlite.engine.model import Identity, Membership, Message, Role
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import HiqliteError, StorageError
+from hiqlite.errors import HiqliteError, SnapshotCorruption, StorageError
 from hiqlite.logstore.folder import GROUP_NAMES
 from hiqlite.node_exchange import GroupImages, ImageExchange
 from hiqlite.node_group_storage import GroupStorage
@@ -90,6 +90,7 @@ class NodeGroup:
             on_change=self._changed,
             on_failure=self._failed,
         )
+        group.troubles.on_damage = self.damaged
         self._pulse = around.pulse.add(storage.number, group)
         self.remote = RemoteWrites(group, kinds, lambda record: check(group, record), links, around.loop)
         links.serve("read_index", self.remote.read_index)
@@ -105,7 +106,7 @@ class NodeGroup:
             # The cluster's id follows from the set of the group that forms first: that one is not left. A group that
             # forgets begins anew by other rules.
             renew=None if ask_in is not None or storage.forgets else lambda: fresh(founders()),
-            renounced=storage.meta.renounced(storage.number),
+            renounced=storage.meta.renounced(storage.number), returns=storage.returns,
         )  # fmt: skip
 
     async def join(self, formed: Callable[[], None]) -> bool:
@@ -134,6 +135,13 @@ class NodeGroup:
     def fail(self, error: BaseException) -> None:
         """What kept this node from becoming a member keeps it from taking part."""
         self.group.fail(error if isinstance(error, StorageError) else StorageError(str(error)))
+
+    def damaged(self, error: SnapshotCorruption) -> None:
+        """The state was found damaged in use. Where others have it this node takes no part from here on, and its next
+        start fetches it from them; one that is alone goes on with what can be read."""
+        if not self.storage.is_alone:
+            self.storage.distrust()
+            self.fail(error)
 
     async def until_leader(self) -> None:
         """Until this node knows a leader and has applied what that had committed when it was found."""

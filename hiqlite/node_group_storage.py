@@ -7,6 +7,7 @@ means for a start. Invariant: what a node says about itself afterwards is durabl
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 from abc import ABC, abstractmethod
@@ -20,8 +21,9 @@ from hiqlite.config import NodeConfig
 from hiqlite.ending import Ending
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.engine.ports import LogStore, StateMachine
-from hiqlite.errors import LogCorruption
-from hiqlite.logstore.folder import DataFolder
+from hiqlite.errors import LogCorruption, SnapshotCorruption
+from hiqlite.logstore.aside import Aside
+from hiqlite.logstore.folder import DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
@@ -29,6 +31,9 @@ from hiqlite.logstore.wal import SEGMENT_BYTES_MIN, WalLog
 from hiqlite.runtime.membership_record import memberships_in
 
 INCARNATION_BITS = 63
+HINT_ALONE = "nobody else has these data: restore a backup, or keep what can be read: `hiqlite recover --repair`"
+HINT_BACKUP = "nobody else has these data: restore a backup"
+HINT_REFUSED = "check the disk and the permissions"
 log = observe.logger("node")
 
 
@@ -60,9 +65,11 @@ class GroupStorage(ABC):
         self.memberships: tuple[Membership, ...] = ()  # that the log holds, ascending
         self._folder = folder
         self._loop = loop
+        self._aside = Aside(folder.path)
         self.forgets = in_memory  # whether this node's part of the group ends with the process
         self._stack = AsyncExitStack()
-        self._abrupt = ExitStack()  # the same without a loop
+        self._machine_stack = AsyncExitStack()  # ends before the log
+        self._abrupt, self._machine_abrupt = ExitStack(), ExitStack()  # the same without a loop
         self._ending = Ending()
         forks.watch(self)
         self.identity = self._identify()
@@ -80,6 +87,9 @@ class GroupStorage(ABC):
             self._stack.push_async_callback(self.log.close)
             return
         folder = self._folder.log(self.number)
+        for place in (self._folder.log_folder, folder):
+            if os.path.lexists(place) and not place.is_dir():
+                raise LogCorruption(f"{place} is no folder", hint=HINT_ALONE)
         self.log, self.recovered = WalLog.open(
             folder,
             self.meta,
@@ -94,10 +104,68 @@ class GroupStorage(ABC):
         if not self.recovered.whole:
             raise LogCorruption(
                 f"the log in {folder} lost what had been synced: {self.recovered.corrupt or 'segments'}",
-                hint="restore this node's folder, or remove it to start this node empty",
+                hint=HINT_ALONE,
             )
+        if self.recovered.faulty and self.is_alone:
+            low, high = self.recovered.faulty[0]
+            raise LogCorruption(f"entries {low} to {high} of the log in {folder} are damaged", hint=HINT_ALONE)
 
-    async def look_at_log(self) -> None:
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else can give what is damaged here."""
+        members = self.membership()
+        voters = members.voters + members.outgoing if members is not None else ()
+        return not any(one.id != self.config.node_id for one in voters)
+
+    @abstractmethod
+    def open_machine(self) -> None:
+        """Raises SnapshotCorruption when its state is damaged or missing, and other kinds of StorageError."""
+
+    @abstractmethod
+    def drop_state(self) -> None:
+        """Moves the state machine's state out of the way; it begins empty."""
+
+    @abstractmethod
+    def distrust(self) -> None:
+        """The state was found damaged in use: the next start does not trust it."""
+
+    async def open_parts(self) -> None:
+        """Log and state machine, each as far as it can be trusted.
+
+        Raises:
+            LogCorruption, SnapshotCorruption: nothing here makes up for what is damaged. StorageError.
+        """
+        self.open_log()
+        self._stack.push_async_callback(self._machine_stack.aclose)
+        self._abrupt.callback(self._machine_abrupt.close)
+        try:
+            self.open_machine()
+            await self._compare()
+        except SnapshotCorruption as damage:
+            if self.recovered.base_index > 0:
+                damage.hint = HINT_BACKUP if self.number == DB else HINT_ALONE
+                raise
+            log.error("%s: %s; all of it is applied anew from the log", GROUP_NAMES[self.number], damage.message)
+            await self._machine_stack.aclose()
+            self._machine_abrupt.pop_all()
+            self.drop_state()
+            self.open_machine()
+        await self._look_at_log()
+
+    async def _compare(self) -> None:
+        """The state must be one that this log leads to. Raises SnapshotCorruption."""
+        found, machine = self.recovered, self.machine
+        index, what = machine.applied_index, f"the state of the {GROUP_NAMES[self.number]} group in {self._folder.path}"
+        if index < found.base_index:
+            raise SnapshotCorruption(f"{what} ends at entry {index}, the log begins behind entry {found.base_index}")
+        term = next((run.term for run in found.runs if run.first <= index <= run.last), 0)
+        if term == 0 or term != machine.applied_term or any(low <= index <= high for low, high in found.faulty):
+            return  # there is nothing to compare: it is ahead of its log, or the log holds something else there
+        _, record = await self.log.read(index, 1)
+        if header(record, 0).group_time_ns != machine.applied_group_time_ns:
+            raise SnapshotCorruption(f"{what} is not one that its log leads to: entry {index} is another one")
+
+    async def _look_at_log(self) -> None:
         """With the state machine open: where the log begins anew, and what it says of time and members."""
         if self._log_lacks_what_is_applied():
             await self._begin_behind_the_machine()
@@ -143,11 +211,17 @@ class GroupStorage(ABC):
         incarnation = self.meta.incarnation(self.number)
         if incarnation is None or self.forgets or self.meta.in_memory(self.number):
             incarnation = self._new_incarnation()
-            self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets)
+            returns = self.meta.returns(self.number)  # it never got so far as to come back
+            self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets, returns=returns)
         return Identity(self.config.node_id, incarnation)
 
     def _new_incarnation(self) -> int:
         return secrets.randbits(INCARNATION_BITS) | 1
+
+    @property
+    def returns(self) -> bool:
+        """Whether this node comes back without what it had promised: it founds no group, it is taken back."""
+        return not self.forgets and self.meta.returns(self.number)
 
     # -- members
 

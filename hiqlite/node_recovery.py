@@ -74,7 +74,7 @@ async def recover(config: NodeConfig, *, write: bool) -> RecoveryReport:
     Raises:
         UsageError: it cannot be; nothing was written. DataFolderInUse, StorageError: as for a start.
     """
-    storage = await Storage.open(config, asyncio.get_running_loop())
+    storage = await Storage.open(config, asyncio.get_running_loop(), heals=False)
     try:
         report = await _look(config, storage)
         if write:
@@ -139,6 +139,7 @@ async def _begin(storage: Storage, report: RecoveryReport) -> bytes:
         for group in storage.groups
         if not group.forgets and _newest(group) is not None
     }
+    await storage.db.forget_cluster()
     await asyncio.wrap_future(storage.meta.worker.submit(storage.meta.begin_cluster, new_id, alone))
     return new_id
 

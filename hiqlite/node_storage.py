@@ -16,11 +16,13 @@ from hiqlite._accel import forks
 from hiqlite.config import NodeConfig
 from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError
-from hiqlite.logstore.folder import DataFolder
+from hiqlite.logstore.folder import CACHE, DB, DataFolder
 from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.space import Space
 from hiqlite.node_cache import CacheStorage
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_group_storage import GroupStorage
+from hiqlite.node_healing import Healing
 
 
 class Storage:
@@ -28,11 +30,13 @@ class Storage:
 
     folder: DataFolder
     meta: Meta
+    space: Space
     db: DatabaseStorage
     cache: CacheStorage | None
 
-    def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop, *, heals: bool = True) -> None:
         self.config = config
+        self._heals = heals
         self._loop = loop
         self._closed = False
         self._abrupt = ExitStack()  # the same without a loop
@@ -41,8 +45,12 @@ class Storage:
         self._ending = Ending()
 
     @classmethod
-    async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Storage:
+    async def open(cls, config: NodeConfig, loop: asyncio.AbstractEventLoop, *, heals: bool = True) -> Storage:
         """Open or create the data folder of `config`.
+
+        Args:
+            heals: a member throws away what it cannot trust (`node_healing.py`). False, for who only wants to look:
+                it is an error, as for a node that is alone.
 
         Raises:
             DataFolderInUse, ConfigError (the folder belongs to another node), StorageError and its kinds.
@@ -50,7 +58,7 @@ class Storage:
         for forgotten in list(_open):
             if forgotten._loop.is_closed():
                 forgotten.let_go()
-        storage = cls(config, loop)
+        storage = cls(config, loop, heals=heals)
         _open.add(storage)
         forks.watch(storage)
         try:
@@ -65,15 +73,17 @@ class Storage:
         self.folder = folder = DataFolder(config.data_path)
         for stack in (self._stack, self._abrupt):
             stack.callback(folder.close)
-        self.meta = Meta.open(folder.meta)
+        self.space = Space(folder.path, config.wal_size)
+        healing = Healing(config, folder, heals=self._heals)
+        self.meta = meta = healing.open_metadata()
         for stack in (self._stack, self._abrupt):
-            stack.callback(self.meta.close)
+            stack.callback(meta.close)
         self._check_node_id()
-        self.db = await DatabaseStorage.open(config, folder, self.meta, loop)
+        self.db = await healing.open_group(meta, DB, lambda: DatabaseStorage.open(config, folder, meta, loop))
         self._stack.push_async_callback(self.db.close)
         self._abrupt.callback(self.db.let_go)
         if config.cache:
-            self.cache = await CacheStorage.open(config, folder, self.meta, loop)
+            self.cache = await healing.open_group(meta, CACHE, lambda: CacheStorage.open(config, folder, meta, loop))
             self._stack.push_async_callback(self._close_cache)
             self._abrupt.callback(self._let_go_of_cache)
 

@@ -7,39 +7,58 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from pathlib import Path
+from typing import Final
 
+from hiqlite._accel.records import crc32c
+from hiqlite.engine.model import Identity
 from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
-from .state import CacheState
+from .state import MAGIC, CacheState
+
+_OWNER: Final = struct.Struct("<QQI")  # node id, incarnation, CRC of all before it
 
 
-def read(path: Path) -> CacheState:
+def read(path: Path, owner: Identity) -> CacheState:
     """The state in `path`; the empty one where there is no file.
 
     Raises:
-        StorageError: the disk refuses. SnapshotCorruption: the file is damaged.
+        StorageError: the disk refuses, or another version wrote it. SnapshotCorruption: the file is damaged, is no
+        file, or is not `owner`'s.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return CacheState()
+    except IsADirectoryError as error:
+        raise SnapshotCorruption(f"{path} is no file") from error
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the disk") from error
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read {path}: {error.strerror}", hint=hint) from error
+    body, end = data[: -_OWNER.size], data[-_OWNER.size :]
     try:
-        return CacheState.decode(data)
+        if len(end) != _OWNER.size or crc32c(data[:-4]) != _OWNER.unpack(end)[2]:
+            raise SnapshotCorruption("the checksum of the cache group's state is wrong")
+        if body[:7] == MAGIC[:7] and body[:8] != MAGIC:
+            raise StorageError(f"{path} has another format", hint="start it with the version that wrote it")
+        if _OWNER.unpack(end)[:2] != (owner.id, owner.incarnation):
+            raise SnapshotCorruption("this is the state of another node, or of another incarnation")
+        return CacheState.decode(body)
     except SnapshotCorruption as error:
-        hint = "restore this node's folder, or remove it to start this node empty"
-        raise SnapshotCorruption(f"{path}: {error.message}", hint=hint) from error
+        raise SnapshotCorruption(f"{path}: {error.message}") from error
 
 
-def write(path: Path, state: CacheState) -> None:
+def write(path: Path, state: CacheState, owner: Identity) -> None:
     """Raises DiskFull or StorageError; then the file is as it was, or this one and perhaps not durable."""
     half = path.with_suffix(".tmp")
     try:
+        if half.is_dir():
+            half.rename(half.with_suffix(".aside"))
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            data = memoryview(state.encode())
+            body = state.encode() + _OWNER.pack(owner.id, owner.incarnation, 0)[:-4]
+            data = memoryview(body + crc32c(body).to_bytes(4, "little"))
             while data:
                 data = data[os.write(descriptor, data) :]
             os.fsync(descriptor)

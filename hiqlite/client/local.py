@@ -28,6 +28,7 @@ from hiqlite.errors import (
     NoLeader,
     RowMappingError,
     ShuttingDown,
+    SnapshotCorruption,
     UsageError,
 )
 from hiqlite.runtime.metrics import Member, Metrics
@@ -216,10 +217,14 @@ class LocalClient(Client):
             timeout_ns(timeout)
         # With `into`, text that is not UTF-8 comes as bytes, and the mapping decides.
         as_bytes = into is not None
-        rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)
-        if rows is None:
-            limit = self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9
-            rows = await self._reader.query(sql, params, timeout=limit, bytes_for_bad_text=as_bytes)
+        try:
+            rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)
+            if rows is None:
+                limit = self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9
+                rows = await self._reader.query(sql, params, timeout=limit, bytes_for_bad_text=as_bytes)
+        except SnapshotCorruption as damage:
+            self._services.damaged(damage)
+            raise
         return rows if into is None else map_rows(rows, into)
 
     async def query_iter(
@@ -236,10 +241,14 @@ class LocalClient(Client):
             total_s=services.query_iter_total_s,
             bytes_for_bad_text=into is not None,
         )
-        async with aclosing(chunks):  # leaving early frees the reader thread at once
-            async for chunk in chunks:
-                for item in map_rows(chunk, into):
-                    yield item
+        try:
+            async with aclosing(chunks):  # leaving early frees the reader thread at once
+                async for chunk in chunks:
+                    for item in map_rows(chunk, into):
+                        yield item
+        except SnapshotCorruption as damage:
+            services.damaged(damage)
+            raise
 
     async def _consistent(self, consistency: str, timeout: float | None) -> None:
         self.check_process()

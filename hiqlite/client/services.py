@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hiqlite.clock import Clock
+from hiqlite.errors import SnapshotCorruption
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.metrics import Metrics
 from hiqlite.runtime.waiting import ReadRound
@@ -51,3 +52,4 @@ class Services:
     max_entry_bytes: int
     node: NodeCalls
     content_hash: Callable[[], Awaitable[str]]
+    damaged: Callable[[SnapshotCorruption], None]  # told of a database that a read found damaged

@@ -47,8 +47,13 @@ class DataFolder:
     def meta(self) -> Path:
         return self.path / "meta"
 
+    @property
+    def log_folder(self) -> Path:
+        """Holds one folder per group."""
+        return self.path / "log"
+
     def log(self, group: int) -> Path:
-        return self.path / "log" / GROUP_NAMES[group]
+        return self.log_folder / GROUP_NAMES[group]
 
     @property
     def databases(self) -> Path:

@@ -2,15 +2,10 @@
 
 Must not know the log or Raft's rules. Layout: docs/formats.md section 8. Every value carries a CRC of its own, because
 LMDB checks nothing. Invariant: a put that returned is on disk (LMDB's default durable mode).
-
-Before LMDB maps the file its length is checked against both meta pages: a file cut short is no error to LMDB but SIGBUS
-to the process. The file is kept longer than all of it will ever need, its blocks reserved: so that check has no false
-alarms (LMDB may leave pages at its end unwritten), and a full disk never keeps a vote from being recorded.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,20 +20,15 @@ from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import StorageError, UsageError
 
-from .folder import GROUP_NAMES, make_durable_folder, sync_folder
+from .folder import GROUP_NAMES
+from .meta_file import DAMAGE, damaged, open_folder
 from .worker import Worker
 
 T = TypeVar("T")
 
-MAP_BYTES = 64 << 20
-RESERVED_BYTES = 1 << 20
-FORMAT = 3
+FORMAT = 4
 _CRC = struct.Struct("<I")
-_META_BYTES = 152
-_META_MAGIC = 0xBEEFC0DE
-_META_FLAG = 0x08
 _OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "joins", "renounced", "newest_segment", "purge_point")
-_DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.VersionMismatchError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,45 +53,46 @@ class Meta:
         forks.watch(self)
         self.worker = Worker("hiqlite-meta")
         try:
-            self._check_format()
+            found = self._checked_format()
+            self.fresh = found is None
+            if found not in (None, FORMAT):
+                raise StorageError(
+                    f"the metadata in {folder} have format {found}, this version reads {FORMAT}",
+                    hint="start it with the version that wrote it",
+                )
+            # Damage of what only writing reads (which pages are free) shows now, before anything counts on it.
+            self.put({"format": FORMAT})
+            self._checked_format()
         except BaseException:
             self.close()
             raise
-
-    def _check_format(self) -> None:
-        found = self._get("format")
-        self.fresh = found is None
-        if self.fresh:
-            self.put({"format": FORMAT})
-        elif found != FORMAT:
-            raise StorageError(
-                f"the data folder has metadata format {found}, this version reads {FORMAT}",
-                hint="start it with the version that wrote it",
-            )
 
     @classmethod
     def open(cls, folder: Path) -> Meta:
         """Opens or makes the environment in `folder`.
 
         Raises:
-            StorageError: the file is damaged or cut short, or the disk refuses.
+            MetaDamaged: the file is damaged or cut short, or something else lies in its place.
+            StorageError: the disk refuses, or another version wrote it.
         """
-        environment = None
+        return cls(open_folder(folder), folder)
+
+    def _checked_format(self) -> int | None:
+        """The format; every value of it was looked at. Raises MetaDamaged."""
+        found = self._typed("format", int)
+        if found is not None and found != FORMAT:
+            return found
         try:
-            make_durable_folder(folder)
-            if not (folder / "data.mdb").exists():
-                make(folder)
-            check_length(folder / "data.mdb")
-            environment = open_environment(folder)
-            reserve(folder / "data.mdb")
-        except (lmdb.Error, OSError) as error:
-            if environment is not None:
-                environment.close()
-            if isinstance(error, _DAMAGE):
-                raise _damaged(folder, str(error)) from error
-            # A disk that refuses says nothing about what is on it: nobody must be told to throw that away.
-            raise StorageError(f"cannot open the metadata in {folder}: {error}", hint="check the disk") from error
-        return cls(environment, folder)
+            with self._environment.begin() as transaction:
+                stored = [(bytes(key), bytes(value)) for key, value in transaction.cursor()]
+                said = transaction.stat()["entries"]
+        except lmdb.Error as error:
+            raise damaged(self._folder, str(error)) from error
+        if len(stored) != said or stored != sorted(stored):
+            raise damaged(self._folder, "values are missing")
+        for key, value in stored:
+            self._whole(key, value)
+        return found
 
     # ------------------------------------------------------------------ the node
 
@@ -128,13 +119,17 @@ class Meta:
     def incarnation(self, group: int) -> int | None:
         return self._typed(_key(group, "incarnation"), int)
 
-    def begin_incarnation(self, group: int, incarnation: int, *, in_memory: bool = False) -> None:
+    def begin_incarnation(
+        self, group: int, incarnation: int, *, in_memory: bool = False, returns: bool = False
+    ) -> None:
         """The group begins anew on this node: what an earlier incarnation promised or belonged to is gone.
 
         Args:
             in_memory: its log will not outlive the process.
+            returns: see `returns`.
         """
-        begun = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
+        begun: dict[str, Any] = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
+        begun[_key(group, "returns")] = returns or None
         self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
 
     def token_mark(self, group: int) -> int:
@@ -143,6 +138,18 @@ class Meta:
 
     def set_token_mark(self, group: int, mark: int) -> None:
         self.put({_key(group, "token_mark"): mark})
+
+    def returns(self, group: int) -> bool:
+        """Whether this node had data of the group before and lost them: it comes back to a group that has formed, and
+        founds none. Until it has joined."""
+        return self._typed(_key(group, "returns"), bool) or False
+
+    def distrusted(self, group: int) -> str | None:
+        """Name of a generation of the database that was found damaged while it was in use."""
+        return self._typed(_key(group, "distrusted"), str)
+
+    def set_distrusted(self, group: int, generation: str) -> None:
+        self.put({_key(group, "distrusted"): generation})
 
     def in_memory(self, group: int) -> bool:
         """Whether the recorded incarnation had its log in memory only."""
@@ -163,6 +170,7 @@ class Meta:
         """Records the membership of a group that formed elsewhere, and the cluster's id as `set_formed` does. A set
         that was recorded here to form another group never acts."""
         values = {**self._newer_membership(group, membership), _key(group, "recorded_set"): None}
+        values[_key(group, "returns")] = None
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def joins(self, group: int) -> bool:
@@ -187,7 +195,7 @@ class Meta:
         if found is None:
             return HardState()
         if len(found) != 3 or not all(isinstance(part, int) for part in found):
-            raise _damaged(self._folder, f"{_key(group, 'hard_state')} has another shape")
+            raise damaged(self._folder, f"{_key(group, 'hard_state')} has another shape")
         term, vote, incarnation = found
         return HardState(term, Identity(vote, incarnation) if vote else None)
 
@@ -200,10 +208,10 @@ class Meta:
         if found is None:
             return None
         if len(found) not in (3, 4, 5) or not isinstance(found[0], int):
-            raise _damaged(self._folder, f"{key} has another shape")
+            raise damaged(self._folder, f"{key} has another shape")
         removed = found.pop() if len(found) == 5 else []
         if not isinstance(removed, list) or not all(isinstance(one, int) for one in removed):
-            raise _damaged(self._folder, f"{key} has another shape")
+            raise damaged(self._folder, f"{key} has another shape")
         voters, learners, *outgoing = (self._identities(key, part) for part in found[1:])
         return Membership(found[0], voters, learners, outgoing[0] if outgoing else (), tuple(removed))
 
@@ -239,7 +247,7 @@ class Meta:
         if found is None:
             return 0, 0
         if len(found) != 2 or not all(isinstance(part, int) for part in found):
-            raise _damaged(self._folder, f"{key} has another shape")
+            raise damaged(self._folder, f"{key} has another shape")
         index, term = found
         return index, term
 
@@ -250,7 +258,7 @@ class Meta:
         """Name of the folder that holds the current database image."""
         return self._typed(_key(group, "generation"), str)
 
-    def set_generation(self, group: int, name: str, membership: Membership | None = None) -> None:
+    def set_generation(self, group: int, name: str | None, membership: Membership | None = None) -> None:
         """The current database image from now on, and who was in force at its index, in one step.
 
         With a membership on the metadata's worker only, which puts memberships in their order.
@@ -266,8 +274,10 @@ class Meta:
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in values.items():
-                    packed = msgpack.packb(value)
-                    transaction.put(key.encode(), packed + _CRC.pack(crc32c(packed)))
+                    name, packed = key.encode(), msgpack.packb(value)
+                    transaction.put(name, packed + _CRC.pack(crc32c(name + packed)))
+        except DAMAGE as error:
+            raise damaged(self._folder, str(error)) from error
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"could not write metadata in {self._folder}: {error}", hint="check the disk") from error
 
@@ -294,87 +304,29 @@ class Meta:
             with self._environment.begin() as transaction:
                 stored = transaction.get(key.encode())
         except lmdb.Error as error:
-            raise _damaged(self._folder, str(error)) from error
+            raise damaged(self._folder, str(error)) from error
         if stored is None:
             return None
+        return msgpack.unpackb(self._whole(key.encode(), stored))
+
+    def _whole(self, key: bytes, stored: bytes) -> bytes:
+        """A value without its checksum, which is right. Raises MetaDamaged."""
         packed = stored[: -_CRC.size]
-        if len(stored) <= _CRC.size or crc32c(packed) != _CRC.unpack(stored[-_CRC.size :])[0]:
-            raise _damaged(self._folder, f"the checksum of {key} is wrong")
-        return msgpack.unpackb(packed)
+        if len(stored) <= _CRC.size or crc32c(key + packed) != _CRC.unpack(stored[-_CRC.size :])[0]:
+            raise damaged(self._folder, f"the checksum of {key.decode('ascii', 'replace')} is wrong")
+        return packed
 
     def _typed(self, key: str, kind: type[T]) -> T | None:
         value = self._get(key)
         if value is not None and not isinstance(value, kind):
-            raise _damaged(self._folder, f"{key} has another type")
+            raise damaged(self._folder, f"{key} has another type")
         found: T | None = value
         return found
 
     def _identities(self, key: str, pairs: Any) -> tuple[Identity, ...]:
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise _damaged(self._folder, f"{key} has another shape")
+            raise damaged(self._folder, f"{key} has another shape")
         return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
-
-
-def open_environment(path: Path, *, alone: bool = False) -> Any:
-    """Opens or makes the environment in a folder, or `alone` in a file."""
-    return lmdb.open(str(path), map_size=MAP_BYTES, max_spare_txns=2, mode=0o600, lib_version=0, subdir=not alone)
-
-
-def make(folder: Path) -> None:
-    """An empty environment in `folder`, all of it or nothing.
-
-    LMDB writes its first pages without a thought for a crash in between: what that leaves cannot be told from metadata
-    that were damaged later, and the node would never start. So the file gets its name when all of it is on disk.
-    """
-    making = folder / "making.tmp"
-    making.unlink(missing_ok=True)
-    open_environment(making, alone=True).close()
-    reserve(making)
-    making.rename(folder / "data.mdb")
-    making.with_name("making.tmp-lock").unlink(missing_ok=True)
-    sync_folder(folder)
-
-
-def reserve(path: Path) -> None:
-    """Reserves the blocks of the file, durably."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.posix_fallocate(descriptor, 0, RESERVED_BYTES)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def check_length(path: Path) -> None:
-    """Raises StorageError when the file is shorter than one of its two meta pages says, or they are none.
-
-    Meta page of LMDB 0.9: header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
-    """
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        first = file.read(_META_BYTES)
-        page_bytes = struct.unpack_from("<I", first, 40)[0] if len(first) == _META_BYTES else 0
-        if page_bytes not in (4096, 8192, 16384, 32768, 65536):
-            raise _damaged(path.parent, "its first page is damaged")
-        file.seek(page_bytes)
-        second = file.read(_META_BYTES)
-    for name, page in (("first", first), ("second", second)):
-        if len(page) < _META_BYTES:
-            raise _damaged(path.parent, "the file was cut short")
-        magic = struct.unpack_from("<I", page, 16)[0]
-        if magic != _META_MAGIC or not struct.unpack_from("<H", page, 10)[0] & _META_FLAG:
-            raise _damaged(path.parent, f"its {name} meta page is damaged")
-        if (struct.unpack_from("<Q", page, 136)[0] + 1) * page_bytes > size_bytes:
-            raise _damaged(path.parent, "the file was cut short")
-
-
-def _damaged(folder: Path, reason: str) -> StorageError:
-    return StorageError(
-        f"the metadata in {folder} cannot be trusted: {reason}",
-        hint="move the data folder away; the node comes back empty and is filled by the others",
-    )
 
 
 def _key(group: int, name: str) -> str:

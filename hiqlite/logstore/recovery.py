@@ -30,6 +30,8 @@ from hiqlite.errors import StorageError
 
 from .recovered import Recovered
 from .segments import (
+    VERSION,
+    OtherFormat,
     Position,
     SegmentFiles,
     SegmentHeader,
@@ -100,19 +102,26 @@ class _Scanned:
 
 
 def recover(
-    files: SegmentFiles, *, group: int, node_id: int, newest_named: int, purge_point: tuple[int, int] = (0, 0)
+    files: SegmentFiles,
+    *,
+    group: int,
+    node_id: int,
+    newest_named: int,
+    purge_point: tuple[int, int] = (0, 0),
+    incarnation: int = 0,
 ) -> Plan:
     """Reads the log in `files` and says what it holds; writes nothing.
 
     Args:
         newest_named: number of the newest segment that the metadata names, 0 for none.
         purge_point: (index, term) that the metadata name.
+        incarnation: whose promises the log holds; 0: whoever's.
 
     Raises:
-        StorageError: a segment belongs to another node or group, or cannot be read.
+        StorageError: a segment cannot be read, or is of another format.
     """
     numbers = files.numbers()
-    scanned, broken = _scan_all(files, numbers, group, node_id)
+    scanned, broken = _scan_all(files, numbers, group, Identity(node_id, incarnation))
     return _Replay(scanned, broken, numbers, newest_named, purge_point).run()
 
 
@@ -125,7 +134,7 @@ def settle(files: SegmentFiles, plan: Plan) -> None:
         files.write(end.number, end.offset, native.end_batch(plan.cut.salt, end.last_io, end.last_io, end.last_crc))
 
 
-def _scan_all(files: SegmentFiles, numbers: list[int], group: int, node_id: int) -> tuple[list[_Scanned], str]:
+def _scan_all(files: SegmentFiles, numbers: list[int], group: int, owner: Identity) -> tuple[list[_Scanned], str]:
     """Scans from the newest to the oldest: a segment's batches end where the next one's io sequences begin.
 
     Returns the segments below the lowest one with a damaged header, and what is wrong with that one.
@@ -134,27 +143,41 @@ def _scan_all(files: SegmentFiles, numbers: list[int], group: int, node_id: int)
     broken = ""
     io_limit = IO_SEQUENCE_MAX
     for number in reversed(numbers):
-        try:
-            view = files.read(number)
-        except OSError as error:
-            raise StorageError(
-                f"cannot read log segment {files.place(number)}: {error.strerror}", hint="check the disk"
-            ) from error
-        header = decode_header(view[: native.SEGMENT_HEADER_BYTES])
+        view = _read(files, number)
+        header = _header(files, number, view)
         if header is None or header.number != number:
             broken, found, io_limit = f"the header of segment {number} is damaged", [], IO_SEQUENCE_MAX
             continue
-        if header.node_id != node_id or header.group != group:
-            raise StorageError(
-                f"log segment {files.place(number)} belongs to node {header.node_id}, group {header.group}",
-                hint="each node needs its own data folder; check node_id and data_dir",
-            )
+        if (header.node_id, header.group) != (owner.id, group) or owner.incarnation not in (0, header.incarnation):
+            whose = f"node {header.node_id}, group {header.group}"
+            broken, found, io_limit = f"segment {number} is another log's, of {whose}", [], IO_SEQUENCE_MAX
+            continue
         events, synced, last_io, last_crc, end, ended = native.scan(view, header.salt, header.first_io, io_limit)
         at = Position(number, end, last_io, last_crc)
         found.append(_Scanned(header, len(view), events, synced, at, ended))
         io_limit = header.first_io
     found.reverse()
     return found, broken
+
+
+def _read(files: SegmentFiles, number: int) -> memoryview:
+    try:
+        return files.read(number)
+    except IsADirectoryError:
+        return memoryview(b"")  # something else lies in its place
+    except OSError as error:
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read log segment {files.place(number)}: {error.strerror}", hint=hint) from error
+
+
+def _header(files: SegmentFiles, number: int, view: memoryview) -> SegmentHeader | None:
+    try:
+        return decode_header(view[: native.SEGMENT_HEADER_BYTES])
+    except OtherFormat as error:
+        raise StorageError(
+            f"log segment {files.place(number)} has format {error.version}, this version reads {VERSION}",
+            hint="start it with the version that wrote it",
+        ) from error
 
 
 class _Damaged(Exception):

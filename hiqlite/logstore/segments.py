@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,14 @@ VERSION = 1
 HEADER = struct.Struct("<QIIQQQQQQI")  # magic, version, group, node, incarnation, number, generation, first io, size, 0
 CRC = struct.Struct("<I")
 READ_BYTES = 8 << 20
+
+
+class OtherFormat(Exception):
+    """A segment that another version wrote; `version` is its own."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"format {version}")
+        self.version = version
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +62,15 @@ class Position:
 
 
 def decode_header(page: bytes | bytearray | memoryview) -> SegmentHeader | None:
-    """The header, or None when these bytes are none."""
+    """The header, or None when these bytes are none. Raises OtherFormat for a whole one of another version."""
     if len(page) < HEADER.size + CRC.size:
         return None
     magic, version, group, node_id, incarnation, number, generation, first_io, size, zero = HEADER.unpack_from(page)
     if CRC.unpack_from(page, HEADER.size)[0] != native.crc32c(page[: HEADER.size]):
         return None
-    if magic != MAGIC or version != VERSION or zero != 0 or first_io < 1 or size < native.SEGMENT_HEADER_BYTES:
+    if magic == MAGIC and version != VERSION:
+        raise OtherFormat(version)
+    if magic != MAGIC or zero != 0 or first_io < 1 or size < native.SEGMENT_HEADER_BYTES:
         return None
     return SegmentHeader(group, node_id, incarnation, number, generation, first_io, size)
 
@@ -93,6 +104,18 @@ def list_segments(folder: Path) -> list[int]:
         if len(stem) == 16 and all(letter in "0123456789abcdef" for letter in stem):
             found.append(int(stem, 16))
     return sorted(found)
+
+
+def lives_in(folder: Path) -> set[tuple[int, int]]:
+    """(node id, incarnation) of whoever wrote the segments in `folder`, as far as their headers can be read."""
+    found = set()
+    for number in list_segments(folder):
+        with suppress(OSError, OtherFormat):  # whoever opens the log says what is wrong with it
+            with segment_path(folder, number).open("rb") as file:
+                header = decode_header(file.read(native.SEGMENT_HEADER_BYTES))
+            if header is not None:
+                found.add((header.node_id, header.incarnation))
+    return found
 
 
 class SegmentFiles(Protocol):

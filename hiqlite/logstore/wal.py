@@ -9,6 +9,8 @@ metadata both), and the name of the segment they stand in are durable by the mea
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -87,7 +89,7 @@ class WalLog:
 
         Raises:
             ConfigError: `log_sync` or `segment_bytes` make no sense.
-            StorageError: the files cannot be read, or belong to another node.
+            StorageError: the files cannot be read or written, or are of another format.
         """
         mode, interval_ns = parse_log_sync(log_sync)
         if segment_bytes < SEGMENT_BYTES_MIN:
@@ -95,6 +97,8 @@ class WalLog:
         loop = loop or asyncio.get_running_loop()
         try:
             make_durable_folder(folder)
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # else it stops with the next segment
             files = SegmentFolder(folder)
             plan = recover(
                 files,
@@ -102,6 +106,7 @@ class WalLog:
                 node_id=identity.id,
                 newest_named=meta.newest_segment(group),
                 purge_point=meta.purge_point(group),
+                incarnation=0 if accept_loss else identity.incarnation,
             )
             usable = plan.recovered.whole or accept_loss
             if usable:
@@ -112,7 +117,8 @@ class WalLog:
                     meta.set_purge_point(group, plan.recovered.base_index, plan.recovered.base_term)
             log = start_native(folder, plan, group, identity, segment_bytes, mode, interval_ns, usable)
         except OSError as error:
-            raise StorageError(f"cannot open the log in {folder}: {error.strerror}", hint="check the disk") from error
+            hint = "check the disk and the permissions"
+            raise StorageError(f"cannot open the log in {folder}: {error.strerror}", hint=hint) from error
         kept = meta.hard_state(group)
         recovered = plan.recovered.with_hard_state(kept.term, kept.vote)
         report(folder, recovered)

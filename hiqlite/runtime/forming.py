@@ -26,6 +26,7 @@ ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
 SAY_WHY_EVERY_S = 5.0
 REQUEST = "greeting"
+WAITS_TO_RETURN = "this node lost what it had promised; it waits until a majority of the members takes it back"
 log = observe.logger("runtime")
 
 
@@ -59,6 +60,9 @@ class Former:
         state: of a node that has formed, the configuration in force and the cluster's id, for those who want to join.
         founders: ids of who shall found the group, as far as this node knows now; None: they stay what they are.
         met: told who a peer says that it is now, which may be news since its handshake.
+        returns: this node had data before and lost them. It founds nothing, nor may it seem fresh to anybody: with
+            others who lost theirs it would form a second cluster, an empty one. It names no founders, so nobody
+            agrees with it; a member takes it back.
         learner_only: this node never votes, so it founds nothing.
         ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
         renew: makes the forming of a node that left its set; None: the set is kept, whatever becomes of it.
@@ -74,6 +78,7 @@ class Former:
         founders: Callable[[], Sequence[int]] | None = None,
         met: Callable[[Identity], None] = lambda _identity: None,
         *,
+        returns: bool = False,
         learner_only: bool = False,
         ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
         renew: Callable[[], Forming] | None = None,
@@ -85,6 +90,7 @@ class Former:
         self._learner_only = {forming.own.id} if learner_only else set()
         self._ask_in = ask_in
         self._founders = founders
+        self._returns = returns
         self._met = met
         self._forming = forming
         self._state = state
@@ -122,7 +128,7 @@ class Former:
                 await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
                 forming.has_joined()
             else:
-                reason = refusal or forming.reason
+                reason = refusal or (WAITS_TO_RETURN if self._returns else forming.reason)
                 if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), reason
                     log.info("node %d: %s%s", forming.own.id, why, self._way_out())
@@ -143,7 +149,9 @@ class Former:
         return f" (a new cluster forms without them by hiqlite serve --form-without {','.join(missing)})"
 
     def _step(self) -> Step:
-        if self._founders is not None:
+        if self._returns:
+            self._forming.configure(())
+        elif self._founders is not None:
             self._forming.configure([number for number in self._founders() if number not in self._learner_only])
         step = self._forming.step()
         if step is Step.FORM and self._renounces and not self._follows():
@@ -187,13 +195,18 @@ class Former:
         gave_up = (greeting.identity, cluster_id_of(greeting.recorded)) in self._renouncers
         return replace(greeting, recorded=None) if gave_up else greeting
 
+    @property
+    def _known(self) -> Sequence[int]:
+        """Ids of who may know more than this node."""
+        return self._founders() if self._returns and self._founders is not None else self._forming.configured
+
     async def _ask_all(self) -> None:
         """One round of greetings; ends early when a peer greets first with news."""
         assert self._peers is not None, "a single node never waits"
         self._turn.clear()
         forming = self._forming
         # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
-        wanted = {*forming.configured, *(one.id for one in forming.recorded or ())}
+        wanted = {*self._known, *(one.id for one in forming.recorded or ())}
         others = sorted(wanted - {forming.own.id})
         await asyncio.gather(*(self._ask(number) for number in others))
         if self._step() is Step.WAIT:

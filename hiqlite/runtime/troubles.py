@@ -6,8 +6,10 @@ goes on once the cause is gone. Must not know disks or SQL. Invariant: writes ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hiqlite import observe
-from hiqlite.errors import DiskFull, StorageError
+from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
 from .proposals import Proposals
 
@@ -15,13 +17,15 @@ log = observe.logger("runtime")
 
 
 class Troubles:
-    """The troubles of one group, told to its proposals."""
+    """The troubles of one group, told to its proposals. `on_damage` is told of a damaged state: no retry helps."""
 
-    __slots__ = ("_log", "_machine", "_proposals")
+    __slots__ = ("_log", "_machine", "_proposals", "_space", "on_damage")
 
     def __init__(self, proposals: Proposals) -> None:
         self._proposals = proposals
+        self.on_damage: Callable[[SnapshotCorruption], None] = lambda _error: None
         self._log: StorageError | None = None
+        self._space: StorageError | None = None
         self._machine: StorageError | None = None
 
     def log_full(self, full: bool) -> None:
@@ -31,8 +35,18 @@ class Troubles:
             self._log = error if full else None
             self._changed(self._log, "the log has room again")
 
+    def space_low(self, low: bool) -> None:
+        """Whether the disk has room only for what was taken already."""
+        if low is not (self._space is not None):
+            hint = "free some space; it goes on by itself"
+            error = DiskFull("this node's disk is nearly full: what is left is for writes under way", hint=hint)
+            self._space = error if low else None
+            self._changed(self._space, "the disk has room again")
+
     def machine_stopped(self, error: StorageError | None) -> None:
         """Why the state machine stopped by itself; None when it goes on."""
+        if isinstance(error, SnapshotCorruption):
+            self.on_damage(error)
         if str(error) != str(self._machine):
             self._machine = error
             self._changed(error, "entries are applied again")
@@ -42,4 +56,4 @@ class Troubles:
             log.warning("%s", end)
         else:
             log.error("no writes are taken for now: %s", error)
-        self._proposals.refusal = self._machine or self._log
+        self._proposals.refusal = self._machine or self._log or self._space

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         ("status", status, "ask the nodes of a config how they are"),
         ("config", config_check, "check config files"),
         ("members", members, "who the members are, and the calls that change them"),
-        ("recover", recover, "go on with a survivor after the majority was lost for good"),
+        ("recover", recover, "start again after a majority, or a lone node's data, were lost"),
         ("bench", bench, "measure this machine"),
     ):
         one = commands.add_parser(name, help=text, description=module.__doc__)

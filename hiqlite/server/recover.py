@@ -2,6 +2,8 @@
 
 Without --yes it only says what this node has and what may be missing; run it on every survivor, and recover the one
 that has most. The others are started with empty data folders afterwards, and join.
+
+With --repair: a node that is alone, whose log or metadata are damaged, starts again with what can be read.
 """
 
 from __future__ import annotations
@@ -12,13 +14,22 @@ from pathlib import Path
 
 from hiqlite.config import NodeConfig
 from hiqlite.node_recovery import RecoveryReport, recover
+from hiqlite.node_repair import Repaired, repair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config-file", type=Path, help="TOML or env file (default ~/.hiqlite/hiqlite.toml)")
     parser.add_argument("--node-id", type=int, help="which of the config's nodes this is")
     parser.add_argument("--data-dir", help="folder of this node's data")
+    parser.add_argument("--repair", action="store_true", help="a node that is alone: start again with what can be read")
     parser.add_argument("--yes", action="store_true", help="do it; without it nothing is written")
+
+
+def repaired(done: Repaired) -> list[str]:
+    """What a repair did, for people."""
+    whole = f"the database holds everything up to entry {done.applied_index}; {done.from_log} entries came from the log"
+    kept = "what is not used any more lies in the folder `kept` of the data folder; remove it when nobody needs it"
+    return [whole, *(f"lost: {what}" for what in done.lost), kept]
 
 
 def lines(report: RecoveryReport) -> list[str]:
@@ -60,5 +71,8 @@ def lines(report: RecoveryReport) -> list[str]:
 def main(options: argparse.Namespace) -> None:
     overrides = {"node_id": options.node_id, "data_dir": options.data_dir}
     given = {name: value for name, value in overrides.items() if value is not None}
-    config = NodeConfig.from_file(options.config_file).with_overrides(**given)
-    print("\n".join(lines(asyncio.run(recover(config, write=options.yes)))))
+    config = NodeConfig.from_file(options.config_file, overrides=given)
+    if options.repair:
+        print("\n".join(repaired(asyncio.run(repair(config)))))
+    else:
+        print("\n".join(lines(asyncio.run(recover(config, write=options.yes)))))

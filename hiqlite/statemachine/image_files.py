@@ -9,6 +9,7 @@ byte below `IncomingImage.offset` was checked against the manifest.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -195,7 +196,9 @@ class ImageFiles:
         with disk_of(self.folder):
             for path in self.folder.iterdir():
                 pair = (path.with_suffix(".db"), path.with_suffix(".manifest"))
-                if not path.name.startswith("in-") or path not in pair or not all(one.exists() for one in pair):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif not path.name.startswith("in-") or path not in pair or not all(one.is_file() for one in pair):
                     path.unlink(missing_ok=True)
 
     def make(self, database: Path, stop: threading.Event) -> OutgoingImage:

@@ -11,9 +11,18 @@ from types import MappingProxyType
 
 import apsw
 
-from hiqlite.errors import DiskFull, StorageError
+from hiqlite._accel.plain.read_errors import DAMAGED_HINT
+from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
 PRIMARY_MASK = 0xFF
+
+KINDS: MappingProxyType[int, type[StorageError]] = MappingProxyType(
+    {
+        apsw.SQLITE_FULL: DiskFull,
+        apsw.SQLITE_CORRUPT: SnapshotCorruption,
+        apsw.SQLITE_NOTADB: SnapshotCorruption,
+    }
+)
 
 # What a person can do about a primary code; every other one is a mistake of ours or of the library below.
 HINTS = MappingProxyType(
@@ -21,8 +30,8 @@ HINTS = MappingProxyType(
         apsw.SQLITE_NOMEM: "memory ran out: give this node more, or send smaller writes",
         apsw.SQLITE_IOERR: "the disk failed: look at the system's log",
         apsw.SQLITE_FULL: "free some space; applying goes on by itself",
-        apsw.SQLITE_CORRUPT: "the database file is damaged: remove it, the node fetches it from the leader",
-        apsw.SQLITE_NOTADB: "the database file is damaged: remove it, the node fetches it from the leader",
+        apsw.SQLITE_CORRUPT: DAMAGED_HINT,
+        apsw.SQLITE_NOTADB: DAMAGED_HINT,
         apsw.SQLITE_BUSY: "another process holds the database locked",
         apsw.SQLITE_LOCKED: "another process holds the database locked",
         apsw.SQLITE_CANTOPEN: "a file of the database cannot be opened: look at limits and permissions",
@@ -42,6 +51,6 @@ def failure_of(code: int, message: str, index: int) -> StorageError:
     """
     primary = code & PRIMARY_MASK
     where = f"entry {index}" if index else "the run"
-    kind = DiskFull if primary == apsw.SQLITE_FULL else StorageError
+    kind = KINDS.get(primary, StorageError)
     name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(primary) or str(code)
     return kind(f"applying stopped at {where}: {message} ({name})", hint=HINTS.get(primary, "please report this"))

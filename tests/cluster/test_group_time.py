@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from itertools import pairwise
@@ -53,6 +54,9 @@ async def test_what_memory_lets_go_of_is_remembered_by_its_group_time(tmp_path: 
 async def test_a_node_that_has_an_image_only_goes_on_from_its_group_time(tmp_path: Path) -> None:
     """It restarts with nothing in its log and is elected: what it stamps does not go back."""
     far_ns = 1_000_000_000_000  # no test lives as long
+    async with hiqlite.open(tmp_path / "one", wal_size="1 MiB"):
+        pass
+    shutil.copytree(tmp_path / "one", tmp_path / "two")  # of one cluster
     async with hiqlite.open(tmp_path / "one", wal_size="1 MiB") as db:
         db._services.group.group_time.saw(far_ns)  # as if a leader before this one had been there
         for number in range(50):

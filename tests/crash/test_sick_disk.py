@@ -11,7 +11,7 @@ import pytest
 from harness import HERE, Member, Members, build_library, eventually
 
 CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
-FDATASYNC, FALLOCATE = 0, 2  # orders of faulty_disk.c
+FDATASYNC, FALLOCATE, DATABASE = 0, 2, 8  # orders of faulty_disk.c
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -130,4 +130,44 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tm
         await members.check_equal()
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
         assert not {row[0] for row in rows} & set(refused)
+    disk.close()
+
+
+async def test_a_leader_without_room_for_its_database_hands_over_and_answers_reads(tmp_path: Path) -> None:
+    """What it cannot apply it applies when there is room: nothing acknowledged is lost, nothing refused is there."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path) as members:
+        sick = await start_with_sick(members, disk)
+        for number in range(1, 20):
+            assert "index" in await try_insert(sick, number)
+        disk[DATABASE] = errno.ENOSPC
+        numbers = iter(range(20, 100_000))
+        refused: list[int] = []
+
+        async def full() -> bool:
+            number = next(numbers)
+            answer = await try_insert(sick, number)
+            if str(answer.get("error")).startswith("DiskFull") and answer["outcome"] == "not_applied":
+                refused.append(number)
+            return bool(refused)
+
+        await eventually(full)
+
+        async def another_leads() -> bool:
+            return (await members.all[2].do(do="status"))["leader"] in (2, 3)
+
+        await eventually(another_leads)
+        await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
+        rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="local"))["rows"]
+        assert {row[0] for row in rows} >= set(range(1, 20))
+        disk[DATABASE] = 0
+
+        async def takes_writes() -> bool:
+            return "index" in await try_insert(sick, next(numbers))
+
+        await eventually(takes_writes)
+        await members.check_equal()
+        rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
+        assert not {row[0] for row in rows} & set(refused)
+        assert {row[0] for row in rows} >= {*range(1, 20), 200000}
     disk.close()

@@ -2,11 +2,13 @@
  *
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
  * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
- * (not of a folder), [6] fdatasync of the filler's thread, once. [4]: hold fdatasync while set, [7]: the filler's zeros. */
+ * (not of a folder), [6] fdatasync of the filler's thread, once, [8] a write to a database or to SQLite's own log. [4]: hold
+ * fdatasync while set, [7]: the filler's zeros. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -92,5 +94,22 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
             usleep(500);
         REFUSE(3)
     }
+    return real(fd, bytes, size, offset);
+}
+
+static int is_database(int fd) {
+    char link[64], path[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, sizeof path - 1);
+    return size > 0 && strstr(path, ".db") != NULL;
+}
+
+/* SQLite's writes; the log's go through the one above. */
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (real == NULL)
+        real = dlsym(RTLD_NEXT, "pwrite64");
+    if (orders[8] && is_database(fd))
+        REFUSE(8)
     return real(fd, bytes, size, offset);
 }

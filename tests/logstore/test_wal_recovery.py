@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from hiqlite._accel import records
+from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import StorageError
 from hiqlite.logstore.recovery import recover, settle
-from hiqlite.logstore.segments import SegmentFolder, list_segments, segment_path
+from hiqlite.logstore.segments import CRC, HEADER, SegmentFolder, decode_header, list_segments, segment_path
 from tests.logstore.log_checks import check_entries, check_plan, state_of
 from tests.logstore.log_twin import (
     PURGE_MARK,
@@ -356,14 +357,25 @@ def test_a_damaged_segment_header_makes_the_log_corrupt(tmp_path: Path, number: 
     assert plan.discarded == tuple(range(number, 4))
 
 
-def test_a_segment_of_another_node_is_refused(tmp_path: Path) -> None:
-    """A copied folder must not be taken for one's own."""
-    segment = new_segment()
-    segment.write(tmp_path)
-    with pytest.raises(StorageError, match="belongs to node 7"):
-        recover(SegmentFolder(tmp_path), group=0, node_id=8, newest_named=0)
-    with pytest.raises(StorageError, match="group 0"):
-        recover(SegmentFolder(tmp_path), group=1, node_id=7, newest_named=0)
+@pytest.mark.parametrize("wrong", [{"node_id": 8}, {"group": 1}, {"incarnation": 99}])
+def test_a_segment_of_another_log_is_none_of_this_one(tmp_path: Path, wrong: dict[str, int]) -> None:
+    """A copied file must not be taken for one's own: not that of another node, group or incarnation."""
+    new_segment().write(tmp_path)
+    own = decode_header(new_segment().content())
+    assert own is not None
+    right = {"group": 0, "node_id": 7, "incarnation": own.incarnation}
+    assert recover(SegmentFolder(tmp_path), newest_named=1, **right).recovered.whole
+    assert "another log's" in recover(SegmentFolder(tmp_path), newest_named=1, **{**right, **wrong}).recovered.corrupt
+
+
+def test_a_segment_of_another_format_is_refused(tmp_path: Path) -> None:
+    """Nothing is thrown away of what another version understands."""
+    content = bytearray(new_segment().content())
+    content[8] += 1
+    CRC.pack_into(content, HEADER.size, crc32c(bytes(content[: HEADER.size])))
+    segment_path(tmp_path, 1).write_bytes(content)
+    with pytest.raises(StorageError, match="has format 2, this version reads 1"):
+        recover(SegmentFolder(tmp_path), group=0, node_id=7, newest_named=1)
 
 
 def test_noise_is_no_log(tmp_path: Path) -> None:

@@ -89,6 +89,6 @@ async def test_a_state_that_is_kept_late_does_not_take_the_place_of_an_image(tmp
     placed = await placing
     await storage.open_placed(placed)
     assert storage.cache.durable_index == 500
-    assert state_file.read(tmp_path / "cache" / "state").applied_index == 500
+    assert state_file.read(tmp_path / "cache" / "state", storage.identity).applied_index == 500
     await storage.close()
     folder.close()

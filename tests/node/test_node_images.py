@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -29,6 +30,13 @@ async def filled(folder: Path, rows: int) -> str:
         return await db.content_hash()
 
 
+async def forked(folder: Path) -> None:
+    """`leader` and `behind` of one cluster, as if they had parted after it formed."""
+    async with hiqlite.open(folder / "leader", wal_size="1 MiB"):
+        pass
+    shutil.copytree(folder / "leader", folder / "behind")
+
+
 async def received(outgoing: OutgoingImage, storage: DatabaseStorage) -> IncomingImage:
     incoming = storage.images.begin(outgoing.offer(), GO_ON)
     while not incoming.complete:
@@ -43,6 +51,7 @@ def generations(folder: Path) -> list[Path]:
 
 async def test_an_installed_image_is_the_database_also_after_a_restart(tmp_path: Path):
     """Content, index and term are the image's; one generation is left, and no file of the transfer."""
+    await forked(tmp_path)
     wanted = await filled(tmp_path / "leader", 500)
     await filled(tmp_path / "behind", 3)
     async with storage_of(tmp_path / "leader") as leader, storage_of(tmp_path / "behind") as behind:
@@ -67,6 +76,7 @@ async def test_an_installed_image_is_the_database_also_after_a_restart(tmp_path:
 
 async def test_an_entry_of_the_log_that_never_was_committed_goes_with_the_database_that_lacked_it(tmp_path: Path):
     """A crash between the switch and the log's cut: where the image stands the log holds an entry of another term."""
+    await forked(tmp_path)
     await filled(tmp_path / "leader", 50)
     async with hiqlite.open(tmp_path / "leader", wal_size="1 MiB") as db:  # one more term
         await db.execute("DELETE FROM t WHERE id = 7")

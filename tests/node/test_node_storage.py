@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,25 @@ from hiqlite.cache import state_file
 from hiqlite.cache.machine import CacheMachine
 from hiqlite.cache.state import CacheState
 from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Identity
+from hiqlite.logstore.meta import Meta
 from hiqlite.node_storage import Storage
 
 
 async def test_a_database_that_is_ahead_of_its_log_is_kept(tmp_path: Path):
     """A weak log mode lost the log's tail with the power, the database kept it: the node goes on from the database."""
     data, early = tmp_path / "data", tmp_path / "early"
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         await db.execute("INSERT INTO t VALUES (1)")
     shutil.copytree(data / "log", early)
-    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB") as db:
+    async with hiqlite.open(data, log_sync="interval_60000", wal_size="1 MiB", cache=False) as db:
         for number in range(2, 10):
             await db.execute("INSERT INTO t VALUES (?)", [number])
     shutil.rmtree(data / "log")
     shutil.copytree(early, data / "log")
     for number in (10, 11):
-        async with hiqlite.open(data, wal_size="1 MiB") as db:
+        async with hiqlite.open(data, wal_size="1 MiB", cache=False) as db:
             assert await db.query_value("SELECT count(*) FROM t") == number - 1
             assert (await db.execute("INSERT INTO t VALUES (?)", [number])).rows_affected == 1
             assert await db.query_value("SELECT max(id) FROM t", consistency="linearizable") == number
@@ -96,7 +99,9 @@ async def test_the_cache_groups_state_knows_the_group_time_that_its_log_lost(tmp
     async with hiqlite.open(tmp_path, wal_size="1 MiB") as db:
         await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
     config = NodeConfig.from_mapping({"data_dir": str(tmp_path), "wal_size": "1 MiB"})
-    state_file.write(tmp_path / "cache" / "state", CacheState(1_000_000, 7, group_time_ns=FAR_NS))
+    with closing(Meta.open(tmp_path / "meta")) as meta:
+        owner = Identity(1, meta.incarnation(1) or 0)
+    state_file.write(tmp_path / "cache" / "state", CacheState(1_000_000, 7, group_time_ns=FAR_NS), owner)
     storage = await Storage.open(config, asyncio.get_running_loop())
     try:
         assert storage.cache is not None

@@ -194,6 +194,8 @@ typedef struct hq_apply {
     hq_error error;
 
     hq_failure failure;
+    int mark_fd;       /* of the checkpoint mark; -1: this database has none */
+    const char *log_name; /* of SQLite's log, where there is a mark */
     uint64_t run_count, entry_count, replay_count, checkpoint_count;
 } hq_apply;
 
@@ -256,6 +258,12 @@ int hq_savepoint_undo(hq_apply *w);               /* and close */
 void hq_durable_up_to(hq_apply *w, uint64_t index);
 int hq_checkpoint(hq_apply *w, int mode);         /* SQLITE_OK, SQLITE_BUSY, or a code with worker->failure set */
 uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since then */
+
+/* ---- checkpoint mark (apply_mark.c); each gives SQLITE_OK or a code */
+void hq_mark_open(hq_apply *w);
+void hq_mark_close(hq_apply *w);
+int hq_mark_begun(hq_apply *w, uint64_t index);
+int hq_mark_ended(hq_apply *w, uint64_t index, int complete);
 
 /* ---- run */
 hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result);

@@ -123,9 +123,14 @@ static void *copy(void *queue) {
         }
         pthread_mutex_unlock(&q->mutex);
         int pages = 0, copied = 0;
-        int code = sqlite3_wal_checkpoint_v2(c->copier, "main", SQLITE_CHECKPOINT_PASSIVE, &pages, &copied);
-        if (code != SQLITE_OK)
-            code = sqlite3_extended_errcode(c->copier);
+        int code = hq_mark_begun(q->worker, c->from_index);
+        if (code == SQLITE_OK) {
+            code = sqlite3_wal_checkpoint_v2(c->copier, "main", SQLITE_CHECKPOINT_PASSIVE, &pages, &copied);
+            if (code != SQLITE_OK)
+                code = sqlite3_extended_errcode(c->copier);
+            else
+                code = hq_mark_ended(q->worker, c->from_index, (uint64_t)copied >= c->from_pages);
+        }
         pthread_mutex_lock(&q->mutex);
         c->code = code;
         c->copied = copied > 0 ? (uint64_t)copied : 0;

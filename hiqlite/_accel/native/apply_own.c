@@ -110,11 +110,21 @@ void hq_durable_up_to(hq_apply *w, uint64_t index) {
 int hq_checkpoint(hq_apply *w, int mode) {
     int pages = 0, done = 0;
     uint64_t index = w->applied_index;
-    int rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
+    int marked = hq_mark_begun(w, index), rc = SQLITE_OK;
+    if (marked == SQLITE_OK) /* a log that is cut to nothing must not be needed: so the mark comes before that */
+        rc = sqlite3_wal_checkpoint_v2(w->db, "main", SQLITE_CHECKPOINT_PASSIVE, &pages, &done);
     hq_count(&w->checkpoint_count, 1);
     w->checkpoint_seen_pages = w->wal_pages;
-    if (rc == SQLITE_OK && done >= pages)
+    if (marked == SQLITE_OK && rc == SQLITE_OK && done >= pages) {
+        marked = hq_mark_ended(w, index, 1);
         hq_durable_up_to(w, index);
+    }
+    if (marked == SQLITE_OK && rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
+        rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
+    if (marked != SQLITE_OK) {
+        hq_stop(w, marked, "the checkpoint cannot be marked");
+        return marked;
+    }
     if (rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY)
         return rc & 0xff;
     hq_stop_sqlite(w, "the checkpoint failed");
@@ -168,6 +178,7 @@ int hq_own_open(hq_apply *w) {
     w->guard_api->own_writes(w->guard, 0);
     if (rc != SQLITE_OK)
         return fail_open(w, "the internal tables cannot be used");
+    hq_mark_open(w);
     sqlite3_wal_hook(w->db, on_commit, w);
     /* A close must not checkpoint what the log has not synced; the owner checkpoints before, when it may. */
     sqlite3_db_config(w->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
@@ -180,4 +191,5 @@ void hq_own_close(hq_apply *w) {
         w->own[i] = NULL;
     }
     sqlite3_wal_hook(w->db, NULL, NULL);
+    hq_mark_close(w);
 }

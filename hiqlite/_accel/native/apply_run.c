@@ -216,6 +216,7 @@ hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t tex
     w->guard_api = guard_api;
     w->guard = guard_api->attach(db, HQ_ROLE_WRITER);
     w->rowid_watch = -1;
+    w->mark_fd = -1;
     if (!w->guard || hq_texts_open(&w->texts, texts_max) != 0) {
         hq_stop(w, SQLITE_NOMEM, "the connection has no guard, or memory is short");
     } else {

@@ -17,6 +17,7 @@ from hiqlite.errors import (
     RequestTimeout,
     SchemaError,
     ShuttingDown,
+    SnapshotCorruption,
     StatementError,
     StorageError,
     UsageError,
@@ -31,6 +32,9 @@ SQLITE_AUTH: Final = 23
 SCHEMA_CLASS: Final = 3  # HQ_CLASS_SCHEMA of native/guard.h
 # The machine's fault and not the statement's: IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, READONLY, NOTADB.
 STORAGE_CODES: Final = frozenset({8, 10, 11, 13, 14, 15, 26})
+DAMAGE_CODES: Final = frozenset({11, 26})  # CORRUPT, NOTADB
+CORRUPT_VTAB: Final = 267  # of a virtual table: by SQL, the file has no part in it
+DAMAGED_HINT: Final = "a member of a cluster is filled by the others when it starts again; alone it needs a backup"
 BUSY_CODES: Final = frozenset({5, 6})  # BUSY, LOCKED
 WRITE_WORDS: Final = re.compile(r"(insert|update|delete|replace|create|drop|alter|reindex|analyze)\b", re.IGNORECASE)
 LEADING: Final = re.compile(r"(\s+|--[^\n]*(\n|$)|/\*.*?(\*/|$)|;)*", re.DOTALL)
@@ -91,6 +95,8 @@ def _sqlite(code: int, text: str, sql: str) -> HiqliteError:
         body = sql[_leading_size(sql) :]
         if WRITE_WORDS.match(body) or (body[:4].lower() == "with" and WRITE_WORDS.search(body)):
             return _writes(bool(re.search(r"\breturning\b", body, re.IGNORECASE)))
+    if primary in DAMAGE_CODES and code != CORRUPT_VTAB:
+        return SnapshotCorruption(f"the database is damaged: {text} (SQLite code {code})", hint=DAMAGED_HINT)
     if primary in STORAGE_CODES:
         return StorageError(f"the database cannot be read: {text} (SQLite code {code})")
     if primary in BUSY_CODES:

@@ -1,0 +1,239 @@
+"""Whether a database that lies on the disk may be trusted, looked at before it is opened.
+
+SQLite's checks are not enough. Its log carries checksums, and where one is wrong it is cut: if a checkpoint had moved
+pages from behind that place, older pages are read over newer ones, and nothing looks wrong. So the checkpoint mark
+beside the database (native/apply_mark.c, docs/formats.md section 9) is compared with where the database stands.
+Must not know the node's log, Raft or images. Invariant: what `examine` lets pass is the state behind one run, whole.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from hiqlite import observe
+from hiqlite._accel import guard
+from hiqlite._accel.records import crc32c
+from hiqlite.errors import SnapshotCorruption, StorageError
+
+from .connection import VFS_EXCLUSIVE, VFS_SHARED, ConnectionSettings
+from .image import position_of
+
+MAGIC: Final = b"HQCHKPT1"
+_BODY: Final = struct.Struct("<8sQQ4s")
+_CRC: Final = struct.Struct("<I")
+# SQLite's own check reads the whole file: at each start only of one that is read in no time.
+LOG_HEAD_BYTES: Final = 32  # of SQLite's log; the salt at 16
+CHECKED_BYTES_MAX: Final = 16 << 20
+log = observe.logger("statemachine")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMark:
+    """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have; `salt`: of
+    SQLite's log when that began."""
+
+    begun: int = 0
+    done: int = 0
+    salt: bytes = bytes(4)
+
+    def encode(self) -> bytes:
+        body = _BODY.pack(MAGIC, self.begun, self.done, self.salt)
+        return body + _CRC.pack(crc32c(body))
+
+    @classmethod
+    def decode(cls, data: bytes) -> CheckpointMark | None:
+        """None for bytes that are no mark."""
+        if len(data) != _BODY.size + _CRC.size or _CRC.unpack(data[_BODY.size :])[0] != crc32c(data[: _BODY.size]):
+            return None
+        magic, begun, done, salt = _BODY.unpack_from(data)
+        return cls(begun, done, salt) if magic == MAGIC else None
+
+
+def mark_path(database: Path) -> Path:
+    return database.with_name(database.name + "-mark")
+
+
+def log_path(database: Path) -> Path:
+    """SQLite's own log."""
+    return database.with_name(database.name + "-wal")
+
+
+def open_mark(database: Path) -> CheckpointMark:
+    """The mark beside `database`; where there is none, or what lies there is none, an empty one is made, durably.
+
+    Only one file is taken to be damaged at a time: without its mark a database is trusted as SQLite finds it.
+    """
+    path = mark_path(database)
+    known = CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+    if known is not None:
+        return known
+    if path.exists():
+        log.warning("%s is damaged, and begins anew", path)
+        if path.is_dir():
+            os.rename(path, path.with_name(path.name + ".aside"))
+    half = path.with_name(path.name + ".tmp")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, CheckpointMark().encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    half.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return CheckpointMark()
+
+
+def stamp_of(cluster_id: bytes) -> int:
+    """What SQLite's `application_id` says in a database of that cluster."""
+    return int.from_bytes(cluster_id[:4], "big") >> 1 or 1
+
+
+def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> None:
+    """From now on the database says of which cluster it is; of one that nobody else writes to. Blocks.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    _look(database, settings, cluster_id)
+
+
+def unstamp(database: Path, settings: ConnectionSettings) -> None:
+    """The database says of no cluster that it is its own; of one that nobody else writes to. Blocks."""
+    if database.exists() and database.stat().st_size > 0:
+        _look(database, settings, None, unstamp=True)
+
+
+def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | None = None) -> int:
+    """Where the database at `database` stands: the last entry in it, 0 for one that is still to be made.
+
+    SQLite's log is moved aside where it is damaged and not needed: when all that it may have given to the database file
+    is there. The entries behind that are then missing, and come from the node's log.
+
+    Raises:
+        SnapshotCorruption: it is damaged. StorageError: the disk or the system refuses.
+    """
+    try:
+        return _examine(database, settings, cluster_id)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or database}: {error.strerror}", hint="check the disk and the permissions"
+        ) from error
+
+
+def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | None) -> int:
+    mark = open_mark(database)
+    _drop_if_no_file(log_path(database), mark)
+    for path in (database.with_name(database.name + "-shm"), database.with_name(database.name + "-journal")):
+        if path.exists() and not path.is_file():
+            os.rename(path, path.with_name(path.name + ".aside"))
+    if database.exists() and not database.is_file():
+        raise SnapshotCorruption(f"{database} is no file")
+    if not database.exists() or database.stat().st_size == 0:
+        # SQLite would remove its log, as that of another database, and begin an empty one.
+        log_bytes = log_path(database).stat().st_size if log_path(database).exists() else 0
+        if mark.begun > 0 or log_bytes > 0:
+            raise SnapshotCorruption(f"{database} is missing or empty")
+        return 0
+    for path in (database, log_path(database), mark_path(database)):
+        if path.exists():
+            path.open("r+b").close()  # it may be written; SQLite would go on as a reader
+    found, frames = _look(database, settings, cluster_id)
+    if found >= mark.begun and (frames > 0 or mark.done == mark.begun or _is_begun_anew(log_path(database), mark)):
+        return found
+    what = f"{log_path(database)} is damaged: the database goes back to entry {found}"
+    if mark.done != mark.begun:
+        raise SnapshotCorruption(f"{what}, and holds parts of entries up to {mark.begun}")
+    log.warning("%s; it is moved aside, the database holds all up to %d without it", what, mark.done)
+    os.replace(log_path(database), log_path(database).with_name(log_path(database).name + ".aside"))
+    found, _ = _look(database, settings, cluster_id)
+    if found < mark.done:
+        raise SnapshotCorruption(f"{database} ends at entry {found}, it held all up to {mark.done}")
+    return found
+
+
+def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
+    """SQLite begins its log anew only once all of it is in the database file."""
+    if not log_file.is_file():
+        return False
+    with log_file.open("rb") as file:
+        head = file.read(LOG_HEAD_BYTES)
+    return len(head) == LOG_HEAD_BYTES and head[16:20] != mark.salt and _is_log_head(head)
+
+
+def _is_log_head(head: bytes) -> bool:
+    """Whether SQLite's checksum of the head of its log is right (fileformat2.html, section 4.2)."""
+    order = ">" if head[3] & 1 else "<"
+    first = second = 0
+    for left, right in struct.iter_unpack(order + "II", head[:24]):
+        first = (first + left + second) & 0xFFFFFFFF
+        second = (second + right + first) & 0xFFFFFFFF
+    return struct.unpack(">II", head[24:]) == (first, second)
+
+
+def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:
+    """What lies in the place of SQLite's log and is no file: the same as no log."""
+    if log_file.exists() and not log_file.is_file():
+        if mark.done != mark.begun:
+            raise SnapshotCorruption(f"{log_file} is no file")
+        os.rename(log_file, log_file.with_name(log_file.name + ".aside"))
+
+
+def _look(
+    database: Path, settings: ConnectionSettings, cluster_id: bytes | None, *, unstamp: bool = False
+) -> tuple[int, int]:
+    """(last entry in the database, pages of SQLite's log that count). What says no cluster yet is of this one."""
+    guard.register_vfs()
+    vfs = VFS_SHARED if settings.shared_access else VFS_EXCLUSIVE
+    try:
+        connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        with closing(connection):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # else this very look would move pages
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            connection.set_busy_timeout(settings.busy_timeout_ms)
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+            connection.execute("PRAGMA cell_size_check = 1").fetchall()
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_run'").fetchall():
+                return 0, 0
+            if cluster_id is not None:
+                _check_stamp(connection, database, stamp_of(cluster_id))
+            if unstamp:
+                connection.execute("PRAGMA application_id = 0").fetchall()
+            found = position_of(connection).applied_index
+            frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if database.stat().st_size <= CHECKED_BYTES_MAX:
+                faults = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+                if faults != ["ok"]:
+                    raise SnapshotCorruption(f"{database} is damaged: {' '.join(faults[0].split())}")
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise SnapshotCorruption(f"{database} is damaged: {error}") from error
+    except apsw.SQLError as error:  # a table of ours without a column of ours
+        raise StorageError(
+            f"{database} has another format: {error}", hint="start it with the version that wrote it"
+        ) from error
+    except (apsw.BusyError, apsw.LockedError):
+        return 0, 0  # whoever opens it says who has it
+    except apsw.Error as error:
+        raise StorageError(
+            f"{database}: the database cannot be opened: {error}", hint="check the disk and the permissions"
+        ) from error
+    return found, frames
+
+
+def _check_stamp(connection: apsw.Connection, database: Path, wanted: int) -> None:
+    found = connection.pragma("application_id")
+    if found == 0:
+        connection.execute(f"PRAGMA application_id = {wanted}").fetchall()
+    elif found != wanted:
+        raise SnapshotCorruption(f"{database} is the database of another cluster")

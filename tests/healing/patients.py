@@ -1,0 +1,167 @@
+"""Nodes as a crash left them, to be damaged and started: a member of three, and one that is alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import hiqlite
+from hiqlite.config import NodeConfig
+from hiqlite.engine.model import Identity
+from hiqlite.node import Node
+from hiqlite.transport.loopback import loopback_cluster
+from tests.healing.damages import FILES, NEEDLE, Kind, segment
+
+SETTINGS = {"wal_size": "64 KiB", "logs_until_snapshot": 40, "cache_storage_disk": True}
+NOBODY = 65534
+DEADLINE_S = 20.0
+UNUSED = {"log/db/prepared.tmp", "log/db/spare0.tmp"}
+
+
+async def fill(db: hiqlite.Client, name: str) -> None:
+    """Enough for purged logs, several segments, and a write that stands once."""
+    await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+    for _ in range(90):
+        await db.execute("UPDATE t SET text = text || ? WHERE id = 1", ["y"])
+    for number in range(60):
+        await db.execute_many("INSERT INTO t (text) VALUES (?)", [(f"{number} {name} " + "x" * 60,)] * 50)
+
+
+async def write_last(db: hiqlite.Client, nodes: Sequence[Node]) -> None:
+    """Where everything else is in the database files: what SQLite's logs and the newest segments hold alone."""
+    await db.execute("INSERT INTO t (text) VALUES (?)", [NEEDLE])
+    last = await db.execute("INSERT INTO t (text) VALUES ('the last one')")
+    for node in nodes:
+        await node.group.until_applied(last.log_index)
+
+
+async def settle(node: Node) -> None:
+    """Every kind of file is there: also a state of the cache group that its log does not reach behind any more, and an
+    image that is being received."""
+    cache, db = node.storage.cache, node.storage.db
+    assert cache is not None
+    group = node.groups[1].group
+    cache.cache.make_durable()
+    await until(lambda: cache.cache.durable_index == cache.cache.applied_index > 0)
+    cache.log.purge(cache.cache.applied_index, cache.cache.applied_term)
+    made = await asyncio.to_thread(db.images.make, db.database, threading.Event())
+    made.path.rename(made.path.with_name(f"in-{made.image_id.hex()}.db"))
+    made.path.with_name(f"in-{made.image_id.hex()}.manifest").write_bytes(made.offer())
+    folder = Path(node.config.data_path)
+    db.writer.make_durable()
+    await until(lambda: db.writer.durable_index == db.writer.applied_index)
+    await until(lambda: db.log.base_index > 0)
+    await until(lambda: cache.meta.purge_point(1)[0] > 0 and group.failure is None)
+    await until(lambda: set(lacks(folder)) <= UNUSED, lambda: lacks(folder))
+
+
+def lacks(folder: Path) -> list[str]:
+    """Kinds of files that are not there."""
+
+    def is_there(kind: Kind) -> bool:
+        try:
+            return kind.at(folder).exists()
+        except (IndexError, StopIteration):
+            return False
+
+    return [kind.name for kind in FILES if not is_there(kind)]
+
+
+async def until(condition: Any, why: Any = None) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, why() if why is not None else "not in time"
+        await asyncio.sleep(0.005)
+
+
+def as_a_crash_left_it(node: Node, target: Path) -> None:
+    """A copy of the running node's folder while it does nothing: what kill -9 would leave."""
+    shutil.copytree(node.config.data_path, target)
+    for name in UNUSED & set(lacks(target)):  # they come and go with how full the newest segment is
+        shutil.copy(segment(-1)(target), target / name)
+
+
+class Prototypes:
+    """Folders of nodes that ran: of three members, of another three, and of two nodes that are alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = {name: loopback_cluster(folder / name, 3, SETTINGS) for name in ("members", "others")}
+
+    async def make(self) -> None:
+        for name, settings in self.settings.items():
+            nodes = await asyncio.gather(*(Node.start(NodeConfig.from_mapping(one)) for one in settings.values()))
+            await fill(nodes[0].client, name)
+            for node in nodes:
+                await node.groups[0].until_leader()
+                await until(lambda node=node: node.groups[1].group.started and node.groups[1].group.leader_id)
+            for node in nodes:
+                await settle(node)
+            await write_last(nodes[0].client, nodes)
+            for number, node in zip(settings, nodes, strict=True):
+                as_a_crash_left_it(node, self.folder / f"{name}-{number}")
+            await asyncio.gather(*(node.shutdown() for node in nodes))
+        await self.make_alone()
+
+    async def make_alone(self) -> None:
+        for name in ("alone", "stranger"):
+            node = await Node.start(self.alone(self.folder / f"{name}-running"))
+            await fill(node.client, name)
+            await until(lambda node=node: node.groups[1].group.started and node.groups[1].group.leader_id)
+            await settle(node)
+            await write_last(node.client, [node])
+            as_a_crash_left_it(node, self.folder / name)
+            await node.shutdown()
+
+    def alone(self, folder: Path, **more: Any) -> NodeConfig:
+        return NodeConfig.from_mapping({"data_dir": str(folder), **SETTINGS, **more})
+
+    def member(self, number: int, folder: Path, **more: Any) -> NodeConfig:
+        return NodeConfig.from_mapping({**self.settings["members"][number], "data_dir": str(folder), **more})
+
+
+@contextmanager
+def as_somebody(*folders: Path) -> Iterator[None]:
+    """Root may read everything; so the node runs as nobody, who owns these folders. Others are nobody special."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@asynccontextmanager
+async def majority(prototypes: Prototypes, folder: Path) -> AsyncIterator[dict[int, Node]]:
+    """Nodes 1 and 2 as the crash left them, up and with a leader."""
+    for number in (1, 2):
+        shutil.copytree(prototypes.folder / f"members-{number}", folder / str(number))
+    nodes = await asyncio.gather(*(Node.start(prototypes.member(n, folder / str(n)), wait=False) for n in (1, 2)))
+    try:
+        yield dict(zip((1, 2), nodes, strict=True))
+    finally:
+        await asyncio.gather(*(node.shutdown() for node in nodes))
+
+
+async def take_back(nodes: dict[int, Node], patient: Node) -> None:
+    """Until each group counts the patient's incarnation as a voter, by itself."""
+    everybody = [*nodes.values(), patient]
+    lives = {number: group.storage.identity for number, group in patient.groups.items()}
+    await until(lambda: all(any(is_voter(node, *life) for node in everybody) for life in lives.items()))
+
+
+def is_voter(node: Node, number: int, own: Identity) -> bool:
+    group = node.groups[number].group
+    return group.leads and own in group.engine.membership.voters and not group.engine.membership.joint

@@ -1,0 +1,195 @@
+"""Databases that SQLite takes for sound and that are not: what the checkpoint mark tells of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+from apply_harness import execute
+from writer_driver import Driver, eventually, opened
+
+from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.statemachine import trust
+from hiqlite.statemachine.connection import ConnectionSettings
+from hiqlite.statemachine.trust import CheckpointMark, log_path, mark_path
+from hiqlite.statemachine.writer import WriterSettings
+
+SETTINGS = ConnectionSettings()
+FRAME_BYTES = 24 + 4096
+ROWS = 12
+NEWEST = ["second"] * ROWS
+
+
+async def checkpointed(folder: Path) -> tuple[Path, int]:
+    """As a crash leaves it: all of SQLite's log is in the database file, and that log is still there.
+
+    Each row has a page of its own, and a run that changes it.
+    """
+    folder.mkdir()
+    path, left = folder / "a.db", folder.with_name("left")
+    trust.open_mark(path)
+    async with opened(path, WriterSettings(apply_thread="always")) as driver:
+        driver.submit(execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a, filler)"))
+        for number in range(ROWS):
+            driver.submit(execute("INSERT INTO t VALUES (?, 'first', ?)", [number, b"x" * 3500]))
+        await in_the_file(driver)
+        for number in range(ROWS):
+            driver.submit(execute("UPDATE t SET a = 'second' WHERE id = ?", [number]))
+            await driver.applied()
+        index = await in_the_file(driver)
+        mark = CheckpointMark.decode(mark_path(path).read_bytes())
+        assert mark is not None and (mark.begun, mark.done) == (index, index)
+        assert log_path(path).read_bytes()[16:20] == mark.salt
+        shutil.copytree(folder, left)
+    return left / "a.db", index
+
+
+async def in_the_file(driver: Driver) -> int:
+    """Once a checkpoint has moved all that was submitted."""
+    await driver.applied()
+    index = driver.writer.applied_index
+    driver.writer.set_synced_index(index)
+    driver.writer.make_durable()
+    await eventually(lambda: driver.writer.durable_index == index)
+    return index
+
+
+def read(path: Path) -> tuple[int, list[str]]:
+    """(last entry, the rows) as SQLite sees them, which finds nothing wrong."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix-excl")
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        assert connection.pragma("integrity_check") == "ok"
+        rows = [text for (text,) in connection.execute("SELECT a FROM t ORDER BY id")]
+        return connection.execute("SELECT max(last_index) FROM _hiqlite_run").fetchone()[0], rows
+    finally:
+        connection.close(True)
+
+
+def damaged_copies(path: Path, folder: Path) -> list[Path]:
+    """One for each page of SQLite's log: a bit of it flipped, and the log cut off there."""
+    found = []
+    whole = log_path(path).read_bytes()
+    for number in range(len(whole) // FRAME_BYTES):
+        at = 32 + number * FRAME_BYTES
+        flipped = bytearray(whole)
+        flipped[at + 24 + 99] ^= 4
+        for name, content in (("flipped", bytes(flipped)), ("cut", whole[:at])):
+            copy = folder / f"{name}{number}" / "a.db"
+            shutil.copytree(path.parent, copy.parent)
+            log_path(copy).write_bytes(content)
+            found.append(copy)
+    return found
+
+
+async def test_a_log_of_sqlite_that_was_damaged_never_brings_old_rows_back(tmp_path: Path) -> None:
+    """SQLite alone would read older pages over newer ones, and find nothing wrong. The log is not needed: it goes."""
+    path, index = await checkpointed(tmp_path / "db")
+    copies = damaged_copies(path, tmp_path)
+    assert len(copies) >= 4 * ROWS
+    believed = []
+    for copy in copies:
+        bare = copy.with_name("bare.db")
+        shutil.copy(copy, bare)
+        shutil.copy(log_path(copy), log_path(bare))
+        believed.append(read(bare))
+        assert trust.examine(copy, SETTINGS) == index
+        assert read(copy) == (index, NEWEST)
+    # Rows of later runs, in a database that says to end before them: these runs would be applied a second time.
+    assert sum(at < index and rows == NEWEST for at, rows in believed) > ROWS
+
+
+async def test_a_checkpoint_cut_short_needs_sqlites_log(tmp_path: Path) -> None:
+    """Parts of later runs may stand in the file: without the pages that make them whole nobody can use it."""
+    path, index = await checkpointed(tmp_path / "db")
+    salt = log_path(path).read_bytes()[16:20]
+    mark_path(path).write_bytes(CheckpointMark(index, index - 1, salt).encode())
+    whole = tmp_path / "whole" / "a.db"
+    shutil.copytree(path.parent, whole.parent)
+    assert trust.examine(whole, SETTINGS) == index
+    copies = damaged_copies(path, tmp_path)
+    for copy in copies:
+        before = {one.name: one.read_bytes() for one in copy.parent.iterdir() if one.suffix != ".db-shm"}
+        with pytest.raises(SnapshotCorruption, match="holds parts of entries"):
+            trust.examine(copy, SETTINGS)
+        assert {one.name: one.read_bytes() for one in copy.parent.iterdir() if one.suffix != ".db-shm"} == before
+
+
+async def test_a_log_that_sqlite_has_begun_anew_is_not_needed(tmp_path: Path) -> None:
+    """A crash right behind a checkpoint, before it was marked as done: all was in the file by then, or SQLite would not
+    have begun its log anew. A head that is damaged is none."""
+    path, index = await checkpointed(tmp_path / "db")
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix-excl")
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    before = log_path(path).read_bytes()[:32]
+    connection.execute("SELECT * FROM t").fetchall()  # else it does not know of a log
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+    whole = tmp_path / "whole" / "a.db"
+    shutil.copytree(path.parent, whole.parent)
+    connection.execute("PRAGMA application_id = 7").fetchall()
+    connection.close(True)
+    head = log_path(path).read_bytes()[:32]
+    assert head != before
+    mark_path(whole).write_bytes(CheckpointMark(index, index - 1, before[16:20]).encode())
+    log_path(whole).write_bytes(head)
+    assert trust.examine(whole, SETTINGS) == index
+    for at in (16, 20, 31):
+        log_path(whole).write_bytes(head[:at] + bytes([head[at] ^ 1]) + head[at + 1 :])
+        with pytest.raises(SnapshotCorruption, match="holds parts of entries"):
+            trust.examine(whole, SETTINGS)
+
+
+async def test_a_database_without_its_file_is_not_begun_anew(tmp_path: Path) -> None:
+    """SQLite would remove what its log holds, and begin an empty one."""
+    path, _ = await checkpointed(tmp_path / "db")
+    size_bytes = log_path(path).stat().st_size
+    for damage in (lambda: path.write_bytes(b""), path.unlink):
+        damage()
+        with pytest.raises(SnapshotCorruption, match="missing or empty"):
+            trust.examine(path, SETTINGS)
+        assert log_path(path).stat().st_size == size_bytes
+    log_path(path).unlink()
+    with pytest.raises(SnapshotCorruption, match="missing or empty"):
+        trust.examine(path, SETTINGS)
+    mark_path(path).unlink()
+    assert trust.examine(path, SETTINGS) == 0  # nothing says that there ever was one
+
+
+async def test_a_database_says_of_which_cluster_it_is(tmp_path: Path) -> None:
+    """The first one to open it, for good: whoever puts another cluster's in its place is told."""
+    path, index = await checkpointed(tmp_path / "db")
+    own, other = b"\1" * 32, b"\2" * 32
+    assert trust.examine(path, SETTINGS) == index
+    for _ in range(2):
+        assert trust.examine(path, SETTINGS, own) == index
+        with pytest.raises(SnapshotCorruption, match="another cluster"):
+            trust.examine(path, SETTINGS, other)
+    assert read(path) == (index, NEWEST)
+
+
+def test_a_mark_that_is_none_begins_anew(tmp_path: Path) -> None:
+    """Every bit of it is guarded; the file is then made, whole."""
+    path = tmp_path / "a.db"
+    data = CheckpointMark(7, 5).encode()
+    assert CheckpointMark.decode(data) == CheckpointMark(7, 5)
+    for at in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[at // 8] ^= 1 << at % 8
+        assert CheckpointMark.decode(bytes(damaged)) is None
+    for found in (b"", data[:-1], data + b"\0"):
+        mark_path(path).write_bytes(found)
+        assert trust.open_mark(path) == CheckpointMark()
+        assert mark_path(path).read_bytes() == CheckpointMark().encode()
+
+
+def test_a_database_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
+    """One without the column of group times is of an unreleased version: nothing of it is touched."""
+    path = tmp_path / "a.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE _hiqlite_run(first_index, last_index INTEGER PRIMARY KEY, last_term)")
+    connection.close()
+    with pytest.raises(StorageError, match="another format") as caught:
+        trust.examine(path, SETTINGS)
+    assert not isinstance(caught.value, SnapshotCorruption)
