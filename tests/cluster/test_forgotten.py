@@ -25,6 +25,7 @@ from hiqlite.transport.loopback import loopback_cluster
 
 folder, ports, end = Path(sys.argv[1]), sys.argv[2] == "ports", sys.argv[3]
 acknowledged = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 
 async def write(db):
     global acknowledged
