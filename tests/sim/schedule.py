@@ -159,7 +159,7 @@ def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
             continue
         if node.applied != last or node.raft.last_index != last or node.raft.leader_id != leader.id:
             return False
-        if node.disk.waiting_since_ns:
+        if node.disk.waiting_since_ns or node.receiver.installing:
             return False
         if node.proposals or node.reads or node.raft.membership != membership or node.raft.faulty:
             return False  # every proposal and every read is answered
