@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -135,8 +136,6 @@ asyncio.run(main())
 @asynccontextmanager
 async def member(settings: dict[str, Any], *options: str) -> AsyncIterator[subprocess.Popen[str]]:
     """A process with one node; killed at the end if it has not ended."""
-    import json
-
     with subprocess.Popen(
         [sys.executable, "-c", MEMBER, json.dumps(settings), *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -39,8 +39,11 @@ class Shell:
         return {"PYTHONPATH": str(ROOT), "HOME": str(self.folder), "PATH": os.defpath, **variables}
 
     def check(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("config", "check", *arguments, **environment)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
-            [*HIQLITE, "config", "check", *arguments],
+            [*HIQLITE, *arguments],
             cwd=self.folder, capture_output=True, text=True, timeout=60, check=False, env=self.environment(environment),
         )  # fmt: skip
         assert "Traceback" not in answer.stderr and "hunter2" not in answer.stdout + answer.stderr
@@ -197,10 +200,7 @@ def test_a_node_that_is_not_chosen_leaves_no_folder_behind(shell: Shell) -> None
     """Who forgets --node-id is told, and the next start with it finds no folder that belongs to nobody."""
     nodes = loopback_cluster(shell.folder, 2, {})[1]["nodes"]
     shell.write("h.toml", f"[hiqlite]\nnodes = {nodes}\n{SECRETS}")
-    answer = subprocess.run(
-        [*HIQLITE, "serve", "-c", "h.toml"],
-        cwd=shell.folder, env=shell.environment({}), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    answer = shell.run("serve", "-c", "h.toml")
     assert answer.returncode == 1 and "which of the nodes is this one?" in answer.stderr
     assert not (shell.folder / "data").exists()
 
@@ -209,10 +209,7 @@ def test_the_status_of_pods_can_be_asked_from_any_host(shell: Shell) -> None:
     """Which node the asking host would be does not matter."""
     nodes = loopback_cluster(shell.folder, 2, {})[1]["nodes"]
     shell.write("pod.toml", f'[hiqlite]\nnode_id_from = "k8s"\nnodes = {nodes}\n{SECRETS}')
-    answer = subprocess.run(
-        [*HIQLITE, "status", "-c", "pod.toml"],
-        cwd=shell.folder, env=shell.environment({}), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    answer = shell.run("status", "-c", "pod.toml")
     assert answer.returncode == 0 and answer.stdout.count("unreachable") == 2, answer.stderr
 
 
