@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from hiqlite import observe
 from hiqlite._accel.records import EntryKind
@@ -31,6 +30,7 @@ from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.managing import HandingOver
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
+from hiqlite.runtime.renouncing import is_later_life
 from hiqlite.runtime.waiting import until_next
 
 log = observe.logger("node")
@@ -96,16 +96,18 @@ class NodeGroup:
         links.serve("read_index", self.remote.read_index)
         self._leaving = Leaving(group, links)
         self.handing_over = HandingOver(group, links, around.clock)
-        fresh = partial(Forming, storage.identity, without=around.form_without)
         formed = storage.membership() is not None
-        forming = fresh(founders(), recorded=storage.meta.recorded_set(storage.number), formed=formed)
+        recorded = storage.meta.recorded_set(storage.number)
+        forming = Forming(
+            storage.identity, founders(), recorded=recorded, formed=formed, without=around.form_without
+        )
         peers = links if config.nodes else None
         self.former = Former(
             forming, storage, peers, self._state, founders, self._met,
             learner_only=config.learner_only and ask_in is not None, ask_in=ask_in,
             # The cluster's id follows from the set of the group that forms first: that one is not left. A group that
             # forgets begins anew by other rules.
-            renew=None if ask_in is not None or storage.forgets else lambda: fresh(founders()),
+            leaves=ask_in is None and not storage.forgets,
             renounced=storage.meta.renounced(storage.number), returns=storage.returns,
         )  # fmt: skip
 
@@ -116,7 +118,7 @@ class NodeGroup:
             formed: called in between.
 
         Returns:
-            False: what was to form never will, for a member began anew meanwhile. Only of a group that forgets.
+            False: what was to form never will, for a member began anew meanwhile: this node has to, too.
         """
         storage, around = self.storage, self._around
         if not await self.former.run(self._in_vain):
@@ -183,9 +185,11 @@ class NodeGroup:
         return self.storage.forgets and any(self.life_of(one.id) not in (0, one.incarnation) for one in recorded)
 
     def _met(self, identity: Identity) -> None:
-        """A peer greets: it may have begun anew since its handshake, which only happens where nothing is kept. There a
-        later incarnation is a higher number; a lower one is an old greeting that was under way."""
-        if self.storage.forgets and identity.incarnation > self._links.incarnation_of(identity.id):
+        """A peer greets: it may have begun anew since its handshake, where nothing is kept or where it left a set that
+        never formed. A later incarnation is a higher number; a lower one is an old greeting that was under way."""
+        known = self._links.incarnation_of(identity.id)
+        later = identity.incarnation > known if self.storage.forgets else is_later_life(identity.incarnation, known)
+        if later:
             self._links.met(identity)
 
     def life_of(self, number: int) -> int:

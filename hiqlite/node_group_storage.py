@@ -245,10 +245,6 @@ class GroupStorage(ABC):
         """A recorded set that this node does not form with by itself any more; durable when this returns."""
         await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_renounced, self.number, set_id))
 
-    async def leave(self) -> None:
-        """The recorded set is none any more; durable when this returns."""
-        await asyncio.wrap_future(self.meta.worker.submit(self.meta.leave_recorded_set, self.number))
-
     async def record_membership(self, membership: Membership) -> None:
         """A committed configuration; durable when this returns."""
         await asyncio.wrap_future(self.meta.worker.submit(self.meta.set_membership, self.number, membership))

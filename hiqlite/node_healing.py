@@ -24,6 +24,7 @@ from hiqlite.logstore.meta_file import MetaDamaged
 from hiqlite.logstore.segments import list_segments, lives_in
 from hiqlite.node_group import NodeGroup
 from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED, INCARNATION_BITS
+from hiqlite.runtime.renouncing import next_life
 
 T = TypeVar("T")
 TRIES: Final = 3  # the log, then the state, then whole
@@ -113,18 +114,28 @@ class Healing:
             return True  # never a member, or about to come back: nothing of this incarnation counts anywhere
         return any(one.id != self._config.node_id for one in (*membership.voters, *membership.outgoing))
 
+    def leave_set(self, meta: Meta, group: int) -> None:
+        """Another incarnation takes the place of one that recorded a set which never forms; with the group closed."""
+        own = meta.incarnation(group)
+        assert own is not None and meta.membership(group) is None, "who has formed stays what it is"
+        self._put_aside(group)
+        meta.begin_incarnation(group, next_life(own), renounced=meta.renounced(group))
+
     def _begin_anew(self, meta: Meta, group: int, damage: StorageError) -> None:
         """The log goes in any case: its promises are those of an incarnation that is over. It goes first: without it
         the old incarnation is known to be over (its newest segment is missing) if a crash comes in between."""
-        folder = self._folder
         log.error("%s: %s; this node comes back as a new member", GROUP_NAMES[group], damage.message)
+        self._put_aside(group)
+        if group == DB and isinstance(damage, SnapshotCorruption):
+            self._aside.put(self._folder.databases)
+        returns = meta.membership(group) is not None or meta.returns(group)  # who never acted may still found it
+        meta.begin_incarnation(group, draw(), returns=returns)
+
+    def _put_aside(self, group: int) -> None:
+        folder = self._folder
         self._aside.put(folder.log(group) if folder.log_folder.is_dir() else folder.log_folder)
         if group == CACHE:  # its state says whose it is, and is small
             self._aside.put(folder.cache)
-        elif isinstance(damage, SnapshotCorruption):
-            self._aside.put(folder.databases)
-        returns = meta.cluster_id is not None or meta.returns(group)
-        meta.begin_incarnation(group, draw(), returns=returns)
 
 
 async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: Iterable[NodeGroup]) -> None:

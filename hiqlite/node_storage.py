@@ -97,9 +97,10 @@ class Storage:
         return {group.number: group.identity.incarnation for group in self.groups}
 
     async def renew_cache(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The cache group's part of a new incarnation, in place of one that is over. Only of a group in memory."""
-        assert not self.config.cache_storage_disk
+        """The cache group's part of a new incarnation, in place of one that is over, or that left its set."""
         await self._close_cache()
+        if self.config.cache_storage_disk:
+            await asyncio.to_thread(Healing(self.config, self.folder).leave_set, self.meta, CACHE)
         self.cache = await CacheStorage.open(self.config, self.folder, self.meta, loop)
 
     async def _close_cache(self) -> None:

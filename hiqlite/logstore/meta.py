@@ -120,16 +120,17 @@ class Meta:
         return self._typed(_key(group, "incarnation"), int)
 
     def begin_incarnation(
-        self, group: int, incarnation: int, *, in_memory: bool = False, returns: bool = False
+        self, group: int, incarnation: int, *, in_memory: bool = False, returns: bool = False, renounced: bytes = b""
     ) -> None:
         """The group begins anew on this node: what an earlier incarnation promised or belonged to is gone.
 
         Args:
             in_memory: its log will not outlive the process.
             returns: see `returns`.
+            renounced: the set that an earlier incarnation left.
         """
         begun: dict[str, Any] = {_key(group, "incarnation"): incarnation, _key(group, "in_memory"): in_memory}
-        begun[_key(group, "returns")] = returns or None
+        begun |= {_key(group, "returns"): returns or None, _key(group, "renounced"): renounced or None}
         self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
 
     def token_mark(self, group: int) -> int:
@@ -186,9 +187,6 @@ class Meta:
 
     def set_renounced(self, group: int, set_id: bytes) -> None:
         self.put({_key(group, "renounced"): set_id})
-
-    def leave_recorded_set(self, group: int) -> None:
-        self.put({_key(group, "recorded_set"): None})
 
     def hard_state(self, group: int) -> HardState:
         found = self._typed(_key(group, "hard_state"), list)

@@ -44,7 +44,6 @@ class Records(Protocol):
     async def form(self, voters: tuple[Identity, ...]) -> None: ...
     async def join(self, members: Membership, cluster_id: bytes) -> None: ...
     async def renounce(self, set_id: bytes) -> None: ...
-    async def leave(self) -> None: ...
 
 
 def cluster_id_of(voters: Sequence[Identity]) -> bytes:
@@ -65,7 +64,7 @@ class Former:
             agrees with it; a member takes it back.
         learner_only: this node never votes, so it founds nothing.
         ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
-        renew: makes the forming of a node that left its set; None: the set is kept, whatever becomes of it.
+        leaves: whether a recorded set that never will form is left; else it is kept, whatever becomes of it.
         renounced: id of the set that this node renounced last.
     """
 
@@ -81,12 +80,12 @@ class Former:
         returns: bool = False,
         learner_only: bool = False,
         ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
-        renew: Callable[[], Forming] | None = None,
+        leaves: bool = False,
         renounced: bytes = b"",
     ) -> None:
-        self._renew = renew
+        self._leaves = leaves
         self._renounced = renounced
-        self._renouncers: set[tuple[Identity, bytes]] = set()  # who renounced, and the id of which set
+        self._renouncers: set[tuple[int, bytes]] = set()  # id of who renounced, and of which set
         self._learner_only = {forming.own.id} if learner_only else set()
         self._ask_in = ask_in
         self._founders = founders
@@ -108,7 +107,7 @@ class Former:
             in_vain: whether the set that is recorded here can never act, as far as this node knows now.
 
         Returns:
-            False: it was given up, because it was in vain.
+            False: it was given up, because it was in vain: this node has to begin as another incarnation.
         """
         said_at, why, refusal = 0.0, "", ""
         loop = asyncio.get_running_loop()
@@ -134,7 +133,8 @@ class Former:
                     log.info("node %d: %s%s", forming.own.id, why, self._way_out())
                 if forming.recorded is not None and in_vain(forming.recorded):
                     return False
-                await self._give_up()
+                if await self._gave_up():
+                    return False
                 await self._ask_all()
                 formed = [number for number, greeting in self._last.items() if greeting.formed]
                 if formed and self._ask_in is not None and forming.recorded is None and self._step() is Step.WAIT:
@@ -169,11 +169,11 @@ class Former:
         """Whether somebody has formed with the recorded set."""
         return any(one.formed and one.recorded == self._forming.recorded for one in self._last.values())
 
-    async def _give_up(self) -> None:
-        """One step towards leaving the recorded set, if it is hopeless."""
+    async def _gave_up(self) -> bool:
+        """One step towards leaving the recorded set, if it is hopeless; whether it is to be left now."""
         recorded = self._forming.recorded
-        if recorded is None or self._renew is None or self._follows():
-            return
+        if recorded is None or not self._leaves or self._follows():
+            return False
         set_id = cluster_id_of(recorded)
         lives = {one.identity.id: one.identity.incarnation for one in self._last.values()}
         wanted = self._founders() if self._founders is not None else ()
@@ -182,18 +182,14 @@ class Former:
             await self._records.renounce(set_id)
             self._renounced = set_id
         others = {one for one, renounced in self._renouncers if renounced == set_id}
-        if self._renounces and may_leave(recorded, {self._forming.own, *others}):
-            await self._records.leave()
-            self._forming = self._renew()
-            for greeting in self._last.values():
-                self._forming.hear(self._heard(greeting))
+        return self._renounces and may_leave(recorded, {self._forming.own.id, *others})
 
     def _heard(self, greeting: Greeting) -> Greeting:
-        """What counts of a greeting: nobody forms with the word of one who renounced."""
+        """What counts of a greeting: nobody forms by the word of who renounced, nor with who begins anew."""
         if greeting.recorded is None or greeting.formed:
             return greeting
-        gave_up = (greeting.identity, cluster_id_of(greeting.recorded)) in self._renouncers
-        return replace(greeting, recorded=None) if gave_up else greeting
+        gave_up = (greeting.identity.id, cluster_id_of(greeting.recorded)) in self._renouncers
+        return replace(greeting, recorded=()) if gave_up else greeting
 
     @property
     def _known(self) -> Sequence[int]:
@@ -247,7 +243,7 @@ class Former:
         renounced = renounced_in(wire)
         self._met(greeting.identity)
         if renounced:
-            self._renouncers.add((greeting.identity, renounced))
+            self._renouncers.add((peer_id, renounced))
         self._forming.hear(self._heard(greeting))
         news = self._last.get(peer_id) != greeting
         if (wire.get("votes") is False) != (peer_id in self._learner_only):

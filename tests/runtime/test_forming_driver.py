@@ -11,6 +11,7 @@ from hiqlite.engine.forming import Forming
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import PeerUnreachable, ProtocolError
 from hiqlite.runtime.forming import REQUEST, Former, cluster_id_of, from_wire, to_wire
+from hiqlite.runtime.renouncing import LIVES, is_later_life, next_life
 
 
 class Disk:
@@ -31,10 +32,6 @@ class Disk:
     async def renounce(self, set_id: bytes) -> None:
         await asyncio.sleep(0)
         self.renounced = set_id
-
-    async def leave(self) -> None:
-        await asyncio.sleep(0)
-        self.steps.append(("left", ()))
 
     async def join(self, members: Membership, cluster_id: bytes) -> None:
         await asyncio.sleep(0)
@@ -217,8 +214,19 @@ def recorded(wire: Wire, number: int, disk: Disk, *, formed: bool = False, renou
     own = Identity(number, number * 100)
     return Former(
         Forming(own, [1, 2, 3], recorded=RECORDED, formed=formed), disk, Peer(wire, number),
-        founders=lambda: [1, 2, 3], renew=lambda: Forming(own, [1, 2, 3]), renounced=renounced,
+        founders=lambda: [1, 2, 3], leaves=True, renounced=renounced,
     )  # fmt: skip
+
+
+async def until_formed(wire: Wire, number: int, disk: Disk, renounced: bytes) -> bool:
+    """Of a member of the set, as a node does it: one that has left begins as another incarnation."""
+    assert not await recorded(wire, number, disk, renounced=renounced).run()
+    disk.steps.append(("left", ()))
+    own = Identity(number, next_life(number * 100))
+    fresh = Forming(own, [1, 2, 3])
+    peer = Peer(wire, number)
+    left = Former(fresh, disk, peer, founders=lambda: [1, 2, 3], leaves=True, renounced=cluster_id_of(RECORDED))
+    return await left.run()
 
 
 @pytest.mark.parametrize("before", ["nobody", "one", "both"])
@@ -227,10 +235,10 @@ async def test_a_set_whose_member_lost_its_disk_is_left_by_all_of_the_rest(befor
     wire, disks = Wire(), {number: Disk() for number in (1, 2, 3)}
     set_id = cluster_id_of(RECORDED)
     told = {2: set_id if before != "nobody" else b"", 3: set_id if before == "both" else b""}
-    runs = [recorded(wire, number, disks[number], renounced=told[number]).run() for number in (2, 3)]
+    runs = [until_formed(wire, number, disks[number], told[number]) for number in (2, 3)]
     back = Former(Forming(Identity(1, 101), [1, 2, 3]), disks[1], Peer(wire, 1), founders=lambda: [1, 2, 3])
     assert await asyncio.wait_for(asyncio.gather(*runs, back.run()), 10) == [True, True, True]
-    members = (Identity(1, 101), Identity(2, 200), Identity(3, 300))
+    members = (Identity(1, 101), Identity(2, next_life(200)), Identity(3, next_life(300)))
     for number in (2, 3):
         assert disks[number].steps == [("left", ()), ("recorded", members), ("formed", members)]
     assert disks[1].steps == [("recorded", members), ("formed", members)]
@@ -291,3 +299,13 @@ async def test_a_greeting_that_renounces_nonsense_is_refused(renounced: object) 
     with pytest.raises(ProtocolError):
         await wire.handlers[2](3, {**to_wire(greeting), "renounced": renounced})
     assert node._last == {}
+
+
+def test_who_left_a_set_lives_on_under_a_later_number() -> None:
+    """Which nobody takes for a drawn one, nor an earlier one for it."""
+    for life in (1, 7, LIVES - 1):
+        later = next_life(next_life(life))
+        assert 0 < later < LIVES and is_later_life(later, life)
+        assert not is_later_life(life, later) and not is_later_life(life, life)
+        assert not is_later_life((life + LIVES // 2) % LIVES, life)
+    assert not is_later_life(5, 0), "who was not heard of has no later life"
