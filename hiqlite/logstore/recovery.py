@@ -205,7 +205,7 @@ class _Replay:
         self.numbers = numbers
         self.newest_named = newest_named
         self.synced = max((max(one.synced, one.header.first_io - 1) for one in scanned), default=0)
-        self.purged_index, self.purged_term = max([purge_point, *_marks(scanned)])
+        self.purged_index, self.purged_term = max([purge_point, *_marks(scanned, self.synced)])
         self.trail = Trail(adrift=self.purged_index > 0)
         self.tops = {one.header.number: _top(one) for one in scanned}
         self.end: Position | None = None  # of the part that `trail` tells
@@ -371,11 +371,13 @@ class _Replay:
         )
 
 
-def _marks(scanned: list[_Scanned]) -> list[tuple[int, int]]:
-    """(index, term) of the purge marks behind the last restart of the log."""
+def _marks(scanned: list[_Scanned], synced: int) -> list[tuple[int, int]]:
+    """(index, term) of the purge marks behind the last restart of the log, up to where it is cut."""
     marks: list[tuple[int, int]] = []
     for one in scanned:
         for kind, _, term, first, last, _ in one.events:
+            if kind in (Event.BAD_BATCH, Event.GAP) and synced <= first:
+                return marks
             if kind == Event.PURGE and last:
                 marks = [(first, term)]
             elif kind == Event.PURGE:

@@ -190,3 +190,22 @@ def test_a_log_of_another_history_than_the_purge_point_is_none(tmp_path: Path) -
     assert (recovered.base_index, recovered.base_term, recovered.runs) == (20, 3, ())
     recovered = plan_of(tmp_path, purge_point=(20, 1)).recovered
     assert (recovered.base_index, recovered.base_term, recovered.last_index) == (20, 1, 30)
+
+
+def test_a_mark_behind_a_torn_batch_purges_nothing(tmp_path: Path) -> None:
+    """The power took a batch and left the one behind it: nothing was done on the word of a mark that was not flushed.
+
+    Whatever ends the process while the tail is cut off, the log begins where it began.
+    """
+    history = History()
+    segment = new_segment()
+    segment.batch(1, 0, history.append(1, 9)[2], 9)
+    segment.mark()
+    segment.batch(2, 1, history.append(1, 1)[2], 1)
+    torn = segment.batches[-1]
+    segment.batch(2, 1, history.purge(5), 2)
+    content = bytearray(segment.content())
+    content[torn.offset : torn.offset + 48] = bytes(48)
+    segment_path(tmp_path, 1).write_bytes(content)
+    recovered = plan_of(tmp_path, newest_named=1).recovered
+    assert recovered.whole and (recovered.base_index, recovered.last_index) == (0, 9)

@@ -288,11 +288,16 @@ class ByteDisk(Disk):
         for item in self.unsure:
             state.apply(item)
             states.append(state.copy())
+        recovered = plan.recovered
+        if self.profile.weak_sync:  # what was promised of term and vote stands in the metadata, whatever the log tells
+            recovered = recovered.with_hard_state(*self.hard_state)
+            for state in states:
+                state.know(*self.hard_state)
         for state in states:
             self._purge_to_point(state)
         values = {index: value for index, value, _, _ in entries_in(self.platter, plan)}
-        faulty, state_lost = self.faulty | self.sure.faulty, bool(self.spoiled) or self._begun_anew_lost(plan.recovered)
-        found = Found(self.owner, plan.recovered, states, floor, values, damaged, faulty, state_lost)
+        faulty = self.faulty | self.sure.faulty
+        found = Found(self.owner, recovered, states, floor, values, damaged, faulty, bool(self.spoiled))
         found.place = max((place for place, one in enumerate(states) if fits(found, one)), default=-1)
         told = f"{found.place} of {len(self.unsure)} writes that were not flushed, {plan.recovered.faulty}"
         self.world.note(f"recovery of node {self.owner} finds {told}, {plan.recovered.corrupt or 'whole'}")
@@ -300,11 +305,6 @@ class ByteDisk(Disk):
         if plan.recovered.whole:
             self._adopt(found)
         return found, plan
-
-    def _begun_anew_lost(self, recovered: Recovered) -> bool:
-        """A weak mode put an image in the log's place: files went before the record of it, with term and vote, was
-        flushed. The metadata hold both."""
-        return self.profile.weak_sync and not recovered.runs and 0 < recovered.base_index == self.purge_point[0]
 
     def _purge_to_point(self, state: Content) -> None:
         """The metadata may be ahead of the log: of two purge points the higher one rules."""

@@ -126,9 +126,12 @@ class Cluster:
         return first
 
     def voters_since(self, node: Node, commit: int) -> set[Identity]:
-        """Who votes by the configuration in force at an index of a node's log, or by a later one."""
+        """Who votes by the configuration in force at an index of a node's log, or by a later one.
+
+        What the metadata name is not taken back by a log that lost its end (ports.py, "Start").
+        """
         found: set[Identity] = set()
-        for position in range(len(node.values) - 1, -1, -1):
+        for position in range(len(node.values) - 1, node.database.recorded.index, -1):
             one = self.memberships.get(node.values[position])
             if one is not None:
                 found |= set(one.voters + one.outgoing)

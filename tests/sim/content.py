@@ -64,6 +64,11 @@ class Content:
             self.term, self.vote = first, second
             self.votes[first] = second
 
+    def know(self, term: int, vote: Identity | None) -> None:
+        """What is known of term and vote from elsewhere: the higher one rules, a vote beats none in the same term."""
+        if term > self.term or (term == self.term and self.vote is None):
+            self.term, self.vote = term, vote
+
     def begin_behind(self, index: int, terms: list[int], values: list[int]) -> None:
         """An empty log behind a database that holds everything up to `index`."""
         self.base = index
