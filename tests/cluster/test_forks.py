@@ -268,13 +268,16 @@ from pathlib import Path
 
 folder, moment, at, way = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 children = []
+done, tell = os.pipe()  # its end of file: the parent needs its loop no more, which the child is about to break
 
 def fork(task):
     child = os.fork()
     if child:
         children.append(child)
         return
-    signal.alarm(30)
+    signal.alarm(50)
+    os.close(tell)
+    os.read(done, 1)
     children.clear()
     if way == "exit":
         sys.exit(0)
@@ -311,6 +314,7 @@ except (KeyboardInterrupt, RuntimeError) as error:
         raise
 if os.getpid() == pid:
     assert children, "it never came to that await"
+    os.close(tell)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [0], codes
 """
@@ -321,7 +325,11 @@ if os.getpid() == pid:
     "moment, at", [("use", 0), ("open", 1), ("open", 3), ("open", 5), ("stop", 1), ("stop", 4), ("stop", 9)]
 )
 def test_a_child_may_leave_through_the_loop_it_inherited(tmp_path: Path, moment: str, at: int, way: str) -> None:
-    """Forked while the node opens, works or stops: the child's way out, clean-up of all tasks included, is clean."""
+    """Forked while the node opens, works or stops: the child's way out, clean-up of all tasks included, is clean.
+
+    asyncio shares what wakes a loop with a forked child, and a child that closes the loop takes it from the parent: so
+    it goes when the parent has gone.
+    """
     run = subprocess.run(
         [sys.executable, "-c", LEAVES, str(tmp_path), moment, str(at), way],
         timeout=60, capture_output=True, text=True, check=False,

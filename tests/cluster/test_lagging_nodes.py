@@ -80,5 +80,5 @@ async def test_a_cluster_restarts_from_purged_logs() -> None:
             await asyncio.gather(*(end(number) for number in list(three.nodes)))
             await asyncio.gather(*(three.start(number) for number in (1, 2, 3)))
             await three.wait_until(three.settled)
-            assert await three.client.query_value("SELECT count(*) FROM t") == 2000
+            assert await three.client.query_value("SELECT count(*) FROM t", consistency="linearizable") == 2000
             await check_equal(three)

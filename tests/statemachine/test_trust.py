@@ -69,11 +69,16 @@ def read(path: Path) -> tuple[int, list[str]]:
 
 
 def damaged_copies(path: Path, folder: Path) -> list[Path]:
-    """One for each page of SQLite's log: a bit of it flipped, and the log cut off there."""
+    """One for each page of SQLite's log: a bit of it flipped, and the log cut off there.
+
+    Behind its end may stand pages of what the file held before the log was begun anew; they have another salt.
+    """
     found = []
     whole = log_path(path).read_bytes()
     for number in range(len(whole) // FRAME_BYTES):
         at = 32 + number * FRAME_BYTES
+        if whole[at + 8 : at + 16] != whole[16:24]:
+            break
         flipped = bytearray(whole)
         flipped[at + 24 + 99] ^= 4
         for name, content in (("flipped", bytes(flipped)), ("cut", whole[:at])):
