@@ -97,6 +97,8 @@ class Former:
         self._peers = peers
         self._turn = asyncio.Event()
         self._last: dict[int, Greeting] = {}
+        self._acting = asyncio.Lock()  # held while it becomes durable that this node acts
+        self._told_all = False  # that this node renounced its set
         if peers is not None:
             peers.serve(REQUEST, self._greeted)
 
@@ -119,8 +121,9 @@ class Former:
                 forming.has_recorded(voters)
             elif step is Step.FORM:
                 assert forming.recorded is not None
-                await self._records.form(forming.recorded)
-                forming.has_formed()
+                async with self._acting:
+                    await self._records.form(forming.recorded)
+                    forming.has_formed()
             elif step is Step.JOIN:
                 assert forming.joining is not None and forming.joining.members is not None
                 # What the log says counts from its first configuration on; until then this is who it is fetched from.
@@ -182,7 +185,8 @@ class Former:
             await self._records.renounce(set_id)
             self._renounced = set_id
         others = {one for one, renounced in self._renouncers if renounced == set_id}
-        return self._renounces and may_leave(recorded, {self._forming.own.id, *others})
+        # Whoever can be reached has heard of it by then, and has formed before, or never forms on this node's word.
+        return self._renounces and self._told_all and may_leave(recorded, {self._forming.own.id, *others})
 
     def _heard(self, greeting: Greeting) -> Greeting:
         """What counts of a greeting: nobody forms by the word of who renounced, nor with who begins anew."""
@@ -204,7 +208,9 @@ class Former:
         # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
         wanted = {*self._known, *(one.id for one in forming.recorded or ())}
         others = sorted(wanted - {forming.own.id})
+        renounces = self._renounces
         await asyncio.gather(*(self._ask(number) for number in others))
+        self._told_all = renounces
         if self._step() is Step.WAIT:
             # Not `wait_for`: until Python 3.12 that loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
@@ -222,7 +228,8 @@ class Former:
     async def _greeted(self, peer_id: int, payload: Any) -> dict[str, Any]:
         if self._hear(peer_id, payload):
             self._turn.set()  # only for news: two nodes that wait would wake each other for ever
-        return self._word()
+        async with self._acting:  # who is about to act says so, not that it does not act yet
+            return self._word()
 
     def _word(self) -> dict[str, Any]:
         votes = self._forming.own.id not in self._learner_only

@@ -254,6 +254,48 @@ async def test_a_set_that_somebody_formed_with_is_followed() -> None:
         assert disk.steps == [("formed", RECORDED)]
 
 
+async def test_nobody_leaves_a_set_before_all_who_answer_have_heard_of_it() -> None:
+    """One of them may have formed since it was heard last, on the word of those who renounce it now."""
+    wire, disk = Wire(), Disk()
+    node = recorded(wire, 2, disk, renounced=cluster_id_of(RECORDED))
+    third = to_wire(Forming(Identity(3, 300), [1, 2, 3], recorded=RECORDED).greeting())
+    await wire.handlers[2](3, {**third, "renounced": cluster_id_of(RECORDED)})
+    first = Former(Forming(RECORDED[0], [1, 2, 3], recorded=RECORDED, formed=True), Disk(), Peer(wire, 1))
+    assert first is not None and await asyncio.wait_for(node.run(), 10)
+    assert disk.steps == [("formed", RECORDED)]
+
+
+class SlowDisk(Disk):
+    """One on which it takes its time to form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def form(self, voters: tuple[Identity, ...]) -> None:
+        self.asked.set()
+        await self.goes_on.wait()
+        await super().form(voters)
+
+
+async def test_who_is_about_to_act_does_not_say_that_it_does_not() -> None:
+    """The answer waits until it is durable: who asks may be about to leave the set."""
+    wire, disk = Wire(), SlowDisk()
+    node = recorded(wire, 1, disk)
+    for other in RECORDED[1:]:
+        await wire.handlers[1](other.id, to_wire(Forming(other, [1, 2, 3], recorded=RECORDED).greeting()))
+    running = asyncio.create_task(node.run())
+    await asyncio.wait_for(disk.asked.wait(), 10)
+    gave_up = to_wire(Forming(RECORDED[1], [1, 2, 3], recorded=RECORDED).greeting())
+    asking = asyncio.ensure_future(wire.handlers[1](2, {**gave_up, "renounced": cluster_id_of(RECORDED)}))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not asking.done()
+    disk.goes_on.set()
+    assert (await asking)["formed"] is True
+    assert await running
+
+
 async def test_a_set_is_kept_while_the_rest_of_it_may_still_act() -> None:
     """One renounced it, the third is not heard of: perhaps it has formed. And nobody forms with who renounced."""
     wire, disk = Wire(), Disk()
