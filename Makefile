@@ -16,13 +16,14 @@ KIND ?= thread
 TESTS ?= tests/logstore tests/statemachine tests/accel tests/transport tests/contract
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
+WORKERS ?= 2
 
 # The engine's modules are plain Python that is compiled too.
-SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxd hiqlite/_accel/native/*.c \
+SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxi hiqlite/_accel/*.pxd hiqlite/_accel/native/*.c \
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim mutants sweep sanitize chaos bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim foundings mutants sweep sanitize chaos bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +33,17 @@ build: $(BUILT) ## .venv with all dependencies, and the native modules
 run: build ## three local nodes with a live table, until Ctrl-C
 	@exec $(BIN)/hiqlite demo
 
-test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name")
-	$(BIN)/python -m pytest -m "not long" $(PYTEST)
+test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name" WORKERS=2)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long" $(PYTEST)
 
 test-all: build ## the tests that take minutes too
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST)
 
 sim: build ## the consensus simulator (SECONDS=60 SEED=1 JOBS=2)
 	$(BIN)/python -m tests.sim.run --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
+
+foundings: build ## the simulator, only how groups come to be (SECONDS=60 SEED=1)
+	$(BIN)/python -m tests.sim.foundings --seconds $(SECONDS) --seed $(SEED)
 
 mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS="M1 M3", "--rotate 5")
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)

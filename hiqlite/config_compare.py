@@ -24,7 +24,7 @@ EQUAL = MappingProxyType(
     {
         "secret_raft": "nodes with another secret refuse each other",
         "secret_api": "nodes and clients with another secret are refused",
-        "max_entry_size": "a node refuses the writes that another one takes",
+        "max_entry_size": "a client is refused a write at one node that it may make at another",
         "db": "all nodes take part in the same groups",
         "cache": "all nodes take part in the same groups",
         "caches": "a cache exists on all nodes or on none",

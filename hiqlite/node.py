@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
-from hiqlite import observe
+from hiqlite import node_writes, observe
 from hiqlite._accel.beat import BeatThread
-from hiqlite._accel.commands import command_view
-from hiqlite._accel.records import EntryKind
 from hiqlite.client.local import LocalClient
 from hiqlite.client.services import Services
 from hiqlite.client.statement_log import LoggingClient
 from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
-from hiqlite.engine.model import Change, Membership, Message
+from hiqlite.engine.model import Change, Membership
 from hiqlite.errors import HiqliteError, ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_calls import calls_of
+from hiqlite.node_events import hand_on
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_healing import clear_aside
 from hiqlite.node_images import NodeImages
@@ -32,26 +33,30 @@ from hiqlite.node_links import GroupLinks
 from hiqlite.node_members import NodeMembers, check_alone
 from hiqlite.node_space import watch_space
 from hiqlite.node_storage import Storage
+from hiqlite.node_watch import NodeWatch
 from hiqlite.runtime.forwarding import FRAME_BYTES_MAX
 from hiqlite.runtime.group import Group
-from hiqlite.runtime.metrics import Metrics, metrics_of
+from hiqlite.runtime.health import Health
+from hiqlite.runtime.metrics import Metrics
 from hiqlite.runtime.pulse import Pulse
-from hiqlite.runtime.receiving import Reception
 from hiqlite.runtime.waiting import ReadRound
+from hiqlite.statemachine.judge import Judge
 from hiqlite.transport.listener import ApiListener
 from hiqlite.transport.network import Network
 from hiqlite.transport.settings import NetworkSettings
 
 # How long a shutdown waits for writes under way; those that take longer are told what is known of them.
 DRAIN_S = 1.0
+ENTRY_BYTES_EVER = 1_000_000_000
 log = observe.logger("node")
 
 
 class Node:
     """One running node; made by `start`, ended by `shutdown`."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, network: NetworkSettings | None = None) -> None:
         self.config = config
+        self._network_settings = network or NetworkSettings()
         # Raises for a node that is not chosen, before a folder is made that would be one of node 0.
         self._address = config.address
         self.clock = Clock()
@@ -64,6 +69,7 @@ class Node:
         self._stack = self._life.stack
         self.storage: Storage
         self.members: NodeMembers
+        self.watch: NodeWatch
         self.client: LocalClient
 
     @property
@@ -72,19 +78,27 @@ class Node:
         return self.groups[DB].group
 
     @classmethod
-    async def start(cls, config: NodeConfig, *, wait: bool = True, form_without: tuple[int, ...] = ()) -> Node:
+    async def start(
+        cls,
+        config: NodeConfig,
+        *,
+        wait: bool = True,
+        form_without: tuple[int, ...] = (),
+        network: NetworkSettings | None = None,
+    ) -> Node:
         """Start a node on its data folder.
 
         Args:
             wait: return only when this node is a member and a leader is known.
             form_without: voters of the config that are not waited for when a new cluster forms.
+            network: limits and times, but for the greatest entry; tests put relays in the way, and another release.
 
         Raises:
             ConfigError, StorageError: it cannot start, and nothing is left running.
             UsageError: this process was forked from one with an open node.
         """
         check_start()
-        node = cls(config)
+        node = cls(config, network)
         try:
             await node._start(form_without, wait)
         except BaseException:
@@ -108,7 +122,8 @@ class Node:
         self._pulse.start()
         self.members.start(self.network)
         if self.network is not None:
-            self._connect(self.network)
+            hand_on(self.network, self.groups, self.links, self.members, self.watch)
+            self.network.on_beat_socket = self._beat.add_link
             await self.network.start()
             await self._listen_api()
         joining = self._loop.create_task(self._join(), name="hiqlite-join")
@@ -116,10 +131,13 @@ class Node:
         if self._cache is not None:
             caching = self._loop.create_task(self._cache.live(joining), name="hiqlite-cache")
             self._stack.push_async_callback(stop_task, caching)
+        self.watch.start()
+        self._stack.push_async_callback(self.watch.close)
         watching = self._loop.create_task(watch_space(self.storage, self.groups), name="hiqlite-space")
         self._stack.push_async_callback(stop_task, watching)
         clearing = self._loop.create_task(
-            clear_aside(self.storage.folder, joining, self.groups.values()), name="hiqlite-clear-aside"
+            clear_aside(self.storage.folder, self.storage.meta, joining, self.groups.values()),
+            name="hiqlite-clear-aside",
         )
         self._stack.push_async_callback(stop_task, clearing)
         if wait:
@@ -132,15 +150,16 @@ class Node:
         config = self.config
         address = self._address
         assert address is not None
-        # A frame holds one entry of the greatest size, or as many small ones as the engine puts into one.
-        frame_bytes_max = max(config.max_entry_size, config.raft_settings().frame_bytes_max, FRAME_BYTES_MAX)
+        # A frame holds one entry, of any size that another node's `max_entry_size` let pass, now or in an earlier
+        # release, or as many small ones as the engine puts into one.
+        frame_bytes_max = max(ENTRY_BYTES_EVER, config.raft_settings().frame_bytes_max, FRAME_BYTES_MAX)
         self.network = Network(
             config.node_id,
             addresses={},
             listen=(config.listen_addr_raft, address.raft_port),
             secret=config.secret_raft or "",
             loop=self._loop,
-            settings=NetworkSettings(max_entry_bytes=frame_bytes_max),
+            settings=replace(self._network_settings, max_entry_bytes=frame_bytes_max),
             incarnations=self.storage.incarnations,
             cluster_id=self.storage.meta.cluster_id or b"",
         )
@@ -174,6 +193,11 @@ class Node:
         self._pulse = Pulse(self._beat, self.clock, self._loop, settings, self.network)
         self._around = Surroundings(config, self.clock, self._loop, self._pulse, form_without)
         inspector = storage.db.inspector
+        self._judge = Judge(
+            inspector, storage.db.writer.try_out, self.clock.monotonic_ns, self.clock.wall_ns,
+            statement_timeout_s=config.statement_timeout, migration_timeout_s=config.migration_timeout,
+            request_timeout_s=config.request_timeout,
+        )  # fmt: skip
         self.links = {group.number: GroupLinks(self.network, group.number) for group in storage.groups}
         self.groups[DB] = NodeGroup(
             storage.db,
@@ -181,8 +205,12 @@ class Node:
             self.links[DB],
             self._around,
             founders=lambda: [node.id for node in config.nodes] or [config.node_id],
-            kinds=(EntryKind.COMMAND, EntryKind.MIGRATION),
-            check=lambda group, record: inspector.check_command(command_view(record), lenient=group.behind),
+            kinds=node_writes.KINDS,
+            check=partial(node_writes.check, inspector),
+            judge=self._judge,
+            sessions=node_writes.session_terms(
+                config, lambda: node_writes.all_know_sessions(self.group, self.network, storage.db.writer.has_sessions)
+            ),
             ask_in=lambda formed: self.members.ask_in(formed),
         )
         if storage.cache is not None:
@@ -192,6 +220,9 @@ class Node:
         self.members = NodeMembers(
             config, storage.meta, self.groups, self.links, self._mirrored, self._was_removed, self.clock, self._loop
         )
+        self.watch = NodeWatch(
+            config, storage, self.groups, self.links[DB], self.members, self.network, self.clock, self._loop
+        )
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db
@@ -200,6 +231,8 @@ class Node:
             group=self.group,
             reader=db.reader,
             inspector=db.inspector,
+            cheap=self._judge.cheap,
+            is_cheap=self._judge.is_cheap,
             read_round=self._read_round,
             clock=self.clock,
             request_timeout_s=config.request_timeout,
@@ -227,54 +260,6 @@ class Node:
     def _join_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.groups[DB].fail(error)
-
-    def _connect(self, network: Network) -> None:
-        """Everything that the network tells goes to the group that it is about, or to each of them."""
-        groups = self.groups
-        heard: list[NodeGroup] = []  # of whom this read event told something: only they have to turn
-
-        def of(number: int) -> NodeGroup | None:
-            group = groups.get(number)
-            if group is not None and group not in heard:
-                heard.append(group)
-            return group
-
-        def message(number: int, message: Message, body: bytes | None, sender: int) -> None:
-            if (group := of(number)) is not None:
-                group.receive(message, body)
-
-        def read_end() -> None:
-            for group in heard:
-                group.group.pump()
-            heard.clear()
-
-        def connected(peer_id: int, epoch: int) -> None:
-            for group in groups.values():
-                group.connected(peer_id, epoch)
-            self.members.connected(peer_id)
-
-        def lost(peer_id: int, refused: bool) -> None:
-            for group in groups.values():
-                group.lost(peer_id, refused)
-
-        def forward(number: int, peer_id: int, body: bytes) -> None:
-            if (group := of(number)) is not None:
-                group.remote.received(peer_id, body)
-
-        def forward_reply(number: int, peer_id: int, body: bytes) -> None:
-            if (group := of(number)) is not None:
-                group.group.forward_replied(peer_id, body)
-
-        async def offer(peer_id: int, number: int, term: int, image_id: bytes, manifest: bytes) -> Reception:
-            if number not in self.links:
-                raise UsageError(f"there is no group {number} on this node")
-            return await self.links[number].on_offer(peer_id, term, manifest)
-
-        network.on_message, network.on_read_end = message, read_end
-        network.on_connected, network.on_lost = connected, lost
-        network.on_forward, network.on_forward_reply = forward, forward_reply
-        network.on_beat_socket = self._beat.add_link
-        network.bulk.on_offer = offer
 
     async def _stop_groups(self) -> None:
         error = self._why_stopped
@@ -326,13 +311,12 @@ class Node:
     def metrics(self) -> Metrics:
         """A look at this node, without waiting."""
         self.check_process()
-        counters = {DB: {**self.storage.db.writer.metrics(), **self._beat.counters}}
-        return Metrics(
-            {
-                one.name: metrics_of(one.group, self.config.node_id, counters.get(one.number, {}))
-                for one in self.groups.values()
-            }
-        )
+        return self.watch.metrics(self._beat.counters)
+
+    def health(self) -> Health:
+        """Whether this node works, and whether it should be asked; why not."""
+        self.check_process()
+        return self.watch.health()
 
     # -- life
 
@@ -346,9 +330,12 @@ class Node:
         self._life.at_end(ended)
 
     async def shutdown(self) -> None:
-        """Stop in reverse order. Idempotent; a second caller waits for the first."""
+        """Say for `shutdown_drain` that this node is not ready, then stop in reverse order. Idempotent; a second caller
+        waits for the first."""
+        self.watch.leaving = True
         await self._life.stop(
-            lambda: asyncio.gather(*(group.say_farewell(DRAIN_S) for group in self.groups.values()))
+            lambda: asyncio.gather(*(group.say_farewell(DRAIN_S) for group in self.groups.values())),
+            self.config.shutdown_drain,
         )
 
     async def abandon(self) -> None:
@@ -371,6 +358,7 @@ class Node:
         for one in self.groups.values():
             one.left_to_parent(of_the_parent(), told=told)
         if self.groups:
+            self.watch.left = True
             self.client.left_to_parent()
             if told:
                 self._read_round.fail(of_the_parent())

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from hiqlite import durable
 from hiqlite.cache import state_file
 from hiqlite.cache.image import IncomingState, OutgoingState
 from hiqlite.cache.machine import CacheMachine
@@ -25,7 +26,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Membership, Restored
 from hiqlite.engine.ports import StateMachine
 from hiqlite.errors import StorageError
-from hiqlite.logstore.folder import CACHE, DataFolder, make_durable_folder
+from hiqlite.logstore.folder import CACHE, DataFolder
 from hiqlite.logstore.memory import MemoryLog
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
@@ -67,7 +68,7 @@ class CacheStorage(GroupStorage):
             else:
                 if os.path.lexists(folder.cache) and not folder.cache.is_dir():
                     self._aside.put(folder.cache)
-                make_durable_folder(folder.cache)
+                durable.make_folder(folder.cache)
         except OSError as error:
             raise StorageError(f"cannot use {folder.cache}: {error.strerror}", hint="check the disk") from error
 

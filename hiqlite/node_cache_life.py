@@ -105,7 +105,7 @@ class CacheLife:
         def founders() -> list[int]:
             return sorted({one.id for one in source.engine.membership.voters}) if source.started else []
 
-        def check(group: Group, record: bytes) -> None:
+        def check(group: Group, record: bytes, tried_before: bool) -> None:
             mirror_record.check(record)
 
         made = self._groups[CACHE] = NodeGroup(
@@ -113,7 +113,7 @@ class CacheLife:
         )
         around = self._around
         self._mirroring = Mirroring(
-            source, made.group, lambda: storage.cache.state, made.life_of, around.clock, around.loop
+            source, made.group, lambda: storage.cache.state, made.who_lives, around.clock, around.loop
         )
 
     async def _join(self) -> None:

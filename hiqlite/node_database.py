@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.engine.ports import StateMachine
 from hiqlite.errors import SnapshotCorruption, StorageError
-from hiqlite.logstore.folder import DB, DataFolder, make_durable_folder
+from hiqlite.logstore.folder import DB, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.node_generations import Generations
 from hiqlite.node_group_storage import HINT_REFUSED, GroupStorage
@@ -69,14 +70,13 @@ class DatabaseStorage(GroupStorage):
         path = self._path = self.generations.open()
         connection = self._connection = ConnectionSettings(
             shared_access=config.db_shared_access,
-            max_entry_bytes=config.max_entry_size,
             statement_cache=config.prepared_statement_cache_capacity,
         )
         if self.meta.distrusted(self.number) == path.parent.name:
             raise SnapshotCorruption(f"{path} was found damaged while it was in use")
-        trust.examine(path, connection, self.meta.cluster_id)
+        is_new = trust.examine(path, connection, self.meta.cluster_id) == 0
         for file in (path, path.with_name(path.name + "-wal")):
-            sync_file(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
+            sync_if_there(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         PROTECTED.add(path)
         for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: PROTECTED.remove(self._path))
@@ -89,6 +89,8 @@ class DatabaseStorage(GroupStorage):
         )
         self._machine_stack.push_async_callback(self.writer.close)
         self._machine_abrupt.callback(self.writer.let_go)
+        if is_new and self.meta.cluster_id is not None:  # its log is applied to it anew
+            trust.stamp(path, connection, self.meta.cluster_id)
         settings = ReaderSettings(
             connection=connection,
             threads=config.read_pool_size,
@@ -104,7 +106,7 @@ class DatabaseStorage(GroupStorage):
         if os.path.lexists(folder.images) and not folder.images.is_dir():
             self._aside.put(folder.images)
         try:
-            make_durable_folder(folder.images)
+            durable.make_folder(folder.images)
             self.images = ImageFiles(folder.images, connection)
             self.images.clean()
         except OSError as error:
@@ -204,13 +206,7 @@ class DatabaseStorage(GroupStorage):
             return await self._loop.run_in_executor(executor, scan)
 
 
-def sync_file(path: Path) -> None:
-    """What a process that was killed had written to `path` becomes durable; nothing happens where there is no file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sync_if_there(path: Path) -> None:
+    """What a process that was killed had written to `path` becomes durable."""
+    with suppress(FileNotFoundError):
+        durable.sync_file(path)

@@ -14,14 +14,19 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite.engine.model import Membership
-from hiqlite.errors import SnapshotCorruption, StorageError
-from hiqlite.logstore.folder import make_durable_folder, sync_folder
+from hiqlite.errors import ConfigError, SnapshotCorruption, StorageError
 from hiqlite.logstore.meta import Meta
+from hiqlite.statemachine import trust
 
 NAME: Final = re.compile(r"[0-9a-f]{16}")
 log = observe.logger("node")
+
+
+def names_of(folder: Path, filename: str) -> list[str]:
+    """Of the generations in `folder` that hold a database."""
+    return [one.name for one in sorted(folder.glob("*")) if NAME.fullmatch(one.name) and (one / filename).exists()]
 
 
 class Generations:
@@ -39,25 +44,42 @@ class Generations:
         self._filename = filename
 
     def open(self) -> Path:
-        """The current database file's path; its folder is made where it is missing. Leftovers of a crash go."""
+        """The current database file's path; its folder is made where it is missing. Leftovers of a crash go.
+
+        Raises:
+            ConfigError: the database there has another name than the config's; nothing was changed.
+            SnapshotCorruption: something else lies in a folder's place. StorageError: the disk refuses.
+        """
         name = self._meta.generation(self._group)
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise SnapshotCorruption(f"{self.folder} is no folder")
         try:
             if name is None:
-                name = secrets.token_hex(8)
-                make_durable_folder(self.folder / name)
+                name = self._only_one() or secrets.token_hex(8)
+                durable.make_folder(self.folder / name)
                 self._meta.set_generation(self._group, name)
             elif os.path.lexists(self.folder / name) and not (self.folder / name).is_dir():
                 raise SnapshotCorruption(f"{self.folder / name} is no folder")
             else:
+                check_name(self.path(name))
                 # A generation whose folder was lost comes back empty, and whoever knows the log knows what to do.
-                make_durable_folder(self.folder / name)
+                durable.make_folder(self.folder / name)
                 self.remove_others(name)
         except OSError as error:
             hint = "check the disk and the permissions"
             raise StorageError(f"cannot use {self.folder}: {error.strerror}", hint=hint) from error
         return self.path(name)
+
+    def _only_one(self) -> str | None:
+        """A database that no name leads to is never left for an empty one, which would make garbage of it. A crash
+        while it was taken out of use leaves one too: whoever opens it finds what is wrong with it once more."""
+        for folder in self.folder.glob("*"):
+            if NAME.fullmatch(folder.name):
+                check_name(folder / self._filename)
+        found = names_of(self.folder, self._filename)
+        if len(found) > 1:
+            raise SnapshotCorruption(f"{self.folder} holds {len(found)} databases, and nothing says which one counts")
+        return found[0] if found else None
 
     def drop(self) -> Path:
         """Of a database that is not to be used any more: what there is to move away. `open` makes another one."""
@@ -76,9 +98,10 @@ class Generations:
         """
         name = secrets.token_hex(8)
         try:
-            make_durable_folder(self.folder / name)
+            durable.make_folder(self.folder / name)
+            trust.open_mark(self.path(name))  # without one, nothing would tell of a checkpoint that was cut short
             os.rename(image, self.path(name))
-            sync_folder(self.folder / name)
+            durable.sync_folder(self.folder / name)
         except OSError as error:
             raise StorageError(f"{self.folder}: the image cannot be put in place: {error.strerror}") from error
         return name
@@ -102,3 +125,18 @@ class Generations:
                 log.info("the database of generation %s is removed", folder.name)
             except OSError as error:
                 log.warning("what is left of generation %s goes another time: %s", folder.name, error)
+
+
+def check_name(path: Path) -> None:
+    """Raises ConfigError where a database lies beside `path`, and nothing of one at `path`: it is not lost, the config
+    gives it another name. To begin anew would take a sound database away, on all nodes when all have that config."""
+    if any(os.path.lexists(path.with_name(path.name + end)) for end in ("", "-wal", "-mark")):
+        return
+    there = sorted(one.name for one in path.parent.glob("*") if one.is_file()) if path.parent.is_dir() else []
+    found = next((one for one in there if one.endswith(".db") or trust.mark_path(Path(one)).name in there), None)
+    if found is not None:
+        raise ConfigError(
+            f"the database in {path.parent} is {found}, the config names {path.name}",
+            hint=f"set filename_db = {found}, or rename {found}, {found}-wal and {found}-mark before the start",
+            key="filename_db",
+        )

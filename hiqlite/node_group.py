@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hiqlite import observe
 from hiqlite._accel.records import EntryKind
@@ -17,6 +18,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.engine.forming import Forming
 from hiqlite.engine.mirror import is_of_the_past, is_over
 from hiqlite.engine.model import Identity, Membership, Message, Role
+from hiqlite.engine.ports import Judge
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, SnapshotCorruption, StorageError
 from hiqlite.logstore.folder import GROUP_NAMES
@@ -32,6 +34,7 @@ from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
 from hiqlite.runtime.renouncing import is_later_life
 from hiqlite.runtime.waiting import until_next
+from hiqlite.runtime.write_session import SessionTerms
 
 log = observe.logger("node")
 
@@ -53,7 +56,9 @@ class NodeGroup:
     Args:
         founders: ids of the nodes that found the group, as far as this node knows now.
         kinds: of entries that peers may forward to this group's leader.
-        check: the leader's look at a forwarded command, given the group.
+        check: the leader's look at a forwarded command, given the group, and whether it was tried before.
+        judge: that at the cost of every write; None: all are cheap.
+        sessions: what this node's own writes are told apart by.
         ask_in: see `Former`; None: this group's members follow those of another one.
     """
 
@@ -66,7 +71,9 @@ class NodeGroup:
         *,
         founders: Callable[[], Sequence[int]],
         kinds: tuple[EntryKind, ...],
-        check: Callable[[Group, bytes], object],
+        check: Callable[[Group, bytes, bool], object],
+        judge: Judge | None = None,
+        sessions: SessionTerms | None = None,
         ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
     ) -> None:
         config = around.config
@@ -76,6 +83,7 @@ class NodeGroup:
         self._images = images
         self._links = links
         self._around = around
+        self._twins: dict[int, int] = {}  # id of a node that takes part -> incarnation of another one with it
         self._exchange: ImageExchange | None = None
         self.group = group = Group(
             identity=storage.identity,
@@ -89,10 +97,12 @@ class NodeGroup:
             record=storage.record_membership,
             on_change=self._changed,
             on_failure=self._failed,
+            judge=judge,
+            sessions=sessions,
         )
         group.troubles.on_damage = self.damaged
         self._pulse = around.pulse.add(storage.number, group)
-        self.remote = RemoteWrites(group, kinds, lambda record: check(group, record), links, around.loop)
+        self.remote = RemoteWrites(group, kinds, partial(check, group), links, around.loop)
         links.serve("read_index", self.remote.read_index)
         self._leaving = Leaving(group, links)
         self.handing_over = HandingOver(group, links, around.clock)
@@ -109,6 +119,7 @@ class NodeGroup:
             # forgets begins anew by other rules.
             leaves=ask_in is None and not storage.forgets,
             renounced=storage.meta.renounced(storage.number), returns=storage.returns,
+            lost=storage.lost, why_silent=self._why_silent,
         )  # fmt: skip
 
     async def join(self, formed: Callable[[], None]) -> bool:
@@ -133,6 +144,12 @@ class NodeGroup:
         if around.config.nodes:
             self._exchange = ImageExchange(self.group, self._images, self._links, around.clock, around.loop)
         return True
+
+    @property
+    def committed_index(self) -> int:
+        """The highest index that is committed as far as this node knows; its own log may not hold it yet."""
+        known = self.group.engine.commit_index if self.group.started else 0
+        return max(known, self._pulse.committed_index)
 
     def fail(self, error: BaseException) -> None:
         """What kept this node from becoming a member keeps it from taking part."""
@@ -171,6 +188,12 @@ class NodeGroup:
         members = self.group.engine.membership if self.group.started else self.storage.membership()
         return members, self.storage.meta.cluster_id or b""
 
+    def _why_silent(self, number: int) -> str:
+        """Of a node that is not heard of in this group."""
+        if number == self.storage.identity.id or not self._links.connected(number) or self.life_of(number):
+            return ""
+        return f"node {number} is connected and has no {self.name} group: its config differs (`{self.name}`)"
+
     # -- a group that forgets
 
     @property
@@ -196,6 +219,33 @@ class NodeGroup:
         """The incarnation in which a node lives now in this group; 0: not heard of."""
         own = self.storage.identity
         return own.incarnation if number == own.id else self._links.incarnation_of(number)
+
+    def has_voter(self, one: Identity) -> bool:
+        """Whether that node votes, as far as this one knows."""
+        members = self.group.engine.membership if self.group.started else None
+        return members is not None and one in (*members.voters, *members.outgoing)
+
+    def who_lives(self, number: int) -> int:
+        """The same, for who leads: of two nodes with one id it is the one that takes part.
+
+        A node that lost its disk does not answer as who it was any more; another node that was given its id, or is
+        started in its place while it runs, must not take that from it.
+        """
+        group, settings = self.group, self.group.settings
+        peer = group.engine.progress(number) if group.started and group.leads and not self.storage.forgets else None
+        if peer is not None and peer.round_trip_ns:
+            since_ns = self._around.clock.monotonic_ns() - peer.round_trip_ns
+            if since_ns < settings.election_timeout_max_ms * 1_000_000:
+                self._say_if_taken(peer.identity)
+                return int(peer.identity.incarnation)
+        return self.life_of(number)
+
+    def _say_if_taken(self, lives: Identity) -> None:
+        other = self.life_of(lives.id)
+        if other not in (0, lives.incarnation, self._twins.get(lives.id)):
+            self._twins[lives.id] = other
+            text = "%s: there is another node %d than the one that takes part; it is not let in while that answers"
+            log.warning(text, self.name, lives.id)
 
     # -- events
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import secrets
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -29,8 +28,8 @@ from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.recovered import Recovered
 from hiqlite.logstore.wal import SEGMENT_BYTES_MIN, WalLog
 from hiqlite.runtime.membership_record import memberships_in
+from hiqlite.runtime.renouncing import first_life
 
-INCARNATION_BITS = 63
 HINT_ALONE = "nobody else has these data: restore a backup, or keep what can be read: `hiqlite recover --repair`"
 HINT_BACKUP = "nobody else has these data: restore a backup"
 HINT_REFUSED = "check the disk and the permissions"
@@ -208,20 +207,27 @@ class GroupStorage(ABC):
 
     def _identify(self) -> Identity:
         """This node's identity in the group: durable before anybody hears of it."""
-        incarnation = self.meta.incarnation(self.number)
-        if incarnation is None or self.forgets or self.meta.in_memory(self.number):
+        incarnation, forgot = self.meta.incarnation(self.number), self.meta.in_memory(self.number)
+        if incarnation is None or self.forgets or forgot:
             incarnation = self._new_incarnation()
-            returns = self.meta.returns(self.number)  # it never got so far as to come back
+            # It never got so far as to come back; to a group that forgets nobody does.
+            returns = self.meta.returns(self.number) and not self.forgets and not forgot
             self.meta.begin_incarnation(self.number, incarnation, in_memory=self.forgets, returns=returns)
         return Identity(self.config.node_id, incarnation)
 
     def _new_incarnation(self) -> int:
-        return secrets.randbits(INCARNATION_BITS) | 1
+        return first_life()
 
     @property
     def returns(self) -> bool:
         """Whether this node comes back without what it had promised: it founds no group, it is taken back."""
         return not self.forgets and self.meta.returns(self.number)
+
+    @property
+    def lost(self) -> str:
+        """Of a node that comes back: in which group, and where it lies; for the log."""
+        place = f" (see {self._aside.folder})" if self._aside.holds_anything else ""
+        return f" in the {GROUP_NAMES[self.number]} group{place}"
 
     # -- members
 
@@ -252,11 +258,15 @@ class GroupStorage(ABC):
     # -- the engine's start
 
     async def restored(self, membership: Membership) -> Restored:
-        """What the engine starts from."""
+        """What the engine starts from. An incarnation that began behind a database knows the term of its last entry:
+        none behind that is of an older one."""
         found = self.recovered
+        term, vote = found.term, found.vote
+        if term < self.machine.applied_term:
+            term, vote = self.machine.applied_term, None
         return Restored(
-            term=found.term,
-            vote=found.vote,
+            term=term,
+            vote=vote,
             membership=membership,
             runs=found.runs,
             base_index=found.base_index,

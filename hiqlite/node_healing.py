@@ -4,14 +4,15 @@ What this node promised with them is gone: it throws them out of its way and com
 joins as whoever was never there (semantics.md section 10). Without other members there is nobody to get anything from:
 then the start says what is wrong and changes nothing. Part of the composition root. Invariants: nothing is thrown away
 because a disk or a permission refused; nothing is deleted before a majority has confirmed that this node has all that
-is committed; an incarnation that is over never acts, wherever a crash comes between two steps.
+is committed, in the cluster that the data are of; an incarnation that is over never acts, wherever a crash comes
+between two steps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Final, TypeVar
 
 from hiqlite import observe
@@ -22,11 +23,15 @@ from hiqlite.logstore.folder import CACHE, DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.meta_file import MetaDamaged
 from hiqlite.logstore.segments import list_segments, lives_in
+from hiqlite.node_generations import names_of
 from hiqlite.node_group import NodeGroup
-from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED, INCARNATION_BITS
-from hiqlite.runtime.renouncing import next_life
+from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED
+from hiqlite.runtime.renouncing import first_life, next_life
+from hiqlite.statemachine import trust
+from hiqlite.statemachine.connection import ConnectionSettings
 
 T = TypeVar("T")
+NOBODY_KNOWS: Final = "unknown"  # in place of a cluster's name
 TRIES: Final = 3  # the log, then the state, then whole
 log = observe.logger("node")
 
@@ -36,7 +41,8 @@ class Healing:
 
     def __init__(self, config: NodeConfig, folder: DataFolder, *, heals: bool = True) -> None:
         self._config = config
-        self._has_peers = heals and any(node.id != config.node_id for node in config.nodes)
+        self._names_peers = any(node.id != config.node_id for node in config.nodes)
+        self._has_peers = heals and self._names_peers
         self._folder = folder
         self._aside = Aside(folder.path)
 
@@ -59,22 +65,38 @@ class Healing:
             if not self._has_peers:
                 raise StorageError(damage.message, hint=HINT_ALONE) from damage
             log.error("%s; this node comes back as a new member, filled by the others", damage.message)
-            for path in (self._folder.log_folder, self._folder.databases, self._folder.cache, self._folder.meta):
+            self._say_whose(self._stamps())
+            # The metadata first: a crash behind that finds data without them, and does the rest.
+            for path in (self._folder.meta, self._folder.log_folder, self._folder.databases, self._folder.cache):
                 self._aside.put(path)
             meta = Meta.open(self._folder.meta)
-        if meta.fresh and self._has_peers and self._aside.holds_anything:
-            for group in (DB, CACHE):
-                meta.begin_incarnation(group, draw(), returns=True)
+        # Judged by what is there, also by who only looks: wherever a crash came, what lies aside is no fresh node's.
+        if meta.incarnation(DB) is None and self._names_peers and self._aside.holds_anything:
+            meta.begin_to_return({group: first_life() for group in (DB, CACHE)})
         return meta
 
-    def trusted(self) -> Meta:
-        """The metadata as they are, or new ones where there are no data. Raises MetaDamaged."""
+    def _stamps(self) -> list[str]:
+        """What databases say of their cluster, where the metadata cannot."""
+        databases = self._folder.databases
+        names = names_of(databases, self._config.filename_db)
+        found = [trust.stamp_in(databases / name / self._config.filename_db, ConnectionSettings()) for name in names]
+        return [NOBODY_KNOWS if one is None else one for one in found or [None] if one != ""]
+
+    def _say_whose(self, clusters: Iterable[str]) -> None:
+        for cluster in clusters:
+            self._aside.say_whose(cluster)
+
+    def trusted(self, place: Path | None = None) -> Meta:
+        """The metadata as they are, or new ones where there are no data; `place`: of a copy. Raises MetaDamaged."""
         folder = self._folder
-        if not (folder.meta / "data.mdb").exists() and self._has_data():
+        place = place or folder.meta
+        if not (place / "data.mdb").exists() and self._has_data():
             raise MetaDamaged(f"the metadata are missing in {folder.path}, while other data are there")
-        meta = Meta.open(folder.meta)
+        meta = Meta.open(place)
         try:
             for group in (DB, CACHE):
+                if meta.in_memory(group):
+                    continue  # a log that lies there is that of an earlier life, on its way to be removed
                 lives = lives_in(folder.log(group))
                 own = (meta.node_id, meta.incarnation(group))
                 if None not in own and lives and own not in lives:
@@ -114,6 +136,13 @@ class Healing:
             return True  # never a member, or about to come back: nothing of this incarnation counts anywhere
         return any(one.id != self._config.node_id for one in (*membership.voters, *membership.outgoing))
 
+    def leave_earlier_life(self, meta: Meta) -> None:
+        """Of a folder that is known to be of one: nothing of it is used. The database's group last, it remembers."""
+        if not (self._has_peers and meta.replaced(DB)):
+            return
+        for group in (CACHE, DB):
+            self._begin_anew(meta, group, SnapshotCorruption("the data are of an earlier life of this node"))
+
     def leave_set(self, meta: Meta, group: int) -> None:
         """Another incarnation takes the place of one that recorded a set which never forms; with the group closed."""
         own = meta.incarnation(group)
@@ -125,11 +154,12 @@ class Healing:
         """The log goes in any case: its promises are those of an incarnation that is over. It goes first: without it
         the old incarnation is known to be over (its newest segment is missing) if a crash comes in between."""
         log.error("%s: %s; this node comes back as a new member", GROUP_NAMES[group], damage.message)
+        self._say_whose([meta.cluster_id.hex()] if meta.cluster_id is not None else [])
         self._put_aside(group)
         if group == DB and isinstance(damage, SnapshotCorruption):
             self._aside.put(self._folder.databases)
         returns = meta.membership(group) is not None or meta.returns(group)  # who never acted may still found it
-        meta.begin_incarnation(group, draw(), returns=returns)
+        meta.begin_incarnation(group, first_life(), returns=returns)
 
     def _put_aside(self, group: int) -> None:
         folder = self._folder
@@ -138,8 +168,9 @@ class Healing:
             self._aside.put(folder.cache)
 
 
-async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: Iterable[NodeGroup]) -> None:
-    """What was moved away goes, once this node has all that is committed, as a majority confirms; else it stays."""
+async def clear_aside(folder: DataFolder, meta: Meta, joining: asyncio.Task[None], groups: Iterable[NodeGroup]) -> None:
+    """What was moved away goes, once this node has all that is committed, as a majority confirms; else it stays. So
+    does what is of another cluster than the one that was joined: nobody there has it."""
     aside = Aside(folder.path)
     if not aside.holds_anything:
         return
@@ -149,10 +180,14 @@ async def clear_aside(folder: DataFolder, joining: asyncio.Task[None], groups: I
             await group.until_leader()
     except HiqliteError as error:
         log.warning("%s is kept: %s", aside.folder, error)
-    else:
+        return
+    joined = meta.cluster_id
+    known = {joined.hex()} if joined is not None else set()
+    if aside.clusters <= known:
         await asyncio.to_thread(aside.clear)
-
-
-def draw() -> int:
-    """Number of a new incarnation."""
-    return secrets.randbits(INCARNATION_BITS) | 1
+    else:
+        log.warning(
+            "%s is kept: for all that is known its data are of another cluster than the one that this node is in now; "
+            "remove it when nobody needs them",
+            aside.folder,
+        )

@@ -51,11 +51,12 @@ class Life:
         """Call `ended` once the node has stopped."""
         self._at_end.append(ended)
 
-    async def stop(self, courtesy: Callable[[], Awaitable[object]]) -> None:
-        """Be polite, then close what is open. Idempotent; a second caller waits for the first."""
+    async def stop(self, courtesy: Callable[[], Awaitable[object]], drain_s: float = 0.0) -> None:
+        """Go on as before for `drain_s`, be polite, then close what is open. Idempotent; a second caller waits for the
+        first."""
         self.check_process()
         if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop(courtesy), name="hiqlite-shutdown")
+            self._stopping = self._loop.create_task(self._stop(courtesy, drain_s), name="hiqlite-shutdown")
         try:
             await asyncio.shield(self._stopping)
         except asyncio.CancelledError:
@@ -79,8 +80,10 @@ class Life:
         if told:
             self.closed.set()
 
-    async def _stop(self, courtesy: Callable[[], Awaitable[object]]) -> None:
+    async def _stop(self, courtesy: Callable[[], Awaitable[object]], drain_s: float) -> None:
         try:
+            if drain_s:
+                await asyncio.sleep(drain_s)
             async with asyncio.timeout(COURTESY_S):
                 await courtesy()
         except TimeoutError:

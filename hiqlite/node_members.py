@@ -1,15 +1,14 @@
-"""Who this node dials, how it becomes a member by itself, and how it learns that it is none any more.
+"""Who this node dials, how it becomes a member by itself, and what members tell each other.
 
 Part of the composition root: it connects the members as the log has them, the addresses that were heard of, and the
 network. Invariants: a removed node is not dialled, and may still come in to be told so; a node asks to be let in only
-while it founded nothing; one that was removed while it ran stops, once it has done its part in both groups.
+while it founded nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,33 +17,27 @@ from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.engine.change import members_of
 from hiqlite.engine.model import Membership
-from hiqlite.errors import ConfigError, HiqliteError, ProtocolError, ShuttingDown, UsageError
-from hiqlite.logstore.folder import CACHE, DB
+from hiqlite.errors import ConfigError, HiqliteError, ProtocolError, UsageError
+from hiqlite.logstore.folder import DB
 from hiqlite.logstore.meta import Meta
+from hiqlite.node_book import NodeBook
 from hiqlite.node_group import NodeGroup
 from hiqlite.node_group_storage import GroupStorage
 from hiqlite.node_links import GroupLinks
-from hiqlite.runtime.addresses import AddressBook, entries_from_wire, entries_to_wire, join_address
+from hiqlite.node_members_end import MembersEnd, committed_members
+from hiqlite.runtime.addresses import entries_from_wire, entries_to_wire
 from hiqlite.runtime.managing import Managing
 from hiqlite.runtime.membership_record import decode_membership, encode_membership
 from hiqlite.runtime.metrics import Member
 from hiqlite.runtime.waiting import until_next
-from hiqlite.runtime.wishes import Wish, WishKind, was_removed
+from hiqlite.runtime.wishes import LifeOf, Wish, WishKind, was_removed
 from hiqlite.transport.network import Network
 
 HELLO, JOIN = "members", "join"
 ASK_S = 2.0
 ASK_AGAIN_S = 1.0  # after a refusal
 SAY_WHY_EVERY_S = 5.0
-LEAVE_S = 5.0  # how long a removed node waits for the other group
 log = observe.logger("node")
-
-
-def configured_addresses(config: NodeConfig) -> dict[int, tuple[str, str]]:
-    return {
-        node.id: (join_address(node.raft_host, node.raft_port), join_address(node.api_host, node.api_port))
-        for node in config.nodes
-    }
 
 
 def check_alone(config: NodeConfig, storage: GroupStorage) -> None:
@@ -60,13 +53,22 @@ def check_alone(config: NodeConfig, storage: GroupStorage) -> None:
         )
 
 
+def roles_of(found: Membership, life_of: LifeOf) -> list[tuple[int, str]]:
+    """Voters, then learners. Of a node that comes back empty both lives are members for a while: it learns, unless the
+    one that votes is the one that lives."""
+    voting = {one.id: one.incarnation for one in found.voters}
+    learning = {one.id for one in found.learners if one.id not in voting or life_of(one.id) != voting[one.id]}
+    voters = [(number, "voter") for number in sorted(voting.keys() - learning)]
+    return [*voters, *((number, "learner") for number in sorted(learning))]
+
+
 class NodeMembers:
     """Of one node.
 
     Args:
         groups: of the node, by number.
         mirrored: returns once the cache group has followed the database's configuration at an index.
-        removed: called once, when this node was removed while it ran and has nothing left to do.
+        removed: called once, when this node is no member any more and has nothing left to do.
     """
 
     def __init__(
@@ -84,20 +86,18 @@ class NodeMembers:
         self._meta = meta
         self._groups = groups
         self._links = links
-        self._removed = removed
         self._loop = loop
         self._network: Network | None = None
         self._expected: list[int] = []
-        self._was_member = False
         self.standing = ""  # why this node is no member, if it waits to be one
-        self._told: Membership | None = None  # newer members than this node's, by a peer's word, without this node
         self._joins = meta.joins(DB)
         self._never_vote: set[int] = {config.node_id} if config.learner_only else set()  # as they said themselves
         self._refused_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.book = AddressBook(config.node_id, configured_addresses(config), entries_from_wire(meta.addresses()))
-        self.managing = Managing(groups[DB].group, links[DB], groups[DB].life_of, self, mirrored, clock)
+        self.book = NodeBook(config, meta, self._tell_all, loop)
+        self.managing = Managing(groups[DB].group, links[DB], groups[DB].who_lives, self, mirrored, clock)
+        self._end = MembersEnd(config, meta, groups, self._said_by, lambda: self.managing.busy, removed, loop)
         links[DB].serve(HELLO, self._greeted)
         links[DB].serve(JOIN, self._asked_in)
 
@@ -106,12 +106,13 @@ class NodeMembers:
     def start(self, network: Network | None) -> None:
         """Before the network starts."""
         self._network = network
-        self._keep_book()
+        self.book.keep()
         self._look()
         self._spawn(self._run(), "hiqlite-members")
 
     async def close(self) -> None:
         self._closed = True
+        self.book.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -137,15 +138,16 @@ class NodeMembers:
         found = self.membership
         if found is None:
             return []
-        voters = sorted({one.id for one in found.voters})
-        learners = sorted({one.id for one in found.learners} - set(voters))
-        roles = [*((one, "voter") for one in voters), *((one, "learner") for one in learners)]
+        roles = roles_of(found, self._groups[DB].life_of)
         return [Member(number, role, *self.book.shown(number)) for number, role in roles]
 
     def shown(self) -> dict[str, Any]:
         """For who asks from outside."""
-        found = self.membership
+        found, own = self.membership, self._groups[DB].storage.identity
+        voters = () if found is None else found.voters + found.outgoing
         return {
+            "node": [own.id, own.incarnation],
+            "voters": [[one.id, one.incarnation] for one in voters],
             "index": found.index if found is not None else 0,
             "removed": list(found.removed) if found is not None else [],
             "standing": self.standing,
@@ -160,6 +162,9 @@ class NodeMembers:
             reached = {self._config.node_id, *self._links[DB].reached()}
             for number in sorted(self._never_vote & reached & set(wish.ids)):
                 raise UsageError(f"node {number} never votes", hint="its config says learner_only")
+        for number in addresses:
+            if type(number) is not int or not 0 < number < 1 << 63:
+                raise UsageError(f"{number!r} is no node's id", hint="a whole number above 0")
         for number, (raft, api) in addresses.items():
             if self.book.command(number, raft, api):
                 self._book_changed()
@@ -170,6 +175,9 @@ class NodeMembers:
     def said_of(self, ids: Sequence[int]) -> Any:
         known = self.book.entries
         return entries_to_wire({number: known[number] for number in ids if number in known})
+
+    def trouble_of(self, number: int) -> str:
+        return "" if self._network is None else self._network.trouble_of(number)
 
     @contextmanager
     def expecting(self, ids: Sequence[int], said: Any) -> Iterator[None]:
@@ -199,20 +207,12 @@ class NodeMembers:
                 network.set_peer(number, targets, dial=wanted and number not in removed)
 
     def _book_changed(self) -> None:
-        self._keep_book()
         self._look()
+        self.book.changed()
+
+    def _tell_all(self) -> None:
         for peer_id in self._links[DB].reached():
             self._greet_soon(peer_id)
-
-    def _keep_book(self) -> None:
-        """On disk soon; what is lost of it is heard again."""
-
-        def kept(done: Future[None]) -> None:
-            if not done.cancelled() and (error := done.exception()) is not None:
-                log.warning("where the other nodes are could not be kept: %s", error)
-
-        wire = entries_to_wire(self.book.entries)
-        self._meta.worker.submit(self._meta.set_addresses, wire).add_done_callback(kept)
 
     # -- what peers tell each other
 
@@ -230,15 +230,24 @@ class NodeMembers:
         except HiqliteError as error:
             log.debug("node %d did not say whom it knows: %s", peer_id, error)
 
+    async def _said_by(self) -> dict[int, Membership]:
+        """Who the members are, by the word of each that can be asked."""
+        said = {}
+        for peer_id in self._links[DB].reached():
+            try:
+                word = await self._links[DB].request(peer_id, HELLO, self._word(), ASK_S)
+                said[peer_id] = decode_membership(word["members"])
+            except (HiqliteError, TypeError, KeyError) as error:
+                log.debug("node %d did not say who the members are: %s", peer_id, error)
+        return said
+
     async def _greeted(self, peer_id: int, payload: Any) -> Any:
         self._hear(peer_id, payload)
         return self._word()
 
     def _word(self) -> dict[str, Any]:
         """What this node says: where nodes are, and who the members are as far as it is committed."""
-        group, found = self._groups[DB].group, self._groups[DB].storage.membership()
-        if group.started:
-            found = group.engine.membership_at(group.applier.applied_index)
+        found = committed_members(self._groups[DB])
         return {
             "addresses": entries_to_wire(self.book.entries),
             "members": None if found is None else encode_membership(found),
@@ -254,14 +263,9 @@ class NodeMembers:
         entries = entries_from_wire(word.get("addresses"))
         members = word.get("members")
         if members is not None:
-            self._hear_members(decode_membership(members))
+            self._end.hear(decode_membership(members))
         if self.book.hear(entries):
             self._book_changed()
-
-    def _hear_members(self, told: Membership) -> None:
-        found = self.membership
-        if found is not None and told.index > found.index and self._config.node_id in told.removed:
-            self._told = told
 
     # -- becoming a member
 
@@ -270,15 +274,23 @@ class NodeMembers:
         if self._loop.time() < self._refused_at + ASK_AGAIN_S:
             return self.standing
         await self._set_joins(True)  # first: once it is let in it may stop at any moment
-        try:
-            votes = await self._links[DB].request(formed[0], JOIN, self.said_of([self._config.node_id]), ASK_S)
-            await self._set_joins(votes is True)
-            self.standing = ""
-        except UsageError as error:
-            await self._set_joins(False)
-            self._refused_at, self.standing = self._loop.time(), str(error)
-        except HiqliteError as error:
-            self.standing = str(error)
+        refusal, failure = "", ""
+        for number in formed:  # one may be down, and not each of them knows what another one's config says
+            try:
+                votes = await self._links[DB].request(number, JOIN, self.said_of([self._config.node_id]), ASK_S)
+            except UsageError as error:
+                refusal = str(error)
+            except HiqliteError as error:
+                failure = str(error)
+            else:
+                await self._set_joins(votes is True)
+                self.standing = ""
+                return ""
+        if refusal:
+            self._refused_at = self._loop.time()
+            # One that could not be asked may have let it in: who did not hear that is a member all the same.
+            await self._set_joins(bool(failure))
+        self.standing = refusal or failure
         return self.standing
 
     async def _asked_in(self, peer_id: int, said: Any) -> bool:
@@ -305,8 +317,8 @@ class NodeMembers:
 
     async def _become(self) -> None:
         """Of a member: become what the config says, if that is this node's own business."""
-        own = self._groups[DB].storage.identity
-        found = self.membership
+        await self.managing.tidy()
+        own, found = self._groups[DB].storage.identity, self.membership
         assert found is not None
         votes = own in found.voters
         if self._config.learner_only and votes and len(found.voters) > 1:
@@ -328,11 +340,10 @@ class NodeMembers:
             try:
                 self._look()
                 if group.started and group.failure is None:
-                    reason = self.standing = self._reason()
+                    reason = self.standing = self._end.reason()
                     if not reason:
                         await self._become()
-                    elif self._was_member and self._told is None and await self._is_newest():
-                        await self._leave(reason)
+                    elif await self._end.came(reason):
                         return
                     elif self._loop.time() > said_at + SAY_WHY_EVERY_S:
                         said_at = self._loop.time()
@@ -342,55 +353,3 @@ class NodeMembers:
             except Exception:
                 log.exception("looking after the members failed, it is tried again")
             await until_next(group.changed, self._config.heartbeat_interval_ms / 1000)
-
-    def _reason(self) -> str:
-        """Why this node is no member any more; empty while it is one, as far as it knows."""
-        group = self._groups[DB].group
-        members = group.engine.membership
-        if members.index > group.applier.applied_index:
-            return ""
-        own = self._config.node_id
-        if any(one.id == own for one in members_of(members)):
-            told = self._told
-            if told is None or told.index <= members.index:
-                self._was_member, self._told = True, None
-                return ""
-        elif own not in members.removed:
-            return ""  # what it was told when it joined; its log says more soon
-        return str(was_removed(own))
-
-    async def _is_newest(self) -> bool:
-        """Whether the members that this node knows are no older than those of who can be asked. A node that comes back
-        with an empty folder follows a log in which it was removed before it was let in again."""
-        own = self._groups[DB].group.engine.membership
-        asked = False
-        for peer_id in self._links[DB].reached():
-            try:
-                word = await self._links[DB].request(peer_id, HELLO, self._word(), ASK_S)
-                told = decode_membership(word["members"])
-            except (HiqliteError, TypeError, KeyError) as error:
-                log.debug("node %d did not say who the members are: %s", peer_id, error)
-                continue
-            asked = True
-            if told.index > own.index and self._config.node_id not in told.removed:
-                return False
-        return asked
-
-    async def _leave(self, reason: str) -> None:
-        """Removed while it ran: the cache group follows, then nothing is left to do here."""
-        log.warning("%s; it stops", reason)
-        end = self._loop.time() + LEAVE_S
-        while CACHE in self._groups:
-            group = self._groups[CACHE].group
-            if group.failure is not None or (not group.leads and self._loop.time() > end):
-                break
-            if group.started:
-                members = group.engine.membership
-                gone = all(one.id != self._config.node_id for one in members_of(members))
-                if gone and members.index <= group.applier.applied_index:
-                    break
-            await until_next(group.changed, self._config.heartbeat_interval_ms / 1000)
-        while self.managing.busy and self._loop.time() < end:  # who asked for it hears that it happened
-            await until_next(self._groups[DB].group.changed, self._config.heartbeat_interval_ms / 1000)
-        found = was_removed(self._config.node_id)
-        self._removed(ShuttingDown(found.message, hint=found.hint))

@@ -3,7 +3,8 @@
 Nobody else has its data, so nothing may be guessed: the database stays what it is, the entries behind it that the log
 holds whole are applied, in order, up to the first one that is damaged; then the log begins anew. What was acknowledged
 behind that is lost, and the report says so. Part of the composition root. Invariants: nothing is deleted, all that is
-not used any more lies in `kept/`, which no start removes; a member of a cluster is never repaired, it heals by itself.
+not used any more lies in `kept/`, which no start removes; a member of a cluster is never repaired, it heals by itself,
+unless its majority is lost for good (`node_recovery.py`).
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from hiqlite.config import NodeConfig
-from hiqlite.engine.model import Identity
+from hiqlite.engine.change import members_of
+from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import LogCorruption, SnapshotCorruption, StorageError, UsageError
 from hiqlite.logstore.aside import Aside
 from hiqlite.logstore.folder import CACHE, DB, DataFolder
-from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.meta import Meta, first_of
 from hiqlite.logstore.meta_file import MetaDamaged
 from hiqlite.logstore.segments import lives_in
 from hiqlite.logstore.wal import WalLog
-from hiqlite.node_generations import NAME
+from hiqlite.node_generations import check_name, names_of
 from hiqlite.node_group_storage import HINT_BACKUP
-from hiqlite.node_healing import Healing, draw
+from hiqlite.node_healing import Healing
+from hiqlite.runtime.renouncing import first_life
 from hiqlite.statemachine import trust
 from hiqlite.statemachine.connection import ConnectionSettings
 from hiqlite.statemachine.writer import Writer, WriterSettings
 
 KEPT: Final = "kept"
+HEALS: Final = "heals by itself"
+HINT_MEMBER: Final = "start it with the cluster's config: the others fill it; is their majority lost: `hiqlite recover`"
 APPLIED_S: Final = 0.001  # a pause between two looks
 
 
@@ -56,19 +62,29 @@ async def repair(config: NodeConfig) -> Repaired:
         database itself is damaged. StorageError: the disk refuses.
     """
     if any(node.id != config.node_id for node in config.nodes):
-        raise UsageError("a member of a cluster heals by itself", hint="start it; the others fill it")
+        raise UsageError(f"a member of a cluster {HEALS}", hint=HINT_MEMBER)
     if not config.data_path.is_dir():
         raise UsageError(f"there is no data folder {config.data_path}", hint="check data_dir")
     with DataFolder(config.data_path) as folder:
         return await _Repair(config, folder).run()
 
 
-class _Repair:
-    """One run."""
+async def repair_survivor(config: NodeConfig, cluster_id: bytes) -> Repaired:
+    """The same for a member that nobody is left to heal: afterwards it is a cluster of its own, of that id.
 
-    def __init__(self, config: NodeConfig, folder: DataFolder) -> None:
+    Whoever calls it knows that the majority is lost for good. Until the last step the node returns, if it is started.
+    """
+    with DataFolder(config.data_path) as folder:
+        return await _Repair(config, folder, cluster_id).run()
+
+
+class _Repair:
+    """One run; of a survivor, which begins the cluster of that id, where one is given."""
+
+    def __init__(self, config: NodeConfig, folder: DataFolder, cluster_id: bytes | None = None) -> None:
         self._config = config
         self._folder = folder
+        self._cluster_id = cluster_id
         self._aside = Aside(folder.path, KEPT)
         self._done = Repaired()
 
@@ -78,30 +94,73 @@ class _Repair:
         except MetaDamaged as damage:
             meta = self._new_metadata(damage)
         with closing(meta):
-            await self._database(meta)
+            if self._cluster_id is None:
+                self._refuse_members(meta)
+            path = await self._database(meta)
             self._cache(meta)
+            incarnation = meta.incarnation(DB)
+            if self._cluster_id is not None and incarnation is not None:
+                self._unstamp(path)
+                alone = Membership(self._done.applied_index, (Identity(self._config.node_id, incarnation),))
+                meta.begin_cluster(self._cluster_id, {DB: alone})
         return self._done
+
+    def _refuse_members(self, meta: Meta) -> None:
+        """Whatever the config says: who others have formed a cluster with would be a second one of the same id."""
+        own = self._config.node_id
+        if meta.node_id not in (None, own):
+            raise UsageError(
+                f"the data folder is that of node {meta.node_id}, this is node {own}", hint="check node_id"
+            )
+        members = meta.membership(DB)
+        known = members_of(members) if members is not None else meta.recorded_set(DB) or ()
+        others = sorted({one.id for one in known if one.id != own})
+        if others:
+            raise UsageError(
+                f"a member of a cluster (with node {', '.join(map(str, others))}) {HEALS}", hint=HINT_MEMBER
+            )
 
     def _new_metadata(self, damage: MetaDamaged) -> Meta:
         """What they said is told by the files: whose the log is by its segments, the database by its folder."""
-        databases = [one for one in self._folder.databases.glob("*/*.db") if NAME.fullmatch(one.parent.name)]
-        if len(databases) != 1:
-            found = f"{self._folder.databases} holds {len(databases)} databases"
-            raise StorageError(f"{damage.message}; and {found}", hint=HINT_BACKUP) from damage
+        try:
+            generation = self._only_generation()
+        except StorageError as missing:
+            raise StorageError(f"{damage.message}; and {missing.message}", hint=HINT_BACKUP) from damage
+        self._unstamp(self._path(generation))  # first: nobody would remember the cluster whose it says it is
         self._aside.put(self._folder.meta)
-        meta = Meta.open(self._folder.meta)
-        meta.set_node_id(self._config.node_id)
-        meta.set_generation(DB, databases[0].parent.name)
-        trust.unstamp(databases[0], ConnectionSettings())
+        returns = self._cluster_id is not None
+        meta = Meta.open(self._folder.meta, first_of(self._config.node_id, generation, returns=returns))
         self._done.lost.append("the metadata: this node forms its cluster anew")
         return meta
 
-    async def _database(self, meta: Meta) -> None:
-        """The entries of the log behind the database are applied; then the log begins anew."""
-        config, folder = self._config, self._folder
-        name = meta.generation(DB)
-        path = folder.databases / (name or "") / config.filename_db
-        connection = ConnectionSettings(max_entry_bytes=config.max_entry_size)
+    def _only_generation(self) -> str:
+        """Where nothing says which database counts: there must be exactly one. Raises StorageError."""
+        found = names_of(self._folder.databases, self._config.filename_db)
+        if len(found) != 1:
+            what = f"{self._folder.databases} holds {len(found)} databases {self._config.filename_db}"
+            raise StorageError(what, hint=HINT_BACKUP)
+        return found[0]
+
+    def _path(self, generation: str) -> Path:
+        return self._folder.databases / generation / self._config.filename_db
+
+    def _unstamp(self, path: Path) -> None:
+        try:
+            trust.unstamp(path, ConnectionSettings())
+        except SnapshotCorruption as damage:
+            raise SnapshotCorruption(damage.message, hint=HINT_BACKUP) from damage
+
+    async def _database(self, meta: Meta) -> Path:
+        """The entries of the log behind the database are applied; then the log begins anew. Gives where it is."""
+        folder = self._folder
+        if (name := meta.generation(DB)) is None:
+            name = self._only_generation()
+            meta.set_generation(DB, name)
+        path = self._path(name)
+        check_name(path)
+        if meta.cluster_id is None:
+            self._unstamp(path)
+        connection = ConnectionSettings()
         try:
             trust.examine(path, connection, meta.cluster_id)
         except SnapshotCorruption as damage:
@@ -116,7 +175,8 @@ class _Repair:
         finally:
             await writer.close()
         self._aside.put(folder.log(DB) if folder.log_folder.is_dir() else folder.log_folder)
-        meta.begin_incarnation(DB, draw())
+        meta.begin_incarnation(DB, first_life(), returns=self._cluster_id is not None)
+        return path
 
     async def _apply(self, meta: Meta, writer: Writer) -> None:
         """Up to the first entry that cannot be read."""
@@ -166,7 +226,7 @@ class _Repair:
             self._aside.put(folder.log(CACHE))
             self._aside.put(folder.cache)
             self._done.lost.append("what the cache group held: it begins anew, empty")
-        meta.begin_incarnation(CACHE, draw())
+        meta.begin_incarnation(CACHE, first_life())
 
 
 async def applied(writer: Writer, index: int) -> None:

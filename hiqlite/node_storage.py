@@ -79,6 +79,7 @@ class Storage:
         for stack in (self._stack, self._abrupt):
             stack.callback(meta.close)
         self._check_node_id()
+        healing.leave_earlier_life(meta)
         self.db = await healing.open_group(meta, DB, lambda: DatabaseStorage.open(config, folder, meta, loop))
         self._stack.push_async_callback(self.db.close)
         self._abrupt.callback(self.db.let_go)

@@ -2,16 +2,18 @@
 
     async with hiqlite.testing.cluster(3) as c:
         await c.client.execute("CREATE TABLE t(x)")
+        await c.partition([c.leader], c.followers)
 
-Knows the public face and the node. Invariant: after the block no thread, task, socket or file of the nodes is left.
+The nodes dial each other through a relay, which cuts. Knows the public face, the node and the relay. Invariant: after
+the block no thread, task, socket or file of the nodes is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +22,10 @@ from hiqlite.client.local import LocalClient
 from hiqlite.config import NodeConfig
 from hiqlite.errors import UsageError
 from hiqlite.node import Node
-from hiqlite.transport.loopback import loopback_cluster
+from hiqlite.transport.loopback import hold_ports, loopback_cluster
+from hiqlite.transport.relay import HOST, Pair
+from hiqlite.transport.relay_process import RelayProcess
+from hiqlite.transport.settings import NetworkSettings
 
 DEADLINE_S = 30.0
 
@@ -31,6 +36,9 @@ class Cluster:
     def __init__(self, configs: dict[int, NodeConfig]) -> None:
         self._configs = configs
         self._running: dict[int, Node] = {}
+        known = next(iter(configs.values())).nodes
+        targets = {(one, node.id): (node.raft_host, node.raft_port) for one in configs for node in known}
+        self._relay = RelayProcess({pair: target for pair, target in targets.items() if pair[0] != pair[1]})
         self.nodes: dict[int, LocalClient] = {}
 
     @property
@@ -88,24 +96,71 @@ class Cluster:
 
     async def start(self, number: int) -> LocalClient:
         """Start a node that is down, on the data it has; does not wait for a leader."""
-        node = await Node.start(self._configs[number], wait=False)
+
+        def reach(peer_id: int, address: tuple[str, int]) -> tuple[str, int]:
+            port = self._relay.ports.get((number, peer_id))
+            return address if port is None else (HOST, port)
+
+        node = await Node.start(self._configs[number], wait=False, network=NetworkSettings(reach=reach))
         self._running[number] = node
         self.nodes[number] = node.client
         return node.client
 
     async def stop(self, number: int) -> None:
         """Shut a node down cleanly."""
-        self.nodes.pop(number)
-        await self._running.pop(number).shutdown()
+        self.nodes.pop(number, None)
+        await self._running[number].shutdown()
+        self._running.pop(number, None)  # not before: if this is cancelled, the end of the cluster waits for the node
 
     async def kill(self, number: int) -> None:
         """End a node without a clean shutdown: nothing is said to peers, nothing is flushed."""
-        self.nodes.pop(number)
-        await self._running.pop(number).abandon()
+        self.nodes.pop(number, None)
+        await self._running[number].abandon()
+        self._running.pop(number, None)
+
+    async def partition(self, one: Collection[int], other: Collection[int], *, one_way: bool = False) -> None:
+        """From now on nothing that the nodes of `one` say reaches those of `other`, nor the other way.
+
+        The network is silent about it, as a broken one is: connections stand, their bytes do not arrive, a new one gets
+        no answer. Cuts add up; clients, which use the api ports, are not cut off.
+
+        Args:
+            one, other: ids of nodes, also of such that are down.
+            one_way: `one` goes on to hear `other`.
+
+        Raises:
+            UsageError: an id that no node has, or one on both sides.
+        """
+        strangers = {*one, *other} - set(self._configs)
+        if strangers or set(one) & set(other):
+            raise UsageError(
+                f"a partition of {sorted(one)} and {sorted(other)}",
+                hint=f"two separate groups of the ids {', '.join(map(str, self._configs))}",
+            )
+        cuts: list[Pair] = [(here, there) for here in one for there in other]
+        cuts += [] if one_way else [(there, here) for here, there in cuts]
+        await self._relay.set(cuts, "hold")
+
+    async def heal(self) -> None:
+        """Ends all cuts: what was on the wire arrives, and traffic flows as before."""
+        await self._relay.heal()
+
+    async def open(self) -> None:
+        """Start all nodes, and wait until there is a leader that all of them know."""
+        started = await asyncio.gather(*(self.start(number) for number in self._configs), return_exceptions=True)
+        for failed in started:
+            if isinstance(failed, BaseException):
+                raise failed
+        await self.wait_until(self.settled)
 
     async def close(self) -> None:
         """Stop all; one that does not stop keeps none of the others."""
-        stopped = [await asyncio.gather(self.stop(number), return_exceptions=True) for number in list(self._running)]
+        try:
+            stopped = [
+                await asyncio.gather(self.stop(number), return_exceptions=True) for number in list(self._running)
+            ]
+        finally:
+            await self._relay.close()
         for (failed,) in stopped:
             if failed is not None:
                 raise failed
@@ -119,19 +174,16 @@ async def cluster(n: int, *, base_dir: str | Path | None = None, **overrides: An
         base_dir: where the nodes' folders are made; a temporary folder by default.
         overrides: config keys for all nodes.
     """
-    with TemporaryDirectory(prefix="hiqlite-cluster-") as temporary:
+    with TemporaryDirectory(prefix="hiqlite-cluster-") as temporary, ExitStack() as held:
         folder = Path(base_dir) if base_dir is not None else Path(temporary)
+        ports = [held.enter_context(one).getsockname()[1] for one in hold_ports(2 * n)]
         configs = {
             number: NodeConfig.from_mapping(settings)
-            for number, settings in loopback_cluster(folder, n, overrides).items()
+            for number, settings in loopback_cluster(folder, n, overrides, ports).items()
         }
         running = Cluster(configs)
         try:
-            started = await asyncio.gather(*(running.start(number) for number in configs), return_exceptions=True)
-            for failed in started:
-                if isinstance(failed, BaseException):
-                    raise failed
-            await running.wait_until(running.settled)
+            await running.open()
             yield running
         finally:
             await running.close()

@@ -14,7 +14,7 @@ from hiqlite._accel.plain.answers import (
     Done, Failed, Returned, StatementResult, applied, encode_answer, error_of, shown, sql_at,
 )
 from hiqlite._accel.values cimport (
-    Columns, hq_cursor, hq_get_i32, hq_get_i64, hq_get_u16, hq_get_u32, hq_left, read_rows,
+    Columns, hq_cursor, hq_get_i32, hq_get_i64, hq_get_u16, hq_get_u32, hq_get_u64, hq_left, read_rows,
 )
 from hiqlite.errors import HiqliteError, ProtocolError, RowMappingError, StatementError
 
@@ -34,6 +34,7 @@ cdef enum:
     STATUS_DONE = 0
     STATUS_NOTHING_REMAINS = 1
     STATUS_PART_REMAINS = 2
+    REPEATED = 1
 
 
 @cython.final
@@ -95,7 +96,7 @@ cdef class Answer:
         self.at.end = self.at.p + self.view.len
         self.log_index = log_index
         self.texts = texts
-        self.left = open_answer(&self.at, &self.status)
+        self.left = open_answer(&self.at, &self.status, &self.log_index)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
@@ -167,14 +168,20 @@ cdef int need(const hq_cursor *at, size_t size) except -1:
     return 0
 
 
-cdef uint32_t open_answer(hq_cursor *at, int *status) except? 0xFFFFFFFF:
+cdef uint32_t open_answer(hq_cursor *at, int *status, uint64_t *log_index) except? 0xFFFFFFFF:
     cdef uint32_t count
+    cdef uint16_t flags
     need(at, HEAD_SIZE)
     status[0] = at.p[1]
-    if at.p[0] != VERSION or at.p[1] > STATUS_PART_REMAINS or hq_get_u16(at.p + 2) != 0:
+    flags = hq_get_u16(at.p + 2)
+    if at.p[0] != VERSION or at.p[1] > STATUS_PART_REMAINS or flags > REPEATED:
         raise ProtocolError("answer: a header that contradicts the format")
     count = hq_get_u32(at.p + 4)
     at.p += HEAD_SIZE
+    if flags & REPEATED:  # it was given before, by the entry whose index stands at the end
+        need(at, 8)
+        at.end -= 8
+        log_index[0] = hq_get_u64(at.end) or log_index[0]
     if <uint64_t>count * RESULT_SIZE > hq_left(at):
         raise ProtocolError("answer: the bytes end inside it")
     if count == 0 and hq_left(at) != 0:
@@ -294,6 +301,6 @@ def decode_txn(answer, uint64_t log_index, texts=()):
 def decode_batch(answer, uint64_t log_index):
     """One ExecuteResult or error per statement of a batch; raises when the entry failed as a whole."""
     cdef Answer opened = Answer(answer, log_index, ())
-    if opened.status == STATUS_NOTHING_REMAINS:
+    if opened.status != STATUS_DONE:
         return opened.done()
     return [result for result, _ in opened.results()]

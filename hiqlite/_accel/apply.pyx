@@ -11,21 +11,24 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint8_t, uint64_t, uintptr_t
+from libc.string cimport memset
 from posix.unistd cimport usleep
 
 from hiqlite._accel.apply_native cimport (
     HQ_ANSWER_BYTES_MAX, HQ_CHECKPOINT_OVERDUE, HQ_CHECKPOINT_PAGES, HQ_GUARD_API_VERSION, HQ_HASH_EVERY,
-    HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW, SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close,
-    hq_apply_loaded, hq_apply_open, hq_checkpoint, hq_checkpoint_ask, hq_checkpointer_use, hq_failure, hq_forks,
-    hq_forks_watch, hq_guard_api, hq_job, hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure,
-    hq_queue_inline, hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced,
-    hq_queue_start, hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_run_result,
-    hq_run_result_free, sqlite3,
+    HQ_HASH_KEPT, HQ_STOP_DRAINED, HQ_STOP_NOW, HQ_TRIAL_WRITES_MAX, HQ_TRY_ASKED, HQ_TRY_MEMORY, HQ_OUT_OF_DISK,
+    HQ_OUT_OF_MEMORY, SQLITE_CHECKPOINT_TRUNCATE, free, hq_apply, hq_apply_close, hq_apply_loaded, hq_apply_open,
+    hq_checkpoint, hq_checkpoint_ask, hq_checkpointer_use, hq_failure, hq_forks, hq_forks_watch, hq_guard_api, hq_job,
+    hq_job_new, hq_look, hq_queue, hq_queue_close, hq_queue_failure, hq_queue_cancel_trial, hq_queue_inline,
+    hq_queue_join, hq_queue_open, hq_queue_predict_ns, hq_queue_resume, hq_queue_set_synced, hq_queue_start,
+    hq_queue_stop, hq_queue_stopped, hq_queue_submit, hq_queue_take, hq_queue_trial_ended, hq_queue_try,
+    hq_run_result, hq_run_result_free, hq_trial, hq_tried, sqlite3,
 )
 from hiqlite.errors import UsageError
 
 ANSWER_BYTES_MAX = HQ_ANSWER_BYTES_MAX
 HASH_EVERY = HQ_HASH_EVERY
+TRIAL_WRITES_MAX = HQ_TRIAL_WRITES_MAX
 CHECKPOINT_PAGES = HQ_CHECKPOINT_PAGES
 CHECKPOINT_OVERDUE_PAGES = HQ_CHECKPOINT_OVERDUE
 
@@ -47,88 +50,7 @@ def load(connection):
         connection.enable_load_extension(False)
 
 
-cdef class AppliedRun:
-    """The answers of the entries `[first, last]`, applied in one transaction."""
-
-    def __cinit__(self):
-        self.result = NULL
-
-    def __init__(self):
-        raise TypeError("runs come from Applier.take()")
-
-    def __dealloc__(self):
-        hq_run_result_free(self.result)
-
-    @property
-    def first(self):
-        return self.result.first
-
-    @property
-    def last(self):
-        return self.result.last
-
-    @property
-    def last_term(self):
-        return self.result.last_term
-
-    def __len__(self):
-        return self.result.last - self.result.first + 1
-
-    cdef bint answer_at(self, uint64_t index, const uint8_t **data, size_t *size) noexcept nogil:
-        cdef size_t begin
-        if index < self.result.first or index > self.result.last:
-            return False
-        begin = self.result.offsets[index - self.result.first]
-        size[0] = self.result.offsets[index - self.result.first + 1] - begin
-        data[0] = self.result.answers + begin
-        return size[0] > 0
-
-    def answer(self, uint64_t index):
-        """The answer of the entry at `index` (docs/formats.md section 4).
-
-        Raises:
-            LookupError: the entry is not of this run, or was submitted without a wish for answers.
-        """
-        cdef const uint8_t *data = NULL
-        cdef size_t size = 0
-        if not self.answer_at(index, &data, &size):
-            raise LookupError(f"no answer was kept for entry {index}")
-        return PyBytes_FromStringAndSize(<const char *>data, size)
-
-    def __repr__(self):
-        return f"AppliedRun(first={self.first}, last={self.last}, last_term={self.last_term})"
-
-
-cdef int forget_jobs(hq_job *job) except -1:
-    """Lets the owners of finished jobs go."""
-    cdef hq_job *following
-    while job != NULL:
-        following = job.next
-        Py_DECREF(<object><PyObject *>job.owner)
-        free(job)
-        job = following
-    return 0
-
-
-cdef hq_job *make_job(uint64_t first, uint64_t last, list pieces, bint want_answers) except NULL:
-    cdef Py_ssize_t count = len(pieces), i
-    cdef hq_job *job
-    cdef bytes piece
-    for i in range(count):
-        if type(pieces[i]) is not bytes:
-            raise TypeError("records are submitted as bytes")
-    job = hq_job_new(<uint32_t>count)
-    if job == NULL:
-        raise MemoryError
-    job.first, job.last, job.want_answers = first, last, want_answers
-    for i in range(count):
-        piece = <bytes>pieces[i]
-        job.pieces[i].data = <const uint8_t *>PyBytes_AS_STRING(piece)
-        job.pieces[i].size = PyBytes_GET_SIZE(piece)
-        job.size += PyBytes_GET_SIZE(piece)
-    job.owner = <PyObject *>pieces
-    Py_INCREF(pieces)
-    return job
+include "apply_jobs.pxi"
 
 
 @cython.no_gc_clear  # it needs its connection to the end
@@ -286,6 +208,42 @@ cdef class Applier:
         """What is applied shall be durable soon: once it is synced in the own log. `durable_index` tells when."""
         hq_checkpoint_ask(self.open_queue())
 
+    # -- trials
+
+    def try_out(self, list records not None, list limits_ns not None, *, int64_t disk_bytes_max,
+                int64_t memory_bytes_max):
+        """Runs writes on the thread, each on what those before it leave, and undoes all; `fileno` becomes readable when
+        that is done (`trial_ended`). It ends early once they have taken as long as a run may.
+
+        Args:
+            records: whole ones with wall time and seed, at most TRIAL_WRITES_MAX.
+            limits_ns: after this time each is ended.
+            disk_bytes_max, memory_bytes_max: what all of them may take of these before they are ended.
+
+        Returns:
+            False: another trial is under way, or the thread ends.
+        """
+        cdef hq_trial asked
+        cdef bytes together = records[0] if len(records) == 1 else b"".join(records)
+        cdef int rc
+        memset(&asked, 0, sizeof(asked))
+        asked.count = limits_of(records, limits_ns, asked.writes)
+        asked.records = <uint8_t *>PyBytes_AS_STRING(together)
+        asked.disk_bytes_max, asked.memory_bytes_max = disk_bytes_max, memory_bytes_max
+        rc = hq_queue_try(self.open_queue(), &asked, PyBytes_GET_SIZE(together))
+        if rc == HQ_TRY_MEMORY:
+            raise MemoryError
+        return rc == HQ_TRY_ASKED
+
+    def cancel_trial(self):
+        """Ends the one under way early; it still has to be taken by `trial_ended`."""
+        hq_queue_cancel_trial(self.open_queue())
+
+    def trial_ended(self):
+        """The `Trial` that has ended since the last call, or None."""
+        cdef hq_trial ended
+        return trial_of(&ended) if hq_queue_trial_ended(self.open_queue(), &ended) else None
+
     # -- out
 
     @property
@@ -361,6 +319,12 @@ cdef class Applier:
         """The newest group time of an applied entry; it never goes back."""
         self.open_queue()
         return <int64_t>hq_look(<const uint64_t *>&self.worker.group_time_ns)
+
+    @property
+    def has_sessions(self):
+        """Whether a session was ever opened in this database."""
+        self.open_queue()
+        return hq_look(&self.worker.session_count) > 0
 
     @property
     def equality_hash(self):

@@ -14,6 +14,8 @@ cdef extern from "apply_queue.h" nogil:
         HQ_CHECKPOINT_PAGES, HQ_CHECKPOINT_OVERDUE
         HQ_STOP_DRAINED, HQ_STOP_NOW
         HQ_ANSWER_BYTES_MAX
+        HQ_TRIAL_WRITES_MAX
+        HQ_TRY_ASKED, HQ_TRY_BUSY, HQ_TRY_MEMORY, HQ_OUT_OF_DISK, HQ_OUT_OF_MEMORY
         SQLITE_CHECKPOINT_TRUNCATE
     ctypedef struct sqlite3:
         pass
@@ -25,6 +27,7 @@ cdef extern from "apply_queue.h" nogil:
     ctypedef struct hq_apply:
         uint64_t applied_index, applied_term, equality_hash, durable_index
         int64_t group_time_ns
+        uint64_t session_count
         uint64_t hash_index[64]
         uint64_t hash_value[64]
         uint64_t wal_pages
@@ -50,6 +53,19 @@ cdef extern from "apply_queue.h" nogil:
         uint64_t first, last, last_term  # closed range of log indexes; term of the last
         uint8_t *answers                 # of all entries behind one another; NULL when none was wanted
         size_t *offsets                  # one more than there are entries
+        int changed_schema
+        uint32_t slow_count
+        char *slow_texts[8]
+    ctypedef struct hq_tried:
+        size_t at
+        int64_t limit_ns, spent_ns
+    ctypedef struct hq_trial:
+        uint8_t *records
+        hq_tried *writes
+        uint32_t count, passed
+        int64_t disk_bytes_max, memory_bytes_max
+        int cancelled, late, out_of, changes_schema
+        hq_failure why
     hq_apply *hq_apply_open(sqlite3 *, const hq_guard_api *, uint32_t, hq_failure *)
     void hq_apply_close(hq_apply *)
     int hq_checkpoint(hq_apply *, int)
@@ -63,6 +79,9 @@ cdef extern from "apply_queue.h" nogil:
     int hq_queue_inline(hq_queue *, hq_job *, int)
     int64_t hq_queue_predict_ns(hq_queue *, size_t)
     void hq_queue_set_synced(hq_queue *, uint64_t)
+    int hq_queue_try(hq_queue *, const hq_trial *, size_t)
+    void hq_queue_cancel_trial(hq_queue *)
+    int hq_queue_trial_ended(hq_queue *, hq_trial *)
     hq_run_result *hq_queue_take(hq_queue *, hq_job **)
     int hq_queue_failure(hq_queue *, hq_failure *)
     void hq_queue_resume(hq_queue *)

@@ -1,4 +1,7 @@
 # Futures and buffers of one loop turn; the meaning stands in batch.pyx.
+from libc.stdint cimport uint64_t
+
+from hiqlite._accel.session cimport SessionWindow
 from hiqlite._accel.values cimport Encoder
 
 
@@ -14,6 +17,12 @@ cdef class Op:
     cdef readonly long long deadline_ns        # monotonic; 0: none
     cdef readonly object decode                # (answer, log_index, detail) -> value; None: a single execute
     cdef readonly object detail                # what decode needs: the SQL text, the texts of a txn ...
+    cdef SessionWindow session                 # while the write waits for an answer, if it is one of a session
+    cdef uint64_t sequence
+    cdef public bint uncertain                 # a try before this one may stand in a log
+    cdef public bint repeatable                # may be tried again outside of a session, too
+    cdef uint64_t take_place(self, SessionWindow session) except 0
+    cdef int leave(self) except -1
     cdef int wake(self) except -1
 
 
@@ -31,11 +40,8 @@ cdef class ProposalBuffer:
     cdef object ready
     cdef readonly Py_ssize_t queued_bytes
     cdef readonly Py_ssize_t batch_bytes_max
-    cdef readonly Py_ssize_t entry_bytes_max
     cdef int close_batch(self) except -1
     cdef int after_record(self, Py_ssize_t start, object op) except -1
 
 
-cdef class Pending:
-    cdef object batches
-    cdef readonly int count
+cdef int add_late(list late, list ops, long long now_ns) except -1

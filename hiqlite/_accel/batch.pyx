@@ -2,8 +2,7 @@
 
 `Op` is the future of one write; it keeps asyncio's future protocol and also passes for a coroutine, so it can be
 awaited, gathered, given to `create_task` or `wait_for`. `ProposalBuffer` collects the encoded records of all writes
-that were issued in one turn; `Batch` is what one turn gave to the log; `Pending` knows which futures wait for which
-log index and resolves those of a whole applied run in one pass.
+that were issued in one turn; `Batch` is what one turn gave to the log.
 
 Must not know: Raft, sockets, files; it starts no event loop. Invariant: every Op that was put into a buffer is
 resolved exactly once, by completion, failure or its own cancellation.
@@ -13,16 +12,16 @@ import asyncio
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hiqlite._accel.answers import decode_execute
 from hiqlite._accel.commands cimport append_execute
 from hiqlite._accel.records cimport seal_run
+from hiqlite._accel.session cimport SessionWindow
 from hiqlite._accel.values cimport Encoder
 
-from hiqlite.errors import UsageError
+from hiqlite.errors import SessionExpired, from_wire
 
 cdef enum:
     PENDING = 0
@@ -124,21 +123,51 @@ cdef class Op:
         if self.state != PENDING:
             return False
         self.state = CANCELLED
+        self.leave()
         # Called from inside a task step (Task.cancel), so the waiters run in a turn of their own.
         self.schedule()
         return True
+
+    # -- its session
+    def keep_in(self, SessionWindow session not None):
+        """It is a write of `session` from now on; its sequence."""
+        return self.take_place(session)
+
+    cdef uint64_t take_place(self, SessionWindow session) except 0:
+        self.sequence = session.take()
+        self.session = session
+        if self.state != PENDING:
+            self.leave()
+        return self.sequence
+
+    @property
+    def retries(self):
+        """Whether it may be sent again though an earlier try may have been applied."""
+        return self.state == PENDING and (self.repeatable or (self.session is not None and self.session.id != 0))
+
+    cdef int leave(self) except -1:
+        cdef SessionWindow session = self.session
+        if session is not None:
+            self.session = None
+            session.over(self.sequence)
+        return 0
 
     # -- resolving
     def set_result(self, value):
         if self.state == PENDING:
             self.value = value
             self.state = DONE
+            self.leave()
             self.wake()
 
     def set_exception(self, error):
+        """What is not applied by this try may be by an earlier one: then its outcome is unknown."""
         if self.state == PENDING:
+            if self.uncertain and getattr(error, "outcome", None) == "not_applied":
+                error = from_wire({**error.to_wire(), "outcome": "unknown"})
             self.error = error
             self.state = DONE
+            self.leave()
             self.wake()
 
     def answer(self, bytes answer, uint64_t log_index):
@@ -151,8 +180,13 @@ cdef class Op:
             else:
                 self.value = self.decode(answer, log_index, self.detail)
         except Exception as error:
+            if self.session is not None and isinstance(error, SessionExpired):
+                self.session.end()
+                if not self.uncertain:  # there was this try only, and it did nothing
+                    error.outcome, error.retryable = "not_applied", True
             self.error = error
         self.state = DONE
+        self.leave()
         self.wake()
 
     def schedule(self):
@@ -205,24 +239,33 @@ cdef class Batch:
 cdef class ProposalBuffer:
     """Records waiting to be proposed, cut into batches of at most `batch_bytes_max` (a single larger record stands alone)."""
 
-    def __init__(self, Py_ssize_t batch_bytes_max, Py_ssize_t entry_bytes_max=0x7FFFFFFF):
+    def __init__(self, Py_ssize_t batch_bytes_max):
         self.encoder = Encoder()
         self.ops = []
         self.ready = deque()
         self.batch_bytes_max = batch_bytes_max
-        self.entry_bytes_max = entry_bytes_max
 
-    def execute(self, bytes text, params, Op op):
-        """Encode one statement in place. Raises ParameterError or UsageError, and then nothing was added."""
+    def execute(self, bytes text, params, Op op, Py_ssize_t size_max=0x7FFFFFFF, SessionWindow session=None):
+        """Encode one statement in place, as a write of `session` if there is one.
+
+        Returns:
+            False when its record is larger than `size_max`: then nothing was added, as after an error.
+
+        Raises:
+            ParameterError, UsageError: it cannot be encoded.
+        """
         cdef Py_ssize_t start = self.encoder.size
-        cdef Py_ssize_t size
-        append_execute(self.encoder, text, params, 0)
-        size = self.encoder.size - start
-        if size > self.entry_bytes_max:
+        if session is None:
+            append_execute(self.encoder, text, params, 0, 0, 0)
+        else:
+            append_execute(self.encoder, text, params, session.id, session.next, session.low)
+        if self.encoder.size - start > size_max:
             self.encoder.size = start
-            raise UsageError(f"the write has {size} bytes, the limit is {self.entry_bytes_max}",
-                             hint="split it, or raise max_entry_size")
+            return False
+        if session is not None:
+            op.take_place(session)
         self.after_record(start, op)
+        return True
 
     def put(self, bytes record, op):
         """Add a complete record, encoded elsewhere."""
@@ -280,69 +323,6 @@ cdef class ProposalBuffer:
         for batch in self.ready:
             add_late(late, (<Batch>batch).ops, now_ns)
         add_late(late, self.ops, now_ns)
-        return late
-
-
-cdef class Pending:
-    """Which futures wait for which log indexes: closed ranges, ascending, never overlapping."""
-
-    def __init__(self):
-        self.batches = deque()
-
-    def __len__(self):
-        return self.count
-
-    @property
-    def batch_count(self):
-        return len(self.batches)
-
-    def add(self, uint64_t first, list ops):
-        self.batches.append((first, ops))
-        self.count += <int>len(ops)
-
-    def complete(self, uint64_t last, run):
-        """Resolve all that wait for an index `<= last`, with the answers of `run`."""
-        cdef uint64_t first, index
-        cdef uint64_t run_first = run.first, run_last = run.last
-        cdef list ops
-        answer = run.answer
-        while self.batches:
-            first, ops = self.batches[0]
-            if first > last:
-                break
-            self.batches.popleft()
-            if first + len(ops) - 1 > last:
-                self.batches.appendleft((last + 1, ops[last + 1 - first:]))
-                ops = ops[:last + 1 - first]
-            self.count -= <int>len(ops)
-            index = first
-            for op in ops:
-                if op is not None and run_first <= index <= run_last:
-                    op.answer(answer(index), index)
-                index += 1
-
-    @cython.wraparound(True)
-    def cut_from(self, uint64_t index):
-        """Take out all that wait for an index `>= index`; their entries are gone. Returns the futures."""
-        cdef uint64_t first
-        cdef list ops, lost = []
-        while self.batches:
-            first, ops = self.batches[-1]
-            if first + len(ops) <= index:
-                break
-            self.batches.pop()
-            if first < index:
-                self.batches.append((first, ops[:index - first]))
-                ops = ops[index - first:]
-            self.count -= <int>len(ops)
-            lost[:0] = [op for op in ops if op is not None]
-        return lost
-
-    def expired(self, long long now_ns):
-        """Futures whose deadline has passed; they stay in place, resolving them twice does nothing."""
-        cdef list late = []
-        for _, ops in self.batches:
-            add_late(late, ops, now_ns)
         return late
 
 

@@ -141,6 +141,7 @@ cdef class BeatThread:
             os.close(fd)  # a dial that ended while the node stops
             return
         if hq_beat_add(self.beat, peer_id, fd, <const uint8_t*>key, dialed):
+            os.close(fd)
             raise RuntimeError(f"more than {HQ_BEAT_LINKS} links")
 
     def remove_peer(self, uint64_t peer_id):

@@ -22,7 +22,7 @@ from hiqlite.errors import ParameterError, ProtocolError, UsageError
 
 __all__ = [
     "FOREIGN_KEYS_OFF", "ROWS_WANTED", "CommandView", "Operation", "Reference", "StatementView", "command_view",
-    "encode_batch", "encode_command", "encode_migration",
+    "encode_batch", "encode_command", "encode_migration", "in_session",
 ]
 
 
@@ -48,6 +48,7 @@ cdef extern from "command.h" nogil:
     ctypedef struct hq_command:
         uint8_t operation
         uint16_t flags, request_id_size
+        uint32_t statement_count
         uint64_t session, sequence, window_low
         const uint8_t *request_id
     ctypedef struct hq_statement:
@@ -59,6 +60,7 @@ cdef extern from "command.h" nogil:
         const uint8_t *name
         uint16_t name_size
     int hq_command_check(hq_command *command, const uint8_t *payload, size_t size)
+    int hq_command_open(hq_command *command, const uint8_t *payload, size_t size)
     hq_cursor hq_command_texts(const hq_command *command)
     hq_cursor hq_command_statements(const hq_command *command)
     int hq_text_next(hq_cursor *at, hq_text *text)
@@ -172,10 +174,14 @@ cdef int put_statement(Encoder encoder, int operation, uint32_t number, uint16_t
     return 0
 
 
-cdef int append_execute(Encoder encoder, bytes text_utf8, object params, int flags) except -1:
+cdef int append_execute(Encoder encoder, bytes text_utf8, object params, uint64_t session, uint64_t sequence,
+                        uint64_t window_low) except -1:
     cdef Py_ssize_t start = encoder.size
     try:
-        begin_command(encoder, HQ_OP_EXECUTE, flags, 1, None)
+        begin_command(encoder, HQ_OP_EXECUTE, 0, 1, None)
+        hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 8, session)
+        hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 16, sequence)
+        hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 24, window_low)
         hq_put_u16(encoder.data + start + HQ_RECORD_HEADER + 34, 1)  # one text
         put_sql(encoder, text_utf8)
         put_statement(encoder, HQ_OP_EXECUTE, 0, 0, params, None)
@@ -247,6 +253,19 @@ cdef bytes finished(Encoder encoder, uint8_t entry_kind, Py_ssize_t size_max):
     return encoder.cut(0)
 
 
+def in_session(bytes record not None, uint64_t session, uint64_t sequence, uint64_t window_low):
+    """The unsealed record of a command that was encoded outside of a session, as a write of one."""
+    cdef bytes made = PyBytes_FromStringAndSize(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
+    cdef uint8_t *p = <uint8_t *>PyBytes_AS_STRING(made)
+    if PyBytes_GET_SIZE(record) < HQ_RECORD_HEADER + HQ_COMMAND_HEADER:
+        raise ValueError("no command is so short")
+    hq_put_u64(p + HQ_RECORD_HEADER + 8, session)
+    hq_put_u64(p + HQ_RECORD_HEADER + 16, sequence)
+    hq_put_u64(p + HQ_RECORD_HEADER + 24, window_low)
+    hq_record_open(p, p[HQ_AT_KIND], p[HQ_AT_ENTRY_KIND], hq_record_payload_length(p))
+    return made
+
+
 # --------------------------------------------------------------------------- checking commands
 
 
@@ -258,6 +277,22 @@ def command_view(record):
         return view_record(<const uint8_t *>view.buf, view.len)
     finally:
         PyBuffer_Release(&view)
+
+
+def command_texts(bytes record not None):
+    """(operation, number of statements, texts) of a whole record that was encoded or checked in this process."""
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(record)
+    cdef hq_command command
+    cdef hq_cursor at
+    cdef hq_text text
+    cdef list texts = []
+    cdef int code = hq_command_open(&command, p + HQ_RECORD_HEADER, hq_record_payload_length(p))
+    if code != 0:
+        raise command_error(code)
+    at = hq_command_texts(&command)
+    while hq_text_next(&at, &text) == 1:
+        texts.append(PyUnicode_DecodeUTF8(text.utf8, text.size, NULL))
+    return command.operation, command.statement_count, texts
 
 
 cdef object view_record(const uint8_t *p, Py_ssize_t size):

@@ -33,7 +33,10 @@ cdef extern from "guard_parts.h" nogil:
         int (*error_class)(int, const char *) noexcept nogil
         void (*schema_changed)(void *) noexcept nogil
         int (*took_last_rowid)(void *) noexcept nogil
+    ctypedef struct hq_guard:
+        pass
     const hq_guard_api *hq_guard_table()
+    int hq_cost_is_bounded(hq_guard *, const char *, int)
     int hq_guard_loaded()
     int sqlite3_bind_parameter_count(sqlite3_stmt *)
     const char *sqlite3_bind_parameter_name(sqlite3_stmt *, int)
@@ -268,6 +271,19 @@ cdef class Guard:
             return program
         finally:
             sqlite3_finalize(stmt)
+
+
+    def is_bounded(self, bytes sql not None):
+        """Whether the work of this one statement is known to be bounded by its text (native/guard_cost.c)."""
+        cdef hq_guard *guard = <hq_guard *>self.guard()
+        cdef const char *text = sql
+        cdef Py_ssize_t size = len(sql)
+        cdef int bounded
+        if size > SIZE_MAX - 16:
+            return False
+        with nogil:
+            bounded = hq_cost_is_bounded(guard, text, <int>size)
+        return bool(bounded)
 
 
 ROLE_WRITER = HQ_ROLE_WRITER

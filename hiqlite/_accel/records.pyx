@@ -7,9 +7,9 @@ are believed; what is wrong is a ProtocolError that says where.
 
 from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from array import array as py_array
 
@@ -21,20 +21,20 @@ from hiqlite._accel.plain.records import (
     BAD_HEADER_CRC, BAD_ORDER, BAD_PAYLOAD, BAD_SHAPE, HEADER_SIZE, OK, REASONS, SHORT, EntryKind, RecordHeader,
     RecordKind, check_kinds,
 )
-from hiqlite._accel.values cimport hq_cursor, hq_get_u32
+from hiqlite._accel.values cimport hq_cursor, hq_get_u32, hq_put_i64, hq_put_u64
 from hiqlite.errors import ProtocolError, UsageError
 
 __all__ = [
     "BAD_HEADER_CRC", "BAD_ORDER", "BAD_PAYLOAD", "BAD_SHAPE", "FOREIGN_KEYS_OFF", "HEADER_SIZE", "OK", "ROWS_WANTED",
     "SHORT", "CommandView", "EntryKind", "Operation", "RecordHeader", "RecordKind", "Reference", "StatementView", "check",
     "command_view", "crc32c", "encode_batch", "encode_command", "encode_migration", "encode_record", "find_kind",
-    "header", "offsets", "scan", "seal", "seal_records", "slice_records",
+    "header", "offsets", "scan", "seal", "seal_records", "slice_records", "stamp", "unseal",
 ]
 
 
 cdef extern from "record.h" nogil:
     enum:
-        HQ_RECORD_HEADER, HQ_AT_KIND, HQ_AT_ENTRY_KIND, HQ_AT_PAYLOAD_CRC, HQ_AT_HEADER_CRC
+        HQ_RECORD_HEADER, HQ_AT_KIND, HQ_AT_ENTRY_KIND, HQ_AT_PAYLOAD_CRC, HQ_AT_TERM, HQ_AT_WALL_NS, HQ_AT_SEED, HQ_AT_HEADER_CRC
         HQ_RECORD_OK, HQ_RECORD_SHORT, HQ_CHECK_SEALED, HQ_CHECK_PAYLOAD
         HQ_PAYLOAD_MAX
     uint32_t hq_crc32c(uint32_t seed_or_0, const void *bytes, size_t size)
@@ -132,6 +132,26 @@ def seal_records(buffer, uint64_t term, uint64_t first, int64_t group_time_ns=0,
     if count < 0:
         raise ProtocolError("the bytes to seal are not a run of whole records")
     return count
+
+
+def stamp(bytes record not None, int64_t wall_time_ns, uint64_t seed):
+    """The unsealed record with a wall time and a seed (not 0) that sealing leaves to it."""
+    cdef bytes stamped = PyBytes_FromStringAndSize(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
+    cdef uint8_t *p = <uint8_t *>PyBytes_AS_STRING(stamped)
+    if PyBytes_GET_SIZE(record) < HQ_RECORD_HEADER or seed == 0:
+        raise ValueError("a record is stamped with a seed")
+    hq_put_i64(p + HQ_AT_WALL_NS, wall_time_ns)
+    hq_put_u64(p + HQ_AT_SEED, seed)
+    return stamped
+
+
+def unseal(record not None):
+    """The record as it was before a leader sealed it: what leaders set is zero again."""
+    cdef Bytes source = Bytes(record)
+    cdef bytes made = PyBytes_FromStringAndSize(<char *>source.record(0), source.size)
+    cdef uint8_t *p = <uint8_t *>PyBytes_AS_STRING(made)
+    memset(p + HQ_AT_TERM, 0, HQ_RECORD_HEADER - HQ_AT_TERM)
+    return made
 
 
 def check(data, Py_ssize_t offset=0, bint sealed=True, bint payload=True):

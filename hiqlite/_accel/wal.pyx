@@ -199,12 +199,7 @@ cdef class NativeLog:
         self._check(io_sequence)
         if last < first or size < <Py_ssize_t> (64 * (last - first + 1)) or size % 8 or size > JOB_BYTES_MAX:
             raise UsageError(f"{size} bytes are no records for entries {first} to {last}")
-        Py_INCREF(records)
-        if hq_wal_submit(self.log, HQ_KIND_ENTRY, io_sequence, first, last,
-                         <const uint8_t *> PyBytes_AS_STRING(records), size, <void *> records):
-            Py_DECREF(records)
-            raise MemoryError
-        self.submitted = io_sequence
+        self._submit(HQ_KIND_ENTRY, io_sequence, first, last, records)
 
     def truncate(self, uint64_t io_sequence, uint64_t last_kept):
         """A record that cuts every entry behind `last_kept`."""
@@ -241,12 +236,20 @@ cdef class NativeLog:
         if last < first or size > JOB_BYTES_MAX or \
                 hq_wal_repair_run(<uint8_t *> PyBytes_AS_STRING(repairs), size, first) != <int64_t> (last - first + 1):
             raise UsageError(f"{size} bytes are not the entries {first} to {last}")
-        Py_INCREF(repairs)
-        if hq_wal_submit(self.log, HQ_KIND_REPAIR, io_sequence, first, last,
-                         <const uint8_t *> PyBytes_AS_STRING(repairs), size, <void *> repairs):
-            Py_DECREF(repairs)
+        self._submit(HQ_KIND_REPAIR, io_sequence, first, last, repairs)
+
+    cdef int _submit(self, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last, bytes records) except -1:
+        cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(records)
+        cdef int now = 0
+        Py_INCREF(records)
+        cdef int error = hq_wal_submit(self.log, kind, io_sequence, first, last, start, PyBytes_GET_SIZE(records),
+                                       <void *> records, &now)
+        if error or now:
+            Py_DECREF(records)
+        if error:
             raise MemoryError
         self.submitted = io_sequence
+        return 0
 
     cdef int _local(self, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index, const uint64_t *payload,
                     const hq_hard_state *before) except -1:

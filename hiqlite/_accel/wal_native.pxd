@@ -40,7 +40,7 @@ cdef extern from "wal_log.h" nogil:
     void hq_wal_close_files(hq_wal *log)
     void hq_wal_release(hq_wal *log)
     int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last,
-                      const uint8_t *data, size_t size, void *owner)
+                      const uint8_t *data, size_t size, void *owner, int *now)
     int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
                             const uint64_t *payload, const hq_hard_state *before)
     hq_job *hq_wal_take_finished(hq_wal *log)

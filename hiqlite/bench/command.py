@@ -1,4 +1,5 @@
-"""`hiqlite bench`: runs the phases in interleaved rounds, checks that all nodes are equal, prints one table."""
+"""`hiqlite bench`: runs the phases in interleaved rounds, checks that all nodes are equal, prints one table; `gap` is
+about leaders that go, and stands in a file of its own."""
 
 from __future__ import annotations
 
@@ -13,21 +14,22 @@ from typing import Any
 
 from hiqlite.transport.loopback import loopback_cluster
 
-from . import phases
+from . import gap, phases
 from .calibration import calibrate
-from .nodes import BenchNode, find_leader, start_in_process, start_processes
+from .nodes import BenchNode, equal_nodes, find_leader, start_in_process, start_processes
 from .report import combine, machine, table, versions
 
 DEFAULT_PHASES = {
     "cluster": (
-        "insert,insert_follower,select_during_insert,txn,select_cold,select,scan,long_select,select_linearizable"
+        "insert,insert_returning,update,insert_follower,select_during_insert,txn,select_cold,select,scan,long_select,"
+        "select_linearizable"
     ),
-    "single": "insert,select_during_insert,txn,select_cold,select,scan,long_select",
+    "single": "insert,insert_returning,update,select_during_insert,txn,select_cold,select,scan,long_select",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["cluster", "single"], help="three nodes, or one")
+    parser.add_argument("what", choices=["cluster", "single", "gap"], help="three nodes, one, or a leader's end")
     parser.add_argument("-c", default="4,16,64", help="concurrency levels (default 4,16,64)")
     parser.add_argument("-r", "--rows", type=int, default=100_000, help="rows per phase (default 100000)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds, the median counts (default 3)")
@@ -36,15 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phases", help="comma separated; default: all that fit")
     parser.add_argument("--in-process", action="store_true", help="all nodes in this process")
     parser.add_argument("--data-dir", type=Path, help="where the nodes' folders are made (default: temporary)")
+    parser.add_argument("--restarts", type=int, default=50, help="gap: runs of each way (default 50)")
+    ways = ",".join(gap.WAYS)
+    parser.add_argument("--ways", default=ways, help="gap: what is done to the leader (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
-
-
-async def equal_nodes(nodes: list[BenchNode], index: int) -> str:
-    """Row count and content hash of all nodes at `index` or later, compared. A difference ends the bench."""
-    found = await asyncio.gather(*(node.do({"do": "hash", "index": index}) for node in nodes))
-    if len({(one["rows"], one["hash"]) for one in found}) != 1:
-        raise SystemExit(f"the nodes differ: {found}")
-    return str(found[0]["hash"])
 
 
 async def one_round(nodes: list[BenchNode], phase: str, c: int, rows: int) -> dict[str, Any]:
@@ -110,9 +107,14 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
 def main(options: argparse.Namespace) -> None:
     import uvloop
 
-    report = uvloop.run(run(options))
+    if options.what == "gap":
+        report = uvloop.run(gap.run(options, progress))
+        text = gap.table(report)
+    else:
+        report = uvloop.run(run(options))
+        text = table(report)
     progress("")
-    print(table(report))
+    print(text)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

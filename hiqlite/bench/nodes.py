@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from hiqlite.client.local import LocalClient
 from hiqlite.node_opening import open as open_node
 
-from .worker import obey
+from .worker import Worker
 
 LINE_BYTES_MAX = 1 << 20
 
@@ -62,18 +64,29 @@ class ProcessNode:
         try:
             await asyncio.wait_for(self._process.wait(), 15)
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            await self.kill()
+
+    async def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        await self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
 
 class LocalNode:
     """A node in this process."""
 
     def __init__(self, client: LocalClient) -> None:
-        self._client = client
+        self._worker = Worker(client)
 
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
-        return checked(await obey(self._client, command))
+        return checked(await self._worker.obey(command))
 
 
 async def start_processes(stack: AsyncExitStack, configs: list[dict[str, Any]]) -> list[BenchNode]:
@@ -91,7 +104,7 @@ async def start_in_process(stack: AsyncExitStack, configs: list[dict[str, Any]])
     return [LocalNode(client) for client in clients]
 
 
-async def find_leader(nodes: list[BenchNode]) -> int:
+async def find_leader(nodes: Sequence[BenchNode]) -> int:
     """Position of the leader, once all nodes agree on it."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -100,3 +113,11 @@ async def find_leader(nodes: list[BenchNode]) -> int:
             return int(leader) - 1
         await asyncio.sleep(0.05)
     raise SystemExit("no leader was elected in time")
+
+
+async def equal_nodes(nodes: Sequence[BenchNode], index: int) -> str:
+    """Row count and content hash of all nodes at `index` or later, compared. A difference ends the bench."""
+    found = await asyncio.gather(*(node.do({"do": "hash", "index": index}) for node in nodes))
+    if len({(one["rows"], one["hash"]) for one in found}) != 1:
+        raise SystemExit(f"the nodes differ: {found}")
+    return str(found[0]["hash"])

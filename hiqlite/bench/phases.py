@@ -23,6 +23,9 @@ CREATE = (
 INSERT = f"INSERT INTO {TABLE} (id, ts, name) VALUES ($1, $2, $3)"
 SELECT = f"SELECT * FROM {TABLE} WHERE id = $1"
 SCAN = f"SELECT * FROM {TABLE}"
+RETURNING = f"{INSERT} RETURNING id"
+INDEX = f"{TABLE}_name"
+UPDATE = f"UPDATE {TABLE} SET ts = ts + 1 WHERE name = $1"
 TIMESTAMP = 1_700_000_000
 LONG_S = 600.0
 
@@ -68,22 +71,39 @@ async def prepare(db: Client) -> None:
     await db.execute(f"DELETE FROM {TABLE}", timeout=LONG_S)
 
 
-async def insert(db: Client, tasks: int, rows: int) -> Measured:
-    """Single INSERTs by `tasks` closed-loop tasks, each in a key range of its own."""
+async def writes(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int) -> Measured:
+    """Single writes by `tasks` closed-loop tasks, each in a key range of its own."""
     share = rows // tasks
     latencies: list[int] = []
     clock = time.perf_counter_ns
 
     async def work(number: int) -> None:
-        execute, note = db.execute, latencies.append
+        note = latencies.append
         for key in range(number * share, (number + 1) * share):
-            params = (key, TIMESTAMP, f"Name {key}")
             start = clock()
-            await execute(INSERT, params)
+            await call(key)
             note(clock() - start)
 
     seconds = await run_tasks(tasks, work)
     return measured(share * tasks, seconds, latencies)
+
+
+async def insert(db: Client, tasks: int, rows: int) -> Measured:
+    return await writes(lambda key: db.execute(INSERT, row(key)), tasks, rows)
+
+
+async def insert_returning(db: Client, tasks: int, rows: int) -> Measured:
+    """INSERTs that give back their key."""
+    return await writes(lambda key: db.execute_returning(RETURNING, row(key)), tasks, rows)
+
+
+async def update(db: Client, tasks: int, rows: int) -> Measured:
+    """UPDATEs of single rows that an index finds: the text does not say how many they are."""
+    await db.txn([(INSERT, row(key)) for key in range(rows // tasks * tasks)], timeout=LONG_S)
+    await db.execute(f"CREATE INDEX {INDEX} ON {TABLE} (name)", timeout=LONG_S)
+    result = await writes(lambda key: db.execute(UPDATE, (f"Name {key}",)), tasks, rows)
+    await db.execute(f"DROP INDEX {INDEX}", timeout=LONG_S)
+    return result
 
 
 async def txn(db: Client, tasks: int, rows: int) -> Measured:
@@ -183,5 +203,10 @@ READS: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = 
     "long_select": long_select,
 }
 # Phases that begin with an empty table and end with equal nodes.
-WRITES |= {"insert_follower": insert, "select_during_insert": select_during_insert}
+WRITES |= {
+    "insert_follower": insert,
+    "insert_returning": insert_returning,
+    "update": update,
+    "select_during_insert": select_during_insert,
+}
 PHASES = {**WRITES, **READS}

@@ -21,6 +21,7 @@ from hiqlite.errors import HiqliteError
 from hiqlite.node_opening import open as open_node
 
 from . import phases
+from .gap_writer import GapWriter
 
 PR_SET_PDEATHSIG = 1
 
@@ -40,28 +41,49 @@ async def catch_up(db: LocalClient, index: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def obey(db: LocalClient, command: dict[str, Any]) -> dict[str, Any]:
-    match command["do"]:
-        case "status":
-            metrics = (await db.metrics()).db
-            return {"leader_id": metrics.leader_id, "applied_index": metrics.applied_index, "term": metrics.term}
-        case "prepare":
-            await phases.prepare(db)
-            return {}
-        case "phase":
-            gc.collect()
-            gc.freeze()
-            result = await phases.PHASES[command["phase"]](db, command["c"], command["rows"])
-            return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
-        case "hash":
-            await catch_up(db, command["index"])
-            rows = await db.query_value(f"SELECT count(*) FROM {phases.TABLE}")
-            return {"rows": rows, "hash": await db.content_hash()}
-        case "usage":
-            return dict(usage())
-        case "metrics":
-            return (await db.metrics()).as_dict()
-    raise ValueError(f"unknown command {command['do']!r}")
+class Worker:
+    """An open node, and what runs on it between two commands."""
+
+    def __init__(self, db: LocalClient) -> None:
+        self._db = db
+        self._writer: GapWriter | None = None
+
+    async def obey(self, command: dict[str, Any]) -> dict[str, Any]:
+        db = self._db
+        match command["do"]:
+            case "status":
+                metrics = (await db.metrics()).db
+                return {"leader_id": metrics.leader_id, "applied_index": metrics.applied_index, "term": metrics.term}
+            case "prepare":
+                await phases.prepare(db)
+                return {}
+            case "phase":
+                gc.collect()
+                gc.freeze()
+                result = await phases.PHASES[command["phase"]](db, command["c"], command["rows"])
+                return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
+            case "write":
+                self._writer = GapWriter(db, command["c"], command["start"])
+                return {}
+            case "written":
+                return {"n": self._writing().count}
+            case "end_writing":
+                writer, self._writer = self._writing(), None
+                return await writer.end()
+            case "hash":
+                await catch_up(db, command["index"])
+                rows = await db.query_value(f"SELECT count(*) FROM {phases.TABLE}")
+                return {"rows": rows, "hash": await db.content_hash()}
+            case "usage":
+                return dict(usage())
+            case "metrics":
+                return (await db.metrics()).as_dict()
+        raise ValueError(f"unknown command {command['do']!r}")
+
+    def _writing(self) -> GapWriter:
+        if self._writer is None:
+            raise ValueError("nothing is being written")
+        return self._writer
 
 
 async def serve(config: dict[str, Any]) -> None:
@@ -69,10 +91,11 @@ async def serve(config: dict[str, Any]) -> None:
     lines = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with open_node(config) as db:
+        worker = Worker(db)
         print(json.dumps({"ready": True}), flush=True)
         while line := await lines.readline():
             try:
-                answer = await obey(db, json.loads(line))
+                answer = await worker.obey(json.loads(line))
             except (HiqliteError, AssertionError, TimeoutError, ValueError) as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), flush=True)

@@ -26,6 +26,8 @@ class CacheRun:
     """Applied entries; their answers are empty."""
 
     __slots__ = ("first", "last")
+    changed_schema = False
+    slow_texts = ()
 
     def __init__(self, first: int, last: int) -> None:
         self.first = first

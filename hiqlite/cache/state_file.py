@@ -6,11 +6,11 @@ Must not know Raft. Blocks; belongs on a thread. Invariant: once `write` has ret
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from pathlib import Path
 from typing import Final
 
+from hiqlite import durable
 from hiqlite._accel.records import crc32c
 from hiqlite.engine.model import Identity
 from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
@@ -51,25 +51,9 @@ def read(path: Path, owner: Identity) -> CacheState:
 
 def write(path: Path, state: CacheState, owner: Identity) -> None:
     """Raises DiskFull or StorageError; then the file is as it was, or this one and perhaps not durable."""
-    half = path.with_suffix(".tmp")
+    body = state.encode() + _OWNER.pack(owner.id, owner.incarnation, 0)[:-4]
     try:
-        if half.is_dir():
-            half.rename(half.with_suffix(".aside"))
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            body = state.encode() + _OWNER.pack(owner.id, owner.incarnation, 0)[:-4]
-            data = memoryview(body + crc32c(body).to_bytes(4, "little"))
-            while data:
-                data = data[os.write(descriptor, data) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        half.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write_file(path, body + crc32c(body).to_bytes(4, "little"))
     except OSError as error:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
         raise kind(f"cannot write {path}: {error.strerror}", hint="check the disk") from error

@@ -1,7 +1,7 @@
 """The client of a node in this process: writes go to its group or through it to the leader, reads to its own file.
 
-Must not know sockets or how a group works inside. Invariant: a write is encoded once, here, and never sent again
-unless it is known not to have been applied.
+Must not know sockets or how a group works inside. Invariant: a write is encoded once, here; whether it is sent again
+the group decides.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from hiqlite._accel.commands import encode_batch, encode_command, encode_migrati
 from hiqlite.errors import (
     HiqliteError,
     MigrationError,
-    NoLeader,
+    Overloaded,
     RowMappingError,
     ShuttingDown,
     SnapshotCorruption,
     UsageError,
 )
 from hiqlite.runtime.metrics import Member, Metrics
+from hiqlite.runtime.proposals import CHEAP_BYTES_MAX
 from hiqlite.runtime.wishes import Wish
-from hiqlite.statemachine.inspector import StatementInfo
 from hiqlite.statemachine.migrations import load, validate
 
 from .base import Client, Consistency, Into
@@ -45,7 +45,6 @@ from .timing import deadline, timeout_ns
 
 EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
 ROWS_WANTED = 1
-KNOWN_MAX = 10_000  # texts; past it the table starts anew
 
 
 class LocalClient(Client):
@@ -57,7 +56,8 @@ class LocalClient(Client):
         self._reader = services.reader
         self._inspector = services.inspector
         self._loop = asyncio.get_running_loop()
-        self._known: dict[str, StatementInfo] = {}
+        self._cheap = services.cheap
+        self._is_cheap = services.is_cheap
         self._clock = services.clock
         self._timeout_ns = int(services.request_timeout_s * 1e9)
         self._closed = False
@@ -69,15 +69,15 @@ class LocalClient(Client):
     ) -> Awaitable[ExecuteResult]:
         op = Op(self._loop, None, sql, self._deadline(timeout))
         try:
-            group = self._group
-            if group.proposes and request_id is None and not self._closed:
-                info = self._known.get(sql) or self._learn(sql)
+            info = self._cheap.get(sql)
+            if info is not None and request_id is None and self._group.proposes and not self._closed:
                 if type(params) not in (tuple, list) or len(params) != info.parameter_count:
-                    self._check_parameters(info, params)
-                group.proposals.execute(info.text_utf8, params, op)
-            else:
-                self._check(request_id)
-                group.write(self._sized(encode_command(EXECUTE, [(sql, params)])), op)
+                    self._inspector.check_parameters(info, params)
+                if self._group.proposals.execute(info.text_utf8, params, op):
+                    return op
+            self._check(request_id)
+            self._inspect_all([(sql, params)], request_id, expects_rows=False)
+            self._group.write(self._sized(encode_command(EXECUTE, [(sql, params)], request_id=request_id or "")), op)
         except HiqliteError as error:
             if self.inherited:
                 raise
@@ -103,8 +103,8 @@ class LocalClient(Client):
             rows = list(seq_of_params) if isinstance(seq_of_params, Iterable) else []
             if not rows:
                 raise UsageError("execute_many was given no parameters")
-            self._inspect_all([(sql, params) for params in rows], expects_rows=False)
-            return encode_command(EXECUTE_MANY, [(sql, params) for params in rows])
+            self._inspect_all([(sql, params) for params in rows], request_id, expects_rows=False)
+            return encode_command(EXECUTE_MANY, [(sql, params) for params in rows], request_id=request_id or "")
 
         return self._write(record, decode, timeout, request_id)
 
@@ -126,10 +126,10 @@ class LocalClient(Client):
                 raise
 
         def record() -> bytes:
-            self._inspect_all([(sql, params)], expects_rows=True)
-            return encode_command(EXECUTE, [(sql, params)], flags=ROWS_WANTED)
+            self._inspect_all([(sql, params)], request_id, expects_rows=True)
+            return encode_command(EXECUTE, [(sql, params)], flags=ROWS_WANTED, request_id=request_id or "")
 
-        return self._write(record, decode, timeout, request_id)
+        return self._write(record, decode, timeout, request_id, sql)
 
     def transact(
         self,
@@ -148,8 +148,9 @@ class LocalClient(Client):
         def record() -> bytes:
             if not statements:
                 raise UsageError("a transaction needs at least one statement")
-            self._inspect_all(statements)
-            return encode_command(TXN, statements, flags=ROWS_WANTED if rows else 0, expects=expected)
+            self._inspect_all(statements, request_id)
+            flags = ROWS_WANTED if rows else 0
+            return encode_command(TXN, statements, flags=flags, expects=expected, request_id=request_id or "")
 
         return self._write(record, decode, timeout, request_id)
 
@@ -159,7 +160,7 @@ class LocalClient(Client):
         def decode(answer: bytes, index: int, detail: object) -> BatchResult:
             return BatchResult(decode_batch(answer, index))
 
-        return self._write(lambda: encode_batch(sql_text), decode, timeout, request_id)
+        return self._write(lambda: encode_batch(sql_text, request_id=request_id or ""), decode, timeout, request_id)
 
     async def migrate(
         self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
@@ -168,6 +169,7 @@ class LocalClient(Client):
         given = load(source)
         timeout = self._services.migration_timeout_s if timeout is None else timeout
         applied: list[int] = []
+        end_ns = self._deadline(timeout)  # of the whole call: what is tried later has less time
         async with deadline(timeout) as late:
             late.outcome = "not_applied"
             await self._barrier()
@@ -176,7 +178,7 @@ class LocalClient(Client):
                 record = self._sized(
                     encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
                 )
-                op = Op(self._loop, None, migration.text, self._deadline(timeout))
+                op = Op(self._loop, None, migration.text, end_ns)
                 late.outcome = "unknown"
                 self._group.write(record, op)
                 try:
@@ -275,9 +277,16 @@ class LocalClient(Client):
         await self._services.node.closed.wait()
         self.check_process()
 
-    async def metrics(self) -> Metrics:
-        """What this node says about itself."""
+    async def metrics(self, *, timeout: float | None = None) -> Metrics:
         return self._services.node.metrics()
+
+    async def is_healthy(self, *, timeout: float | None = None) -> bool:
+        self.check_process()
+        return not self._closed and self._services.node.health().healthy
+
+    async def is_ready(self, *, timeout: float | None = None) -> bool:
+        self.check_process()
+        return not self._closed and self._services.node.health().ready
 
     async def members(self) -> list[Member]:
         self.check_process()
@@ -298,20 +307,6 @@ class LocalClient(Client):
         limit = self._services.request_timeout_s if timeout is None else timeout
         await self._services.node.transfer_leadership(to, group, limit)
 
-    async def is_healthy(self) -> bool:
-        """Whether this node works, takes writes and knows a leader."""
-        self.check_process()
-        group = self._group
-        return group.failure is None and group.proposals.refusal is None and group.leader_id != 0
-
-    async def wait_until_healthy(self, timeout: float = 30) -> None:
-        """Raises NoLeader when the node is not healthy within `timeout` seconds."""
-        end = self._loop.time() + timeout
-        while not await self.is_healthy():
-            if self._loop.time() > end:
-                raise NoLeader("the node did not become healthy in time", outcome=None)
-            await asyncio.sleep(0.01)
-
     async def content_hash(self) -> str:
         """Hash of the schema and all rows of this node's database: equal on equal nodes (a scan of everything)."""
         self.check_process()
@@ -327,26 +322,14 @@ class LocalClient(Client):
     def _deadline(self, timeout: float | None) -> int:
         return self._clock.monotonic_ns() + (self._timeout_ns if timeout is None else timeout_ns(timeout))
 
-    def _learn(self, sql: str) -> StatementInfo:
-        # A write under way may create what this text names: then only applying it can tell.
-        info = self._inspector.inspect(sql, expects_rows=False, lenient=self._group.behind)
-        if info.uncertain:
-            return info
-        if len(self._known) >= KNOWN_MAX:
-            self._known.clear()
-        self._known[sql] = info
-        return info
-
-    def _check_parameters(self, info: StatementInfo, params: Parameters) -> None:
-        if not info.uncertain:
-            self._inspector.check_parameters(info, params)
-
     def _inspect_all(
-        self, statements: Sequence[tuple[str, Parameters]], expects_rows: bool | None = None
+        self, statements: Sequence[tuple[str, Parameters]], request_id: str | None, expects_rows: bool | None = None
     ) -> None:
         """What the leader can tell before anything is replicated; a follower's leader does it for him."""
         if self._group.leads:
-            self._inspector.check_statements(statements, expects_rows=expects_rows, lenient=self._group.behind)
+            # With a request id it may be applied already, and have changed the schema that it is looked at by.
+            lenient = request_id is not None or self._group.behind
+            self._inspector.check_statements(statements, expects_rows=expects_rows, lenient=lenient)
 
     def check_process(self) -> None:
         self._services.node.check_process()
@@ -355,8 +338,11 @@ class LocalClient(Client):
         if self._closed:
             self.check_process()
             raise ShuttingDown("the client is closed", outcome="not_applied")
-        if request_id is not None:
-            raise UsageError("request_id is not supported yet", hint="leave it out")
+        if request_id is not None and (not isinstance(request_id, str) or not request_id):
+            raise UsageError(f"a request id is text, and not empty, not {request_id!r}")
+        if request_id is not None and not self._group.proposals.session.possible:
+            hint = "wait until all members were met, and none is of an older release"
+            raise Overloaded("request ids are not possible now", hint=hint)
 
     def _sized(self, record: bytes) -> bytes:
         if len(record) > self._services.max_entry_bytes:
@@ -372,11 +358,17 @@ class LocalClient(Client):
         decode: Callable[[bytes, int, object], Any],
         timeout: float | None,
         request_id: str | None,
+        sql: object = None,
     ) -> Op:
+        """`sql`: of a write of one statement, which may be known to be cheap."""
         op = Op(self._loop, decode, None, self._deadline(timeout))
         try:
             self._check(request_id)
-            self._group.write(self._sized(record()), op)
+            data = self._sized(record())
+            if len(data) <= CHEAP_BYTES_MAX and self._group.proposes and isinstance(sql, str) and self._is_cheap(sql):
+                self._group.proposals.put_cheap(data, op)
+            else:
+                self._group.write(data, op)
         except HiqliteError as error:
             if self.inherited:
                 raise

@@ -6,19 +6,22 @@ that changes nothing. Must not know how a wish travels. Invariant: what cannot b
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from hiqlite.errors import UsageError
+from hiqlite.clock import monotonic_ns
+from hiqlite.errors import NoLeader, UsageError
 from hiqlite.runtime.addresses import split_address
 from hiqlite.runtime.wishes import Wish, WishKind
 
 from .timing import timeout_ns
 
 if TYPE_CHECKING:
-    from hiqlite.runtime.metrics import Member
+    from hiqlite.runtime.metrics import Member, Metrics
 
+HEALTH_PAUSE_S = 0.01
 Addresses = Mapping[int, tuple[str, str]]  # id -> (raft, api), each `host:port`
 
 
@@ -77,6 +80,37 @@ class Management(ABC):
         if to is not None and (type(to) is not int or to < 1):
             raise UsageError(f"a node's id is a whole number above 0, not {to!r}")
         await self._transfer(to or 0, group, _seconds(timeout))
+
+    @abstractmethod
+    async def metrics(self, *, timeout: float | None = None) -> Metrics:
+        """What the node that is asked says about itself, in numbers: `.db`, `.cache`, `.groups`, `.node`.
+
+        Works while a node starts, and after its end too.
+        """
+
+    @abstractmethod
+    async def is_healthy(self, *, timeout: float | None = None) -> bool:
+        """Whether the node that is asked works: it takes part in its groups, and knew their leaders a moment ago.
+
+        An election does not make it False; a lost majority does, after three of the longest election timeouts. Before
+        the cluster has formed, and once the node shuts down, it is False. A full disk, or a lag, is no illness.
+        """
+
+    @abstractmethod
+    async def is_ready(self, *, timeout: float | None = None) -> bool:
+        """Whether the node that is asked should be given work: it is healthy, has applied what was committed when it
+        started, lags less than `ready_max_lag` entries, has room on its disk, and knows of no split brain.
+
+        Why not: `metrics().node["reasons"]`.
+        """
+
+    async def wait_until_healthy(self, timeout: float = 30) -> None:
+        """Wait, `timeout` seconds at most. Raises NoLeader when the node is not healthy by then."""
+        end_ns = monotonic_ns() + timeout_ns(timeout)
+        while not await self.is_healthy():
+            if monotonic_ns() > end_ns:
+                raise NoLeader("the node did not become healthy in time", outcome=None)
+            await asyncio.sleep(HEALTH_PAUSE_S)
 
     @abstractmethod
     async def members(self) -> list[Member]:

@@ -6,16 +6,17 @@ Must not know how a node keeps either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from hiqlite.clock import Clock
 from hiqlite.errors import SnapshotCorruption
 from hiqlite.runtime.group import Group
+from hiqlite.runtime.health import Health
 from hiqlite.runtime.metrics import Metrics
 from hiqlite.runtime.waiting import ReadRound
-from hiqlite.statemachine.inspector import Inspector
+from hiqlite.statemachine.inspector import Inspector, StatementInfo
 from hiqlite.statemachine.reader import Reader
 
 from .management import MembersCalls
@@ -29,6 +30,7 @@ class NodeCalls(Protocol):
     def check_process(self) -> None: ...
     async def shutdown(self) -> None: ...
     def metrics(self) -> Metrics: ...
+    def health(self) -> Health: ...
     def leads(self, group: str) -> bool: ...
     async def transfer_leadership(self, to: int, group: str | None, timeout: float) -> None: ...
 
@@ -43,6 +45,8 @@ class Services:
     group: Group
     reader: Reader
     inspector: Inspector
+    cheap: Mapping[str, StatementInfo]  # texts that `execute` may propose at once where nothing waits
+    is_cheap: Callable[[str], bool]  # the same of a text that is given to any call
     read_round: ReadRound
     clock: Clock
     request_timeout_s: float

@@ -20,6 +20,8 @@ cpdef peer_lost(State state, long long peer_id, bint refused)
 cpdef receive_request(State state, object request)
 @cython.locals(peer=Progress)
 cpdef receive_reply(State state, object reply)
+@cython.locals(peer=Progress, vote=cython.int, soon=cython.longlong)
+cdef _refused(State state, Progress refuser)
 cpdef receive_timeout_now(State state, object message)
 cpdef count_own_vote(State state)
 cdef bint _vote_in_own_term(State state, object request) except *

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from . import quorum
 from .model import Role, TimeoutNow, VoteReply, VoteRequest
+from .progress import Progress
 from .replication import open_term
 from .role import adopt, forget_leader, resign, rest
 from .state import FAR_FUTURE_NS, State
+
+REFUSED = -1  # among the votes
 
 
 def start(state: State) -> None:
@@ -135,6 +138,8 @@ def receive_reply(state: State, reply: VoteReply) -> None:
     if not reply.granted:
         if reply.term > state.term:
             adopt(state, reply.term, None)
+        elif not reply.pre and state.role is Role.CANDIDATE and reply.term == state.term:
+            _refused(state, peer)
         return
     if reply.pre:
         if state.role is not Role.PRE_CANDIDATE or reply.term != state.term + 1:
@@ -149,6 +154,20 @@ def receive_reply(state: State, reply: VoteReply) -> None:
             _campaign(state)
         else:
             _become_leader(state)
+
+
+def _refused(state: State, refuser: Progress) -> None:
+    """A vote was split: once no majority of those who are linked can be won any more, a new campaign is not put off for
+    a whole timeout. It begins with the question whether it could be won, which disturbs nobody."""
+    if not state.granted[refuser.slot]:
+        state.granted[refuser.slot] = REFUSED
+    state.values[0] = 1
+    for peer in state.peers:
+        vote = state.granted[peer.slot]
+        state.values[peer.slot] = 1 if vote > 0 or (vote == 0 and peer.connected) else 0
+    if not quorum.won(state.config.voter_sets, state.values):
+        soon = state.now_ns + state.heartbeat_ns + state.draw_ns(2 * state.heartbeat_ns)
+        state.election_deadline_ns = min(state.election_deadline_ns, soon)
 
 
 def count_own_vote(state: State) -> None:

@@ -127,7 +127,7 @@ class Forming:
                 self.proposal = greeting.recorded
                 return Step.RECORD
         if self.own.id not in self.voters:
-            self.reason = "this node was left out when the cluster formed, it has to be added"
+            self.reason = self._why_it_founds_nothing()
             return Step.WAIT
         others = [number for number in self.voters if number != self.own.id]
         missing = [number for number in others if number not in self._heard]
@@ -137,7 +137,10 @@ class Forming:
         for number in others:
             peer = self._heard[number]
             if peer.configured != self.configured:
-                self.reason = f"this node's config names {self.configured}, that of node {number} {peer.configured}"
+                theirs = f"that of node {number} {peer.configured}"
+                if not peer.configured:  # nobody's config says that
+                    theirs = f"node {number} founds nothing: it lost what it had, or does not know the members yet"
+                self.reason = f"this node's config names {self.configured}, {theirs}"
                 return Step.WAIT
             if peer.recorded is not None or peer.formed:  # who joined has formed, and recorded nothing
                 state = "has formed" if peer.formed else "is forming"
@@ -146,6 +149,13 @@ class Forming:
         identities = [self.own, *(self._heard[number].identity for number in others)]
         self.proposal = tuple(sorted(identities))
         return Step.RECORD
+
+    def _why_it_founds_nothing(self) -> str:
+        if not self.configured:
+            return "no node of the config votes (learner_only): no cluster forms of learners alone"
+        if self.own.id in self.configured:
+            return "this node was left out when the cluster formed, it has to be added"
+        return f"this node is not among those that found the cluster {self.configured}, and waits to be let in"
 
     def _when_recorded(self, recorded: tuple[Identity, ...]) -> Step:
         agreed = {self.own}

@@ -30,6 +30,8 @@ What the runtime owes the engine (`Raft` in raft.py; `Ready` in model.py says in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol
 
 from hiqlite.errors import StorageError
@@ -135,7 +137,51 @@ class Run(Protocol):
     def first(self) -> int: ...
     @property
     def last(self) -> int: ...
+    @property
+    def changed_schema(self) -> bool:
+        """What was known of texts and their cost counts no longer."""
+        ...
+
+    @property
+    def slow_texts(self) -> Sequence[str]:
+        """Some of those that took long."""
+        ...
+
     def answer(self, index: int) -> bytes: ...
+
+
+class Cost(IntEnum):
+    """What a leader knows of a write before it is proposed: once committed it has to be applied to its end."""
+
+    CHEAP = 0
+    CHANGES_SCHEMA = 1  # it may be proposed, but nothing behind it can be judged before it is applied
+    UNKNOWN = 2  # it has to be tried
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Of a trial. `passed`: the first of the writes, as they were tried and may be proposed. The one behind them may
+    not, for the reason of `refusal`; None: it was not tried yet."""
+
+    passed: Sequence[bytes]
+    changes_schema: bool = False  # the last of those that passed
+    refusal: Exception | None = None
+
+
+class Judge(Protocol):
+    """The leader's look at the cost of writes, by the schema of what is applied."""
+
+    def cost(self, record: bytes) -> Cost: ...
+    async def try_out(self, records: Sequence[bytes], deadlines_ns: Sequence[int]) -> Verdict:
+        """Run writes, each on what those before it leave, and undo them all."""
+        ...
+
+    def applied(self, run: Run) -> None:
+        """Before anybody is told of this run."""
+        ...
+
+    def forget(self) -> None:
+        """What was learnt counts no longer."""
 
 
 class StateMachine(Protocol):
@@ -180,4 +226,6 @@ class StateMachine(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["LogPurged", "LogStore", "Membership", "Run", "StateMachine", "TermRun", "Transport"]
+__all__ = [
+    "Cost", "Judge", "LogPurged", "LogStore", "Membership", "Run", "StateMachine", "TermRun", "Transport", "Verdict",
+]  # fmt: skip

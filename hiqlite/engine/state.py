@@ -153,8 +153,10 @@ class State:
             del self.history[0]
 
     def begin_memberships(self, membership: Membership) -> None:
-        """An image brought the configuration; nothing is known of any before it, nor behind it."""
-        self.history = [membership]
+        """An image brought the configuration; nothing is known of any before it, nor behind it. Only what the metadata
+        named may be newer: it is committed, though a loss of power took its entry, and nobody goes back behind it."""
+        oldest = self.history[0]
+        self.history = [oldest if oldest.index > membership.index else membership]
         self._resolve()
 
     def memberships_of(self, first: int, last: int) -> tuple[Membership, ...]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite.errors import StorageError
 
-from .folder import make_durable_folder, sync_folder
-
+CLUSTERS: Final = "clusters"
 log = observe.logger("logstore")
 
 
@@ -27,21 +27,41 @@ class Aside:
 
     @property
     def holds_anything(self) -> bool:
-        return self.folder.is_dir() and any(self.folder.iterdir())
+        return self.folder.is_dir() and any(one.name != CLUSTERS for one in self.folder.iterdir())
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """What was said of what lies here: names of the clusters that it is of."""
+        file = self.folder / CLUSTERS
+        return frozenset(file.read_text("utf-8", "replace").split()) if file.is_file() else frozenset()
+
+    def say_whose(self, cluster: str) -> None:
+        """Durable when this returns: what is put here from now on is of that cluster, too. Raises StorageError."""
+        try:
+            self._make()
+            names = sorted(self.clusters | {cluster})
+            durable.write_file(self.folder / CLUSTERS, "".join(f"{name}\n" for name in names).encode())
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder} cannot be used: {error.strerror}", hint="check the disk and the permissions"
+            ) from error
+
+    def _make(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            self.folder.unlink()
+        durable.make_folder(self.folder)
 
     def put(self, path: Path) -> None:
         """Moves `path`, of whatever kind, here; nothing happens where there is nothing. Raises StorageError."""
         if not os.path.lexists(path):
             return
         try:
-            if self.folder.exists() and not self.folder.is_dir():
-                self.folder.unlink()
-            make_durable_folder(self.folder)
+            self._make()
             name = "-".join(path.relative_to(self._data_folder).parts)
             numbers = [int(one.name.partition("-")[0]) for one in self.folder.iterdir() if one.name[:1].isdigit()]
             os.rename(path, self.folder / f"{max(numbers, default=0) + 1}-{name}")
             for folder in (self.folder, path.parent):
-                sync_folder(folder)
+                durable.sync_folder(folder)
         except OSError as error:
             raise StorageError(
                 f"{path} cannot be moved to {self.folder}: {error.strerror}", hint="check the disk and the permissions"

@@ -104,22 +104,3 @@ class DataFolder:
             ) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
-
-
-def make_durable_folder(path: Path) -> None:
-    """Makes `path` and what is missing above it; the names are on disk when this returns."""
-    missing = [path]
-    while not missing[-1].exists() and missing[-1].parent != missing[-1]:
-        missing.append(missing[-1].parent)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in missing:
-        sync_folder(folder)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

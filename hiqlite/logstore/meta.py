@@ -20,7 +20,7 @@ from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import StorageError, UsageError
 
-from .folder import GROUP_NAMES
+from .folder import DB, GROUP_NAMES
 from .meta_file import DAMAGE, damaged, open_folder
 from .worker import Worker
 
@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 FORMAT = 4
 _CRC = struct.Struct("<I")
-_OF_ONE_LIFE = ("hard_state", "membership", "recorded_set", "joins", "renounced", "newest_segment", "purge_point")
+_OF_ONE_LIFE = (
+    "hard_state", "membership", "recorded_set", "joins", "renounced", "replaced", "newest_segment", "purge_point",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Meta:
     Reads and puts may come from any thread; a put takes as long as the disk does, so on the loop use `worker`.
     """
 
-    def __init__(self, environment: Any, folder: Path) -> None:
+    def __init__(self, environment: Any, folder: Path, first: Mapping[str, Any]) -> None:
         self._environment = environment
         self._folder = folder
         self._closed = False
@@ -54,28 +56,30 @@ class Meta:
         self.worker = Worker("hiqlite-meta")
         try:
             found = self._checked_format()
-            self.fresh = found is None
             if found not in (None, FORMAT):
                 raise StorageError(
                     f"the metadata in {folder} have format {found}, this version reads {FORMAT}",
                     hint="start it with the version that wrote it",
                 )
             # Damage of what only writing reads (which pages are free) shows now, before anything counts on it.
-            self.put({"format": FORMAT})
+            self.put({"format": FORMAT, **(first if found is None else {})})
             self._checked_format()
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def open(cls, folder: Path) -> Meta:
+    def open(cls, folder: Path, first: Mapping[str, Any] | None = None) -> Meta:
         """Opens or makes the environment in `folder`.
+
+        Args:
+            first: what new metadata say from the first moment on, see `first_of`.
 
         Raises:
             MetaDamaged: the file is damaged or cut short, or something else lies in its place.
             StorageError: the disk refuses, or another version wrote it.
         """
-        return cls(open_folder(folder), folder)
+        return cls(open_folder(folder), folder, first or {})
 
     def _checked_format(self) -> int | None:
         """The format; every value of it was looked at. Raises MetaDamaged."""
@@ -133,6 +137,14 @@ class Meta:
         begun |= {_key(group, "returns"): returns or None, _key(group, "renounced"): renounced or None}
         self.put({_key(group, name): None for name in _OF_ONE_LIFE} | begun)
 
+    def begin_to_return(self, incarnations: Mapping[int, int]) -> None:
+        """This node had data and lost its metadata: it comes back to each group, by number, in one step."""
+        values: dict[str, Any] = {}
+        for group, incarnation in incarnations.items():
+            values |= {_key(group, name): None for name in _OF_ONE_LIFE}
+            values |= {_key(group, "incarnation"): incarnation, _key(group, "returns"): True}
+        self.put(values)
+
     def token_mark(self, group: int) -> int:
         """No index of the group's log at or above this one has been in use on this node."""
         return self._typed(_key(group, "token_mark"), int) or 0
@@ -142,8 +154,15 @@ class Meta:
 
     def returns(self, group: int) -> bool:
         """Whether this node had data of the group before and lost them: it comes back to a group that has formed, and
-        founds none. Until it has joined."""
+        founds none. Until it has joined or formed, or forgets the group."""
         return self._typed(_key(group, "returns"), bool) or False
+
+    def replaced(self, group: int) -> bool:
+        """Whether the members have this node in another incarnation than the recorded one, which is over."""
+        return self._typed(_key(group, "replaced"), bool) or False
+
+    def set_replaced(self, group: int) -> None:
+        self.put({_key(group, "replaced"): True})
 
     def distrusted(self, group: int) -> str | None:
         """Name of a generation of the database that was found damaged while it was in use."""
@@ -163,8 +182,9 @@ class Meta:
         return None if pairs is None else self._identities(key, pairs)
 
     def set_formed(self, group: int, cluster_id: bytes, recorded: tuple[Identity, ...]) -> None:
-        """Records the forming set, in one step with the cluster's id, which stays what it was if there is one."""
-        values: dict[str, Any] = {_key(group, "recorded_set"): _pairs(recorded)}
+        """Records the forming set, in one step with the cluster's id, which stays what it was if there is one. Whoever
+        is one of it comes back to nothing."""
+        values: dict[str, Any] = {_key(group, "recorded_set"): _pairs(recorded), _key(group, "returns"): None}
         self.put(values if self.cluster_id is not None else {**values, "cluster_id": cluster_id})
 
     def set_joined(self, group: int, cluster_id: bytes, membership: Membership) -> None:
@@ -228,7 +248,8 @@ class Meta:
         values: dict[str, Any] = {"cluster_id": cluster_id}
         for group, membership in memberships.items():
             values |= {_key(group, "membership"): _membership_value(membership), _key(group, "recorded_set"): None}
-            values[_key(group, "joins")] = False
+            ended = {_key(group, "joins"): False, _key(group, "replaced"): None, _key(group, "returns"): None}
+            values |= ended
         self.put(values)
 
     def newest_segment(self, group: int) -> int:
@@ -325,6 +346,11 @@ class Meta:
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise damaged(self._folder, f"{key} has another shape")
         return tuple(Identity(node_id, incarnation) for node_id, incarnation in pairs)
+
+
+def first_of(node_id: int, generation: str, *, returns: bool = False) -> dict[str, Any]:
+    """For `Meta.open`: the metadata of a node whose database is there already; see `Meta.returns`."""
+    return {"node_id": node_id, _key(DB, "generation"): generation, _key(DB, "returns"): returns or None}
 
 
 def _key(group: int, name: str) -> str:

@@ -15,9 +15,8 @@ from typing import Any
 
 import lmdb
 
+from hiqlite import durable
 from hiqlite.errors import StorageError
-
-from .folder import make_durable_folder, sync_folder
 
 MAP_BYTES = 64 << 20
 RESERVED_BYTES = 1 << 20
@@ -43,7 +42,7 @@ def open_folder(folder: Path) -> Any:
         if os.path.lexists(path) and not is_right(path):
             raise damaged(folder, f"something else lies in the place of {path}")
     try:
-        make_durable_folder(folder)
+        durable.make_folder(folder)
         _remove_lock_file(folder / "lock.mdb")
         if not (folder / "data.mdb").exists():
             make(folder)
@@ -85,7 +84,7 @@ def make(folder: Path) -> None:
     reserve(making)
     making.rename(folder / "data.mdb")
     making.with_name("making.tmp-lock").unlink(missing_ok=True)
-    sync_folder(folder)
+    durable.sync_folder(folder)
 
 
 def reserve(path: Path) -> None:

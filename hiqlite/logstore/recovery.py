@@ -232,13 +232,19 @@ class _Replay:
             self.trail, self.end = damage.trail, damage.end
         if self.trail.adrift:
             self.trail.begin(self.purged_index, self.purged_term)
-        ends_below = self.trail.last_index < self.purged_index
-        if ends_below or self.trail.term_at(self.purged_index) not in (0, self.purged_term):
-            # An image took this log's place, or a database that was ahead, and the metadata know it first.
+        if self._contradicts_purge_point():
             self.trail.begin(self.purged_index, self.purged_term)
             self.anew = True
         self.trail.purge(self.purged_term, self.purged_index)
         return self._plan(corrupt)
+
+    def _contradicts_purge_point(self) -> bool:
+        """An image took this log's place, or a database that was ahead, and the metadata know it first. Or what was
+        written over these entries, and purged, cannot be read any more: terms never fall, so what is left is older."""
+        if self.trail.last_index < self.purged_index:
+            return True
+        at, behind = (self.trail.term_at(index) for index in (self.purged_index, self.purged_index + 1))
+        return at not in (0, self.purged_term) or 0 < behind < self.purged_term
 
     def _join(self, place: int, one: _Scanned) -> None:
         """This segment must follow the one before it."""

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hiqlite import durable
 from hiqlite._accel import wal as native
-
-from .folder import sync_folder
 
 MAGIC = int.from_bytes(b"HQWALSEG", "little")
 VERSION = 1
@@ -175,12 +174,8 @@ class SegmentFolder:
 
     def sync(self, numbers: list[int]) -> None:
         for number in numbers:
-            descriptor = os.open(segment_path(self.folder, number), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(self.folder)
+            durable.sync_file(segment_path(self.folder, number))
+        durable.sync_folder(self.folder)
 
     def write(self, number: int, offset: int, content: bytes) -> None:
         descriptor = os.open(segment_path(self.folder, number), os.O_WRONLY | os.O_CLOEXEC)
@@ -197,4 +192,4 @@ class SegmentFolder:
             path = segment_path(self.folder, number)
             path.rename(path.with_suffix(".aside"))
         if numbers:
-            sync_folder(self.folder)
+            durable.sync_folder(self.folder)

@@ -18,14 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite._accel import forks
 from hiqlite._accel import wal as native
 from hiqlite.ending import Ending
 from hiqlite.engine.model import Identity
 from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 
-from .folder import make_durable_folder
 from .memory import was_purged
 from .meta import Meta
 from .recovered import Recovered
@@ -96,7 +95,7 @@ class WalLog:
             raise ConfigError(f"wal_size {segment_bytes} is too small", hint=f"at least {SEGMENT_BYTES_MIN} bytes")
         loop = loop or asyncio.get_running_loop()
         try:
-            make_durable_folder(folder)
+            durable.make_folder(folder)
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # else it stops with the next segment
             files = SegmentFolder(folder)

@@ -16,6 +16,7 @@ from hiqlite.errors import ProtocolError, UsageError
 
 NODES_MAX = 4096
 HOST_CHARS_MAX = 255
+HEARD_MAX = NODES_MAX - 256  # from peers; the rest is for commands
 STAMP_MAX = 1 << 62
 
 
@@ -103,6 +104,8 @@ class AddressBook:
         before = dict(self._known)
         for number, address in entries.items():
             known = self._known.get(number)
+            if known is None and len(self._known) >= HEARD_MAX:
+                continue
             # Of two equal stamps, which only commands give twice, any one counts, as long as it is the same everywhere.
             if known is None or _order(address) > _order(known):
                 self._known[number] = address
@@ -117,7 +120,9 @@ class AddressBook:
         known = self._known.get(number)
         if known is not None and (known.raft, known.api) == (raft, api):
             return False
-        self._known[number] = Address(known.stamp + 1 if known else 0, raft, api)
+        if known is None and len(self._known) >= NODES_MAX - 1:
+            raise UsageError(f"{len(self._known)} nodes are known already, that is the limit")
+        self._known[number] = Address(min(known.stamp + 1, STAMP_MAX - 1) if known else 0, raft, api)
         self._say_own_word()
         return True
 
@@ -127,7 +132,7 @@ class AddressBook:
             return
         known = self._known.get(self._own_id)
         if known is None or (known.raft, known.api) != own:
-            self._known[self._own_id] = Address(1 if known is None else known.stamp + 1, *own)
+            self._known[self._own_id] = Address(1 if known is None else min(known.stamp + 1, STAMP_MAX - 1), *own)
 
 
 def _order(address: Address) -> tuple[int, str, str]:

@@ -20,13 +20,16 @@ from hiqlite.engine.model import Identity, Membership
 from hiqlite.errors import HiqliteError, ProtocolError
 
 from .membership_record import decode_membership, encode_membership
-from .renouncing import is_hopeless, may_leave
+from .renouncing import Renouncing
 
 ASK_EVERY_S = 0.05
 ASK_TIMEOUT_S = 1.0
 SAY_WHY_EVERY_S = 5.0
 REQUEST = "greeting"
-WAITS_TO_RETURN = "this node lost what it had promised; it waits until a majority of the members takes it back"
+WAITS_TO_RETURN = (
+    "this node lost what it had promised{}; it waits until a majority of the members takes it back "
+    "(is that lost for good: hiqlite recover)"
+)
 log = observe.logger("runtime")
 
 
@@ -66,6 +69,8 @@ class Former:
         ask_in: asks, for a node that founded nothing, ids that have formed to let it in; gives why they do not.
         leaves: whether a recorded set that never will form is left; else it is kept, whatever becomes of it.
         renounced: id of the set that this node renounced last.
+        lost: in which group, and where what was moved aside lies; for the log.
+        why_silent: why a node that is not heard of never answers, as far as this one knows; for the log.
     """
 
     def __init__(
@@ -82,21 +87,25 @@ class Former:
         ask_in: Callable[[Sequence[int]], Awaitable[str]] | None = None,
         leaves: bool = False,
         renounced: bytes = b"",
+        lost: str = "",
+        why_silent: Callable[[int], str] = lambda _number: "",
     ) -> None:
+        self._lost = lost
+        self._why_silent = why_silent
         self._leaves = leaves
-        self._renounced = renounced
-        self._renouncers: set[tuple[int, bytes]] = set()  # id of who renounced, and of which set
+        self._renouncing = Renouncing(forming.own.id, cluster_id_of, renounced)
         self._learner_only = {forming.own.id} if learner_only else set()
         self._ask_in = ask_in
         self._founders = founders
         self._returns = returns
         self._met = met
+        self._joined = False
         self._forming = forming
         self._state = state
         self._records = records
         self._peers = peers
         self._turn = asyncio.Event()
-        self._last: dict[int, Greeting] = {}
+        self._last = self._renouncing.greetings
         self._acting = asyncio.Lock()  # held while it becomes durable that this node acts
         self._told_all = False  # that this node renounced its set
         if peers is not None:
@@ -129,8 +138,9 @@ class Former:
                 # What the log says counts from its first configuration on; until then this is who it is fetched from.
                 await self._records.join(replace(forming.joining.members, index=0), forming.joining.cluster_id)
                 forming.has_joined()
+                self._joined = True
             else:
-                reason = refusal or (WAITS_TO_RETURN if self._returns else forming.reason)
+                reason = refusal or self._why_it_waits()
                 if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), reason
                     log.info("node %d: %s%s", forming.own.id, why, self._way_out())
@@ -144,6 +154,24 @@ class Former:
                     refusal = await self._ask_in(formed)
         return True
 
+    def _why_it_waits(self) -> str:
+        if self._returns:
+            return WAITS_TO_RETURN.format(self._lost)
+        known = (self._why_silent(number) for number in self._forming.voters if number not in self._last)
+        return "; ".join([self._never() or self._forming.reason, *(one for one in known if one)])
+
+    def _never(self) -> str:
+        """Why the recorded set never forms, if it is kept all the same."""
+        recorded = self._forming.recorded
+        others = sorted(self._renouncing.elsewhere(recorded)) if recorded is not None and not self._leaves else []
+        if not others:
+            return ""
+        return (
+            f"node {', '.join(map(str, others))} agreed on other members than this node, and neither changes its mind: "
+            "empty the data folders of the nodes that have formed no cluster (nothing was written to them yet), and "
+            "start them in the same way"
+        )
+
     def _way_out(self) -> str:
         """What to do if who is waited for never comes."""
         missing = [str(one) for one in self._forming.voters if one != self._forming.own.id and one not in self._last]
@@ -156,44 +184,20 @@ class Former:
             self._forming.configure(())
         elif self._founders is not None:
             self._forming.configure([number for number in self._founders() if number not in self._learner_only])
-        step = self._forming.step()
-        if step is Step.FORM and self._renounces and not self._follows():
-            return Step.WAIT
-        return step
-
-    # -- a set that cannot form any more
-
-    @property
-    def _renounces(self) -> bool:
-        recorded = self._forming.recorded
-        return recorded is not None and cluster_id_of(recorded) == self._renounced
-
-    def _follows(self) -> bool:
-        """Whether somebody has formed with the recorded set."""
-        return any(one.formed and one.recorded == self._forming.recorded for one in self._last.values())
+        return self._renouncing.allowed(self._forming.step(), self._forming.recorded)
 
     async def _gave_up(self) -> bool:
         """One step towards leaving the recorded set, if it is hopeless; whether it is to be left now."""
-        recorded = self._forming.recorded
-        if recorded is None or not self._leaves or self._follows():
+        recorded, renouncing = self._forming.recorded, self._renouncing
+        if recorded is None or not self._leaves:
             return False
-        set_id = cluster_id_of(recorded)
-        lives = {one.identity.id: one.identity.incarnation for one in self._last.values()}
-        wanted = self._founders() if self._founders is not None else ()
-        if not self._renounces and is_hopeless(recorded, wanted, lambda number: lives.get(number, 0)):
+        if renouncing.should_renounce(recorded, self._founders() if self._founders is not None else ()):
             log.warning("node %d: the members that were to form the group cannot any more", self._forming.own.id)
+            set_id = cluster_id_of(recorded)
             await self._records.renounce(set_id)
-            self._renounced = set_id
-        others = {one for one, renounced in self._renouncers if renounced == set_id}
+            renouncing.renounced = set_id
         # Whoever can be reached has heard of it by then, and has formed before, or never forms on this node's word.
-        return self._renounces and self._told_all and may_leave(recorded, {self._forming.own.id, *others})
-
-    def _heard(self, greeting: Greeting) -> Greeting:
-        """What counts of a greeting: nobody forms by the word of who renounced, nor with who begins anew."""
-        if greeting.recorded is None or greeting.formed:
-            return greeting
-        gave_up = (greeting.identity.id, cluster_id_of(greeting.recorded)) in self._renouncers
-        return replace(greeting, recorded=()) if gave_up else greeting
+        return self._told_all and renouncing.should_leave(recorded)
 
     @property
     def _known(self) -> Sequence[int]:
@@ -208,7 +212,7 @@ class Former:
         # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
         wanted = {*self._known, *(one.id for one in forming.recorded or ())}
         others = sorted(wanted - {forming.own.id})
-        renounces = self._renounces
+        renounces = forming.recorded is not None and self._renouncing.renounces(forming.recorded)
         await asyncio.gather(*(self._ask(number) for number in others))
         self._told_all = renounces
         if self._step() is Step.WAIT:
@@ -233,14 +237,16 @@ class Former:
 
     def _word(self) -> dict[str, Any]:
         votes = self._forming.own.id not in self._learner_only
-        return {**to_wire(self._greeting()), "votes": votes, "renounced": self._renounced}
+        return {**to_wire(self._greeting()), "votes": votes, "renounced": self._renouncing.renounced}
 
     def _greeting(self) -> Greeting:
         greeting = self._forming.greeting()
         if not greeting.formed:
             return greeting
         members, cluster_id = self._state()
-        return replace(greeting, members=members, cluster_id=cluster_id)
+        # Who joined acts by what others formed with: a set that it had recorded does not act by that.
+        recorded = None if self._joined else greeting.recorded
+        return replace(greeting, recorded=recorded, members=members, cluster_id=cluster_id)
 
     def _hear(self, peer_id: int, wire: Any) -> bool:
         """Takes a peer's greeting; whether it says anything that it had not said before."""
@@ -249,14 +255,11 @@ class Former:
             raise ProtocolError(f"node {peer_id} greets as node {greeting.identity.id}")
         renounced = renounced_in(wire)
         self._met(greeting.identity)
-        if renounced:
-            self._renouncers.add((peer_id, renounced))
-        self._forming.hear(self._heard(greeting))
         news = self._last.get(peer_id) != greeting
+        self._forming.hear(self._renouncing.hear(greeting, renounced))
         if (wire.get("votes") is False) != (peer_id in self._learner_only):
             self._learner_only ^= {peer_id}
             news = True
-        self._last[peer_id] = greeting
         return news
 
 

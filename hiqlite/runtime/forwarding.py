@@ -2,9 +2,9 @@
 
 A follower's writes of one loop turn travel together and come back together; the follower resolves them once it
 has applied the entry itself. Knows records as bytes; must not know SQL. Invariants: a write that was sent is never sent
-again unless the leader has said that it did not apply it; writes stand in the log in the order in which they were
-issued, because those sent in one leadership are answered, or given up as unknown, before the next one gets any, and a
-leader takes none that were sent to it in another term.
+again unless the leader has said that it did not apply it, or its session makes sure that it is applied once; writes
+stand in the log in the order in which they were issued, because those sent in one leadership are answered, given up,
+or sent again first, before the next one gets any, and a leader takes none that were sent to it in another term.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from hiqlite.errors import (
     ProtocolError,
     RequestTimeout,
     ShuttingDown,
+    StorageError,
     from_wire,
 )
 
 # docs/formats.md section 5, frames `forward` and `forward_reply`.
-FORWARD = struct.Struct("<QII")  # request number, timeout in ms, term; a record follows
+FORWARD = struct.Struct("<QII")  # request number, timeout in ms (and whether tried before), term; a record follows
+TRIED_BEFORE = 1 << 31
 REPLY = struct.Struct("<QQII")  # request number, log index, size, status; bytes padded to 8 follow
 ANSWERED, REFUSED = 0, 1
 WENT_WELL = b"\0"  # status of an answer, docs/formats.md section 4
@@ -49,6 +51,11 @@ FRAME_BYTES_MAX = 1 << 20
 
 class Waiting(Protocol):
     """What stands for a caller: an `Op` of this process, or a write that came from a peer."""
+
+    @property
+    def deadline_ns(self) -> int:
+        """Monotonic time after which the caller no longer waits; 0: not known."""
+        ...
 
     def answer(self, answer: bytes, log_index: int) -> None: ...
     def set_exception(self, error: BaseException) -> None: ...
@@ -125,8 +132,13 @@ class Forwarder:
         return [(record, op) for record, op in queued if not op.done()]
 
     def flush(self, leader_id: int, now_ns: int, *, term: int) -> None:
-        """Send all that is queued to the leader of `term`, in order, in as few frames as their limit allows."""
-        if not self._queue or not self._may_send(leader_id, term, now_ns):
+        """Send all that is queued to the leader of `term`, in order, in as few frames as their limit allows.
+
+        Called without anything queued, too: callers may all wait for answers that an earlier leader owes, and must not
+        wait for longer than their next write would.
+        """
+        settled = self._settled((leader_id, term), now_ns)
+        if not settled or not self._queue or not self._may_send(leader_id, now_ns):
             return
         self.waiting_bytes -= sum(len(record) for record, op in self._queue if op.done())
         self._queue = [(record, op) for record, op in self._queue if not op.done()]
@@ -149,16 +161,15 @@ class Forwarder:
                 break
             remaining_ms = max(1, (op.deadline_ns - now_ns) // 1_000_000) if op.deadline_ns else 0
             number = self._number + 1 + len(parts) // 2
-            parts.append(FORWARD.pack(number, min(remaining_ms, 0xFFFFFFFF), term & TERM_MASK))
+            timeout = min(remaining_ms, TRIED_BEFORE - 1) | (TRIED_BEFORE if op.uncertain else 0)
+            parts.append(FORWARD.pack(number, timeout, term & TERM_MASK))
             parts.append(record)
         return len(parts) // 2, b"".join(parts)
 
-    def _may_send(self, leader_id: int, term: int, now_ns: int) -> bool:
+    def _may_send(self, leader_id: int, now_ns: int) -> bool:
         if leader_id == self._leaving:
             return False
-        if leader_id == self._refused_by and now_ns - self._refused_at_ns < AGAIN_NS:
-            return False
-        return self._settled((leader_id, term), now_ns)
+        return leader_id != self._refused_by or now_ns - self._refused_at_ns >= AGAIN_NS
 
     def _settled(self, leadership: tuple[int, int], now_ns: int) -> bool:
         """Whether no other leadership owes answers. After a while those that it owes are given up.
@@ -166,6 +177,8 @@ class Forwarder:
         The same node in another term is another one: what it has refused may still be on its way back here, and news of
         its election comes over another connection.
         """
+        if self._sent and leadership != self._sent_to:
+            self._take_back()
         if not self._sent or leadership == self._sent_to:
             self._deposed_since_ns = 0
             return True
@@ -189,7 +202,8 @@ class Forwarder:
                     continue
                 error = refusal(data) if status == REFUSED else None
                 del self._sent[number]
-                if isinstance(error, ELSEWHERE) and error.outcome == "not_applied":
+                if error is not None and is_for_another(error, op):
+                    op.uncertain = op.uncertain or error.outcome != "not_applied"
                     self._returned[number] = (record, op)
                     self._refused_by, self._refused_at_ns = peer_id, now_ns
                     continue
@@ -230,7 +244,17 @@ class Forwarder:
         if peer_id == self._sent_to[0]:
             self._give_up()
 
+    def _take_back(self) -> None:
+        """Those whose answers nobody needs to wait for: they may be sent again, or nobody asks any more."""
+        for number in [number for number, (_, op) in self._sent.items() if op.done()]:
+            self.waiting_bytes -= len(self._sent.pop(number)[0])
+        for number in [number for number, (_, op) in self._sent.items() if op.retries]:
+            self._returned[number] = sent = self._sent.pop(number)
+            sent[1].uncertain = True
+        self._queue_again()
+
     def _give_up(self) -> None:
+        self._take_back()
         sent, self._sent = self._sent, {}
         for record, op in sent.values():
             self.waiting_bytes -= len(record)
@@ -243,14 +267,14 @@ class Forwarder:
         for record, op in self._queue:
             if 0 < op.deadline_ns <= now_ns or op.done():
                 self.waiting_bytes -= len(record)
-                op.set_exception(NoLeader("no leader was known in time", outcome="not_applied"))
+                op.set_exception(not_in_time(op))
             else:
                 kept.append((record, op))
         self._queue = kept
         for number in [one for one, (_, op) in self._returned.items() if 0 < op.deadline_ns <= now_ns]:
             record, op = self._returned.pop(number)
             self.waiting_bytes -= len(record)
-            op.set_exception(NoLeader("no leader was known in time", outcome="not_applied"))
+            op.set_exception(not_in_time(op))
         late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
         for number in late:
             record, op = self._sent.pop(number)
@@ -269,6 +293,20 @@ class Forwarder:
         for answered in list(self._answered.values()):
             answered.give_up(type(error)(error.message, hint=error.hint, outcome="applied"))
         self._queue, self._sent, self._returned, self.waiting_bytes = [], {}, {}, 0
+
+
+def is_for_another(error: HiqliteError, op: Op) -> bool:
+    """Whether another node may take the write that this error came for."""
+    if isinstance(error, ELSEWHERE):
+        return error.outcome == "not_applied" or op.retries
+    return isinstance(error, StorageError) and error.outcome == "unknown" and op.retries
+
+
+def not_in_time(op: Op) -> HiqliteError:
+    """Of a write that waits for a leader."""
+    if op.uncertain:
+        return RequestTimeout("the write was not confirmed in time", outcome="unknown")
+    return NoLeader("no leader was known in time", outcome="not_applied")
 
 
 class Answered:

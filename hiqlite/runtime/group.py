@@ -14,11 +14,10 @@ from dataclasses import replace
 
 from hiqlite import observe
 from hiqlite._accel.batch import Op
-from hiqlite._accel.records import header
 from hiqlite.clock import Clock
 from hiqlite.config import RaftSettings
 from hiqlite.engine.model import AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
-from hiqlite.engine.ports import LogStore, StateMachine
+from hiqlite.engine.ports import Judge, LogStore, StateMachine
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, ProtocolError, StorageError
 
@@ -32,11 +31,13 @@ from .links import Links
 from .membership_record import memberships_in
 from .orders import Orders
 from .proposals import Proposals, told
+from .proposing import Proposer
 from .purging import Purger
 from .repairs import Repairs
 from .troubles import Troubles
 from .waiting import AppliedWaiters, ReadTokens
 from .window import Window
+from .write_session import SessionTerms
 
 log = observe.logger("runtime")
 WITH_ENTRIES = (AppendRequest, RepairReply)
@@ -49,6 +50,7 @@ class Group:
         record: puts a committed configuration into the metadata.
         on_change: called after the role, term or leader changed.
         on_failure: called once when this node can no longer take part (log or state machine failed).
+        judge, sessions: see `Gate` and `WriteSession`.
     """
 
     engine: Raft
@@ -67,6 +69,8 @@ class Group:
         record: Record,
         on_change: Callable[[], None],
         on_failure: Callable[[StorageError], None],
+        judge: Judge | None = None,
+        sessions: SessionTerms | None = None,
     ) -> None:
         self.started = False
         self.identity = identity
@@ -79,8 +83,9 @@ class Group:
         self.window = Window(settings.memory_window_bytes)
         self.waiters = AppliedWaiters()
         self.proposals = Proposals(
-            settings, loop, send_forward=links.send_forward, when_applied=self.when_applied, wake=self._schedule
-        )
+            settings, loop, send_forward=links.send_forward, when_applied=self.when_applied, wake=self._schedule,
+            leads=lambda: self.leads, judge=judge, is_level=self._is_level, sessions=sessions,
+        )  # fmt: skip
         self.troubles = Troubles(self.proposals)
         self.applier = Applier(
             machine, log_store, self.window, settings.apply_queue_bytes, loop,
@@ -101,6 +106,7 @@ class Group:
             log_store=log_store, links=links, window=self.window, fetches=self.fetches, repairs=self.repairs,
             group_time=group_time, clock=clock, truncated=self.proposals.truncated,
         )  # fmt: skip
+        self._proposer = Proposer(self.proposals, self.window, group_time, clock, self.orders.seed)
         self._scheduled = self._pumping = False
         self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
@@ -172,8 +178,10 @@ class Group:
 
     @property
     def proposes(self) -> bool:
-        """Whether a write of this process may be proposed right here, and overtakes none that was issued before."""
-        return self.leads and not self.proposals.forwarder.holds
+        """Whether a cheap write of this process may be proposed right here: it overtakes none of before."""
+        proposals = self.proposals
+        free = not proposals.forwarder.holds and not proposals.gate.closed and proposals.session.window.free
+        return free and self.leads
 
     @property
     def leader_id(self) -> int:
@@ -183,14 +191,14 @@ class Group:
     @property
     def behind(self) -> bool:
         """Whether the database lacks entries of this leader's log, or proposals: its schema may be an older one."""
-        return bool(self.proposals.buffer) or self.applier.applied_index < self.engine.last_index
+        return len(self.proposals.gate) > 0 or not self._is_level()
+
+    def _is_level(self) -> bool:
+        return not self.proposals.buffer and self.applier.applied_index >= self.engine.last_index
 
     def write(self, record: bytes, op: Op) -> None:
         """A complete record of this process, proposed here or through the leader."""
-        if self.proposes:
-            self.proposals.put(record, op)
-        else:
-            self.proposals.forward(record, op)
+        self.proposals.write(record, op)
 
     def when_applied(self, index: int, callback: Callable[[], None]) -> None:
         """Run `callback` once this node has applied `index`; at once if it has."""
@@ -249,6 +257,7 @@ class Group:
     def connected(self, peer_id: int, epoch: int) -> None:
         self._connected[peer_id] = epoch
         self.proposals.forwarder.arrived(peer_id)
+        self.proposals.session.met()
         if self.started:
             self.engine.peer_connected(peer_id, epoch, self.clock.monotonic_ns())
             self._schedule()
@@ -288,40 +297,30 @@ class Group:
         self._pumping = True
         try:
             now_ns = self.clock.monotonic_ns()
-            if self.log_store.failure is not None:
-                reason = f"the log failed: {self.log_store.failure}"
-                self.fail(StorageError(reason, hint="check the disk, then restart"))
+            if (broken := self.troubles.of_log(self.log_store)) is not None:
+                self.fail(broken)
                 return
-            self.troubles.log_full(self.log_store.disk_full)
-            synced_io = self.log_store.synced  # first: the log thread moves on between the two looks
-            self.engine.log_progress(self.log_store.written, synced_io, now_ns)
+            written_io = self._log_progress(now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
             if self.window.over_limit:
                 self.newest_group_time()
             if self.window.evict(self.engine.synced_index):  # from here on the log gives them
                 self.engine.window_starts_at(self.window.first_index or self.engine.synced_index + 1)
-            self._propose(now_ns)
+            self._proposer.propose(self.engine, leads=self.leads, now_ns=now_ns)
             self._turn(now_ns)
+            while self.log_store.written > written_io:  # within the call that asked for it: nothing wakes this loop
+                written_io = self._log_progress(now_ns)
+                self._turn(now_ns)
             self._alarm.arm(self.engine.next_deadline(), now_ns)
         except Exception as error:
             self._broken(error)
         finally:
             self._pumping = False
 
-    def _propose(self, now_ns: int) -> None:
-        if not self.proposals.buffer:
-            return
-        if not self.leads:
-            self.proposals.follow()
-            return
-        for batch in self.proposals.batches():
-            first = self.engine.propose(batch.count, batch.size_bytes, now_ns)
-            if first == 0:
-                return
-            self.proposals.proposed(batch, first)
-            times = self.group_time.read(now_ns), self.clock.wall_ns(), self.orders.seed()
-            records = batch.seal(self.engine.term, first, *times)
-            self.window.add(first, first + batch.count - 1, records)
+    def _log_progress(self, now_ns: int) -> int:
+        synced_io, written_io = self.log_store.synced, self.log_store.written  # in this order: the log moves on between
+        self.engine.log_progress(written_io, synced_io, now_ns)
+        return written_io
 
     def _turn(self, now_ns: int) -> None:
         """Until the engine asks for nothing more."""
@@ -360,6 +359,7 @@ class Group:
         if self.leads:
             self.newest_group_time()
             self.group_time.elected(now_ns)  # before anybody is told: the beats carry this time
+            self.proposals.gate.begin()
             self._schedule()
         self._tell_change()
 
@@ -391,10 +391,6 @@ class Group:
         return True
 
     def newest_group_time(self) -> int:
-        """The newest group time of what is applied (an image may stand for it) and of the newest entry in memory;
-        noted before an election needs it or memory lets go of it."""
-        self.group_time.saw(self.machine.applied_group_time_ns)
-        if self.window.last_index:
-            record = self.window.records(self.window.last_index, self.window.last_index)
-            self.group_time.saw(header(record, 0).group_time_ns)
+        """Of what is applied and of what memory holds; noted before an election needs it or memory lets go of it."""
+        self.group_time.saw(max(self.machine.applied_group_time_ns, self.window.group_time_ns))
         return self.group_time.newest_seen_ns

@@ -18,7 +18,7 @@ from hiqlite.errors import LeadershipLost, NotLeader, Overloaded, ProtocolError,
 
 from .group import Group
 from .leader_calls import PAUSE_S, LeaderCalls, Peers
-from .wishes import LifeOf, Wish, next_change
+from .wishes import LifeOf, Wish, left_over, next_change
 
 # How long one step may keep the others waiting until it becomes possible; then the members are looked at anew.
 STEP_S = 0.25
@@ -30,6 +30,10 @@ class Reach(Protocol):
 
     def said_of(self, ids: Sequence[int]) -> Any:
         """What this node knows of where they are, to be told to the leader."""
+        ...
+
+    def trouble_of(self, number: int) -> str:
+        """Why a node is not reached, as far as that is known."""
         ...
 
     def expecting(self, ids: Sequence[int], said: Any) -> AbstractContextManager[None]:
@@ -70,6 +74,15 @@ class Managing:
             await self._calls.call(lambda: [wish.to_wire(), self._reach.said_of(wish.ids)], timeout)
         finally:
             self.busy -= 1
+
+    async def tidy(self) -> None:
+        """The leader's duty without anybody's wish: see `left_over`. Raises Overloaded: it has to wait."""
+        group = self._group
+        async with self._stepping:
+            change = left_over(group.engine.membership, self._life_of) if group.leads else None
+            if change is not None:
+                log.warning("node %d is a member that lives: another one had its id", change.members[0].id)
+                await group.change_members(change, STEP_S)
 
     async def _answer(self, payload: Any, slice_s: float) -> None:
         match payload:
@@ -114,7 +127,7 @@ class Managing:
             members = group.engine.membership
             if not group.leads and members.index > group.applier.applied_index:
                 raise NotLeader("this node does not lead any more", leader_id=group.leader_id or None)
-            change = next_change(members, wish, self._life_of)
+            change = next_change(members, wish, self._life_of, self._reach.trouble_of)
             if change is None:
                 return members.index
             log.info("%s %s: %s %s", wish.kind, list(wish.ids), change.kind.name.lower(), change.members)

@@ -24,6 +24,7 @@ from hiqlite.errors import HiqliteError, ProtocolError
 from .group import Group
 from .mirror_record import Mirrored
 from .waiting import until_next
+from .wishes import left_over
 
 # How long one step may take to become possible: a new member has to catch up first. Then it is judged anew.
 STEP_S = 1.0
@@ -122,7 +123,9 @@ class Mirroring:
             return
         membership = target.engine.membership
         wanted = self._wanted(membership)
-        change = next_change(membership, wanted.voters, wanted.learners, self._life_of)
+        change = left_over(membership, self._life_of)
+        if change is None:
+            change = next_change(membership, wanted.voters, wanted.learners, self._life_of)
         if change is not None:
             log.info("the members follow those of the other group: %s %s", change.kind.name.lower(), change.members)
             await target.change_members(change, STEP_S)

@@ -11,17 +11,25 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hiqlite._accel.batch import Batch, Op, Pending, ProposalBuffer
+from hiqlite._accel.batch import Batch, Op, ProposalBuffer
+from hiqlite._accel.pending import Pending
 from hiqlite._accel.records import offsets
 from hiqlite.config import RaftSettings
-from hiqlite.engine.ports import Run
+from hiqlite.engine.ports import Judge, Run
 from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded, RequestTimeout, ShuttingDown
 
+from .flow import Flow
 from .forwarding import Forwarder, Waiting
+from .gate import Gate
+from .write_session import SessionTerms, WriteSession
 
 # What a peer is told of its writes; only their wire form is used, so one object serves all.
 NOT_HERE = NotLeader("the node no longer leads", outcome="not_applied")
 LOST_HERE = LeadershipLost("the leader was lost before the write was confirmed", outcome="unknown")
+
+
+# A record up to this size may pass without a look at it, when its text is known to be cheap.
+CHEAP_BYTES_MAX = 1 << 20
 
 
 class Proposals:
@@ -30,6 +38,9 @@ class Proposals:
     Args:
         send_forward, when_applied: see `Forwarder`.
         wake: asks for a turn of the group.
+        leads: whether this node may propose.
+        judge, is_level: see `Gate`.
+        sessions: see `WriteSession`.
     """
 
     def __init__(
@@ -40,9 +51,14 @@ class Proposals:
         send_forward: Callable[[int, bytes], bool],
         when_applied: Callable[[int, Callable[[], None]], None],
         wake: Callable[[], None],
+        leads: Callable[[], bool] = lambda: True,
+        judge: Judge | None = None,
+        is_level: Callable[[], bool] = lambda: True,
+        sessions: SessionTerms | None = None,
     ) -> None:
-        self.buffer = ProposalBuffer(settings.frame_bytes_max, settings.entry_bytes_max)
+        self.buffer = ProposalBuffer(settings.frame_bytes_max)
         self.pending = Pending()
+        self.flow = Flow(loop.time)
         self.forwarder = Forwarder(
             loop,
             send=send_forward,
@@ -51,31 +67,54 @@ class Proposals:
             patience_ns=settings.election_timeout_min_ms * 1_000_000,
             number=random.SystemRandom().getrandbits(62),
         )
+        self.gate = Gate(judge, loop, propose=self.buffer.put, is_level=is_level, wake=wake)
+        self.session = WriteSession(sessions, loop, self._route)
+        self._leads = leads
         self.failure: HiqliteError | None = None
         self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself
         self._closing = False
         self._wake = wake
         self._queue_bytes_max = settings.proposal_queue_bytes
+        self._cheap_bytes_max = min(CHEAP_BYTES_MAX, settings.entry_bytes_max)
         self._batches_max = settings.window_frames
 
     # -- taking writes
 
-    def execute(self, text: bytes, params: Any, op: Op) -> None:
-        """One statement of this process, encoded straight into the batch of this turn; this node leads."""
+    def execute(self, text: bytes, params: Any, op: Op) -> bool:
+        """One cheap statement of this process, encoded straight into the batch of this turn; this node leads, its gate
+        is open, and its session has room.
+
+        Returns:
+            False: its data is more than goes unjudged; nothing was taken.
+        """
         self._admit(0)
-        self.buffer.execute(text, params, op)
+        if not self.buffer.execute(text, params, op, self._cheap_bytes_max, self.session.window):
+            return False
         self._wake()
+        return True
+
+    def put_cheap(self, record: bytes, op: Op) -> None:
+        """A complete record of a cheap write, as `execute`."""
+        self._admit(len(record))
+        self.buffer.put(self.session.placed(record, op), op)
+        self._wake()
+
+    def write(self, record: bytes, op: Op) -> None:
+        """A complete record of this process, for whoever leads now or soon."""
+        self._admit(len(record))
+        self.session.write(record, op)
 
     def put(self, record: bytes, waiting: Waiting) -> None:
-        """A complete record; this node leads."""
+        """A complete record of a peer; this node leads."""
         self._admit(len(record))
-        self.buffer.put(record, waiting)
+        self.gate.take(record, waiting)
         self._wake()
 
-    def forward(self, record: bytes, op: Op) -> None:
-        """A complete record for whoever leads, now or soon."""
-        self._admit(len(record))
-        self.forwarder.put(record, op)
+    def _route(self, record: bytes, op: Op) -> None:
+        if self._leads() and not self.forwarder.holds:
+            self.gate.take(record, op)
+        else:
+            self.forwarder.put(record, op)
         self._wake()
 
     @property
@@ -90,7 +129,8 @@ class Proposals:
             raise ShuttingDown("the node is shutting down", outcome="not_applied")
         if self.refusal is not None:
             raise told(self.refusal, "not_applied")
-        if self.buffer.queued_bytes + size_bytes > self._queue_bytes_max:
+        queued_bytes = self.buffer.queued_bytes + self.gate.queued_bytes + self.session.held_bytes
+        if queued_bytes + size_bytes > self._queue_bytes_max:
             raise Overloaded("too many bytes of writes wait to be proposed", hint="await earlier writes first")
 
     # -- leading
@@ -106,22 +146,37 @@ class Proposals:
     def proposed(self, batch: Batch, first: int) -> None:
         """The batch of the last `batches()` stands in the log from `first` on."""
         self.buffer.pop()
-        self.pending.add(first, batch.ops)
+        self.pending.add(first, batch.ops, batch.data)
+        self.flow.proposed(first, batch.count, batch.size_bytes)
 
     def applied(self, run: Run) -> None:
         """Resolve all that wait for this run."""
+        self.gate.applied(run)
+        self.flow.applied(run.last)  # first: who waits runs in the next line, and may look
         self.pending.complete(run.last, run)
 
     def truncated(self, last_kept: int) -> None:
         """Entries above are gone from this log; they may still exist elsewhere."""
-        for op in self.pending.cut_from(last_kept + 1):
-            op.set_exception(LeadershipLost("leadership was lost before the write was confirmed", outcome="unknown"))
+        self._lost(last_kept + 1, "leadership was lost before the write was confirmed")
 
     def passed_over(self) -> None:
         """An image took the place of entries that were pending here: it may hold them, their answers are gone."""
-        for waiting in self.pending.cut_from(1):
-            lost = LeadershipLost("an image of the database came in place of the write's answer", outcome="unknown")
-            waiting.set_exception(lost if isinstance(waiting, Op) else LOST_HERE)
+        self._lost(1, "an image of the database came in place of the write's answer")
+
+    def _lost(self, first: int, why: str) -> None:
+        """Nobody here will answer what waits for `first` and above. What may be sent again is, before all that was
+        issued later."""
+        self.flow.dropped()
+        self.follow()  # what was never proposed comes behind what was
+        lost = self.pending.cut_from(first)
+        again = [(record, waiting) for record, waiting in lost if record]
+        for _, waiting in again:
+            waiting.uncertain = True
+        self.forwarder.put_first(again)
+        for record, waiting in lost:  # last: whoever is told may write again at once
+            if not record:
+                waiting.set_exception(LeadershipLost(why, outcome="unknown"))
+        self._wake()
 
     # -- changing sides
 
@@ -129,30 +184,35 @@ class Proposals:
         """Send what waits for a leader to that of `term`, or propose it here if this node `leads`.
 
         Returns: whether there are new proposals. What no other leader has applied is proposed in the order in which it
-        was issued.
+        was issued. Nothing leaves while the fate of what this node proposed is open: that may have to go first.
         """
         if not leads:
-            if leader_id:
+            if leader_id and not self.pending:
                 self.forwarder.flush(leader_id, now_ns, term=term)
             return False
         queued = self.forwarder.take_queued(now_ns)
         for record, op in queued:
-            self.buffer.put(record, op)
+            self.gate.take(record, op)
         return bool(queued)
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is here that this node is to propose."""
+        return bool(self.buffer) or len(self.gate) > 0
 
     def follow(self) -> None:
         """Leadership went before these were proposed: they are not applied, so the new leader may have them."""
-        own: list[tuple[bytes, Op]] = []
+        writes: list[tuple[bytes, Waiting]] = []
         while self.buffer.peek() is not None:
             batch = self.buffer.pop()
             starts = [*offsets(batch.data), len(batch.data)]
-            for number, waiting in enumerate(batch.ops):
-                if isinstance(waiting, Op):
-                    own.append((batch.data[starts[number] : starts[number + 1]], waiting))
-                else:
-                    waiting.set_exception(NOT_HERE)
+            writes += [(batch.data[starts[n] : starts[n + 1]], waiting) for n, waiting in enumerate(batch.ops)]
+        writes += self.gate.take_all()
+        for _, waiting in writes:
+            if not isinstance(waiting, Op):
+                waiting.set_exception(NOT_HERE)
         # Before what was issued since: one client's writes keep their order.
-        self.forwarder.put_first(own)
+        self.forwarder.put_first([(record, op) for record, op in writes if isinstance(op, Op)])
 
     # -- ends
 
@@ -160,18 +220,23 @@ class Proposals:
         """Callers whose deadline has passed stop waiting; what they wrote may still happen."""
         for op in (*self.pending.expired(now_ns), *self.buffer.expired(now_ns)):
             op.set_exception(RequestTimeout("the write was not confirmed in time", outcome="unknown"))
+        self.gate.expire(now_ns)
         self.forwarder.expire(now_ns)
+        self.session.expire(now_ns)
 
     def fail(self, error: HiqliteError) -> None:
         """Nothing is taken any more; every waiting caller is told what is known of its write."""
         self.failure = self.failure or error
         unknown, refused = told(error, "unknown"), told(error, "not_applied")
-        for waiting in self.pending.cut_from(1):
+        for _, waiting in self.pending.cut_from(1):
             waiting.set_exception(unknown if isinstance(waiting, Op) else LOST_HERE)
         while self.buffer.peek() is not None:
             for waiting in self.buffer.pop().ops:
                 waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
+        for _, waiting in self.gate.take_all():
+            waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
         self.forwarder.fail(error)
+        self.session.fail(error)
 
     def close_intake(self) -> None:
         """Take no new writes from now on."""
@@ -188,7 +253,7 @@ class Proposals:
 
     @property
     def busy(self) -> bool:
-        return bool(self.buffer) or len(self.pending) > 0 or len(self.forwarder) > 0
+        return self.waits or len(self.pending) > 0 or len(self.forwarder) > 0 or len(self.session) > 0
 
 
 def told(error: HiqliteError, outcome: Any) -> HiqliteError:

@@ -110,6 +110,7 @@ class GroupPulse:
         self._beat = beat
         self._clock = clock
         self._heard: dict[int, int] = {}
+        self.committed_index = 0  # the highest that a leader's beats have named: committed there, perhaps not here yet
         self.left = False  # in a forked child: to the parent
 
     def role_changed(self) -> None:
@@ -126,6 +127,9 @@ class GroupPulse:
                 self.group.engine.heard_beat(
                     stamp.term, stamp.peer_id, stamp.incarnation, stamp.commit_bound, now_ns, stamp.heard_at_ns
                 )
+                engine = self.group.engine
+                if (engine.term, engine.leader_id) == (stamp.term, stamp.peer_id):
+                    self.committed_index = max(self.committed_index, stamp.commit_bound)
 
     def turn(self, now_ns: int) -> None:
         """What a group does every interval."""

@@ -22,7 +22,7 @@ from hiqlite.errors import (
     UsageError,
 )
 
-from .forwarding import TERM_MASK, split_forward
+from .forwarding import TERM_MASK, TRIED_BEFORE, split_forward
 from .group import Group
 from .replies import ForwardedWrite, Replies
 
@@ -39,14 +39,15 @@ class RemoteWrites:
 
     Args:
         kinds: of entries that a peer may ask for.
-        check: the leader's look at a command before it is proposed; raises what the caller is to see.
+        check: the leader's look at a command before it is proposed, told whether an earlier try may have been applied;
+            raises what the caller is to see.
     """
 
     def __init__(
         self,
         group: Group,
         kinds: tuple[EntryKind, ...],
-        check: Callable[[bytes], object],
+        check: Callable[[bytes, bool], object],
         network: Requests,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -57,8 +58,11 @@ class RemoteWrites:
 
     def received(self, peer_id: int, body: bytes) -> None:
         """One frame of writes; the link is closed when it is malformed (ProtocolError)."""
-        for number, _timeout_ms, term, record in split_forward(body):
-            write = ForwardedWrite(self._replies, peer_id, number)
+        now_ns = self._group.clock.monotonic_ns()
+        for number, timeout, term, record in split_forward(body):
+            timeout_ms, tried_before = timeout & ~TRIED_BEFORE, bool(timeout & TRIED_BEFORE)
+            deadline_ns = now_ns + timeout_ms * 1_000_000 if timeout_ms else 0
+            write = ForwardedWrite(self._replies, peer_id, number, deadline_ns)
             if record[KIND_AT] != RecordKind.ENTRY or record[ENTRY_KIND_AT] not in self._kinds:
                 raise ProtocolError("a peer forwarded something that is no write")
             if not self._takes(term):
@@ -66,7 +70,7 @@ class RemoteWrites:
                 write.set_exception(NotLeader("this node does not lead", leader_id=leader_id or None))
                 continue
             try:
-                self._check(record)
+                self._check(record, tried_before)
                 self._group.proposals.put(record, write)
             except HiqliteError as error:
                 write.set_exception(error)

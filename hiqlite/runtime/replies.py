@@ -22,12 +22,12 @@ class ForwardedWrite:
 
     __slots__ = ("_done", "_number", "_peer_id", "_replies", "deadline_ns")
 
-    def __init__(self, replies: Replies, peer_id: int, number: int) -> None:
+    def __init__(self, replies: Replies, peer_id: int, number: int, deadline_ns: int = 0) -> None:
         self._replies = replies
         self._peer_id = peer_id
         self._number = number
         self._done = False
-        self.deadline_ns = 0
+        self.deadline_ns = deadline_ns
 
     def answer(self, answer: bytes, log_index: int) -> None:
         if not self._done:

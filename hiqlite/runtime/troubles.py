@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hiqlite import observe
+from hiqlite.engine.ports import LogStore
 from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
 
 from .proposals import Proposals
@@ -28,12 +29,16 @@ class Troubles:
         self._space: StorageError | None = None
         self._machine: StorageError | None = None
 
-    def log_full(self, full: bool) -> None:
-        """Whether the log has no space ahead."""
+    def of_log(self, log_store: LogStore) -> StorageError | None:
+        """Looks whether the log has space ahead; what ends this node, if the log failed."""
+        if log_store.failure is not None:
+            return StorageError(f"the log failed: {log_store.failure}", hint="check the disk, then restart")
+        full = log_store.disk_full
         if full is not (self._log is not None):
             error = DiskFull("this node's disk is full", hint="free some space; it goes on by itself")
             self._log = error if full else None
             self._changed(self._log, "the log has room again")
+        return None
 
     def space_low(self, low: bool) -> None:
         """Whether the disk has room only for what was taken already."""

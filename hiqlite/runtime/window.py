@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from hiqlite._accel.records import slice_records
+from hiqlite._accel.records import header, slice_records
 
 # Chunks of tiny batches cost more in Python objects than in bytes; this bounds their number as well.
 CHUNKS_MAX = 32_768
@@ -35,6 +35,12 @@ class Window:
     def last_index(self) -> int:
         """Highest index held, 0 when empty."""
         return self._lasts[-1] if self._lasts else 0
+
+    @property
+    def group_time_ns(self) -> int:
+        """That of the newest entry held, 0 when empty."""
+        last = self.last_index
+        return header(self.records(last, last), 0).group_time_ns if last else 0
 
     @property
     def over_limit(self) -> bool:

@@ -18,6 +18,7 @@ from hiqlite.errors import Overloaded, ProtocolError, UsageError
 
 NODES_MAX = 256
 LifeOf = Callable[[int], int]  # the incarnation in which a node lives now; 0: it was not heard of
+WhySilent = Callable[[int], str]  # why a node is not reached, as far as that is known
 
 
 class WishKind(StrEnum):
@@ -60,7 +61,9 @@ class Wish:
             raise ProtocolError(f"a wish about the members that cannot be read: {error}") from error
 
 
-def next_change(members: Membership, wish: Wish, life_of: LifeOf) -> Change | None:
+def next_change(
+    members: Membership, wish: Wish, life_of: LifeOf, why_silent: WhySilent = lambda _number: ""
+) -> Change | None:
     """The next step; None when the wish is fulfilled.
 
     Raises:
@@ -71,9 +74,9 @@ def next_change(members: Membership, wish: Wish, life_of: LifeOf) -> Change | No
     one = wish.ids[0]
     match wish.kind:
         case WishKind.ADD_LEARNER:
-            return _present(members, one, life_of)
+            return _present(members, one, life_of, why_silent)
         case WishKind.LEARN | WishKind.JOIN | WishKind.JOIN_AS_LEARNER:
-            return _joining(members, wish, life_of)
+            return _joining(members, wish, life_of, why_silent)
         case WishKind.PROMOTE:
             return _voting(members, one)
         case WishKind.DEMOTE:
@@ -81,9 +84,22 @@ def next_change(members: Membership, wish: Wish, life_of: LifeOf) -> Change | No
         case WishKind.REMOVE:
             return _gone(members, one)
         case WishKind.REPLACE:
-            return _replaced(members, one, wish.ids[1], life_of)
+            return _replaced(members, one, wish.ids[1], life_of, why_silent)
         case WishKind.SET_VOTERS:
             return _voters(members, wish.ids)
+
+
+def left_over(members: Membership, life_of: LifeOf) -> Change | None:
+    """Takes out a learner with the id of a voter that lives; None when there is none, or nothing can change now.
+
+    Another node had that id for a while, and was taken for one that lost its disk. As long as it is a member nothing is
+    sent to the voter: what one node is sent is sent to its newest incarnation.
+    """
+    for one in () if members.joint else members.learners:
+        voting = _of(members.voters, one.id)
+        if voting is not None and life_of(one.id) == voting.incarnation:
+            return Change(ChangeKind.REMOVE, (one,))
+    return None
 
 
 def was_removed(number: int) -> UsageError:
@@ -103,22 +119,23 @@ def _known(members: Membership, number: int) -> None:
         raise UsageError(f"node {number} is no member", hint="add it as a learner first")
 
 
-def _present(members: Membership, number: int, life_of: LifeOf) -> Change | None:
+def _present(members: Membership, number: int, life_of: LifeOf, why_silent: WhySilent) -> Change | None:
     """A member in the incarnation in which it lives; as a learner if it was none."""
     life = life_of(number)
     known = [one for one in members_of(members) if one.id == number]
     if known and (life == 0 or Identity(number, life) in known):
         return None
     if life == 0:
-        raise Overloaded(f"node {number} has not been reached")
+        why = why_silent(number)
+        raise Overloaded(f"node {number} has not been reached{why and f': {why}'}")
     return Change(ChangeKind.ADD_LEARNER, (Identity(number, life),))
 
 
-def _joining(members: Membership, wish: Wish, life_of: LifeOf) -> Change | None:
+def _joining(members: Membership, wish: Wish, life_of: LifeOf, why_silent: WhySilent) -> Change | None:
     one = wish.ids[0]
     if one in members.removed:
         raise was_removed(one)
-    change = _present(members, one, life_of)
+    change = _present(members, one, life_of, why_silent)
     if change is not None or wish.kind is WishKind.LEARN:
         return change
     return _voting(members, one) if wish.kind is WishKind.JOIN else _learning(members, one)
@@ -154,14 +171,16 @@ def _gone(members: Membership, number: int) -> Change | None:
     return Change(ChangeKind.REMOVE, (found,))
 
 
-def _replaced(members: Membership, old: int, new: int, life_of: LifeOf) -> Change | None:
+def _replaced(
+    members: Membership, old: int, new: int, life_of: LifeOf, why_silent: WhySilent
+) -> Change | None:
     known = {one.id for one in members_of(members)}
     if old not in known:
         if old not in members.removed or new not in known:
             raise UsageError(f"node {old} is no member")
         return None
     if new not in known:
-        return _present(members, new, life_of)
+        return _present(members, new, life_of, why_silent)
     voting, learning = _of(members.voters, old), _of(members.learners, new)
     if voting is not None and learning is not None and _of(members.voters, new) is None:
         return Change(ChangeKind.REPLACE, (voting, learning))

@@ -44,6 +44,9 @@ def check_one(path: Path | None, table: str, node_id: int | None) -> int:
     if problems:
         return complain(problems)
     config = NodeConfig.from_gathered(gathered)
+    if config.nodes and not config.node_id and config.learner_only:
+        hint = "without voters no cluster forms: set learner_only for single nodes, with a file of their own"
+        return complain([gathered.locate(ConfigError("all nodes are learners", hint=hint, key="learner_only"))])
     say([f"{gathered.source}: no problem found", *meaning(config, gathered), *notes(config)])
     return 0
 

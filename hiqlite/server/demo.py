@@ -21,12 +21,13 @@ from .status import ask, lines
 
 NODES = 3
 REFRESH_S = 0.5
+FORMING_S = 60.0
 HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, help="keep the nodes' data here (default: a temporary folder)")
-    parser.add_argument("--seconds", type=float, help="end by itself after this time")
+    parser.add_argument("--seconds", type=float, help="end by itself so long after all nodes are there")
 
 
 def toml(settings: dict[str, Any]) -> str:
@@ -95,12 +96,14 @@ class View:
         self._config = config
         self._folder = folder
         self._before: tuple[float, int] | None = None
+        self.formed = False  # all nodes have answered, and one of them led
 
     async def text(self) -> str:
         answers = await ask(self._config)
         now = time.monotonic()
-        commits = [one["groups"]["db"]["commit_index"] for one in answers.values() if isinstance(one, dict)]
-        newest = max(commits, default=0)
+        groups = [one["groups"]["db"] for one in answers.values() if isinstance(one, dict)]
+        self.formed |= len(groups) == NODES and "leader" in [group["role"] for group in groups]
+        newest = max((group["commit_index"] for group in groups), default=0)
         rate = 0.0
         if self._before is not None and newest >= self._before[1]:
             rate = (newest - self._before[1]) / (now - self._before[0])
@@ -118,9 +121,12 @@ async def show(folder: Path, seconds: float | None) -> None:
     file = config_file(folder)
     async with nodes(file):
         view = View(NodeConfig.from_file(file).with_overrides(node_id=1), folder)
-        end = time.monotonic() + seconds if seconds is not None else float("inf")
+        end = time.monotonic() + FORMING_S if seconds is not None else float("inf")
         while not stop.is_set() and time.monotonic() < end:
+            formed = view.formed
             text = await view.text()
+            if seconds is not None and view.formed and not formed:
+                end = time.monotonic() + seconds
             print((HOME_AND_CLEAR if sys.stdout.isatty() else "") + text, flush=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), REFRESH_S)

@@ -1,7 +1,8 @@
 """`hiqlite recover`: a survivor of a cluster whose majority is lost for good becomes a cluster of its own.
 
 Without --yes it only says what this node has and what may be missing; run it on every survivor, and recover the one
-that has most. The others are started with empty data folders afterwards, and join.
+that has most. The others are started with empty data folders afterwards, and join. A survivor that is damaged goes on
+with its database and what of its log can be read; the report says what is missing.
 
 With --repair: a node that is alone, whose log or metadata are damaged, starts again with what can be read.
 """
@@ -39,8 +40,10 @@ def lines(report: RecoveryReport) -> list[str]:
         return ", ".join(map(str, numbers)) or "none"
 
     found = [
-        f"node {report.node_id} of cluster {report.cluster_id[:16]}",
-        f"voters {ids(report.voters)}; learners {ids(report.learners)}; others that answer: {ids(report.alive)}",
+        f"node {report.node_id} of cluster {report.cluster_id[:16] or 'unknown'}",
+        f"voters {ids(report.voters)}; learners {ids(report.learners)}; others that answer: {ids(report.alive)}; "
+        f"voters among these, with what they had: {ids(report.voting)}",
+        *([f"not asked, address unknown: {ids(report.not_asked)}"] if report.not_asked else []),
         f"its log ends at index {report.last_index} of term {report.last_term}, its database holds all up to index "
         f"{report.applied_index}",
         "what may be missing: writes that a majority without this node had acknowledged, behind that end; nobody who "
@@ -53,7 +56,10 @@ def lines(report: RecoveryReport) -> list[str]:
         )
     for first, last in report.damaged:
         found.append(f"entries {first} to {last} of its log are damaged")
+    found += [f"missing here, another survivor may have it: {what}" for what in report.missing]
     if report.new_cluster_id:
+        if report.missing:
+            found.append("what is not used any more lies in the folder `kept` of the data folder")
         found += [
             f"done: it is a cluster of one, {report.new_cluster_id[:16]}; start it",
             "start the others with empty data folders: with their old ones they belong to the old cluster",

@@ -1,4 +1,7 @@
-"""`hiqlite status`: asks each node of a config over its api port and prints one line per node."""
+"""`hiqlite status`: asks each node of a config over its api port, prints a line per node, and what is wrong with it.
+
+Ends with 0 exactly when every node of the config answers, says that it is ready, and contradicts no other one.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError],
         answer = answers[node.id]
         api = f"{node.api_host}:{node.api_port}"
         group = None if isinstance(answer, HiqliteError) else answer["groups"].get(name)
-        if group is None:
+        other = None if isinstance(answer, HiqliteError) else _another(node.id, answer)
+        if group is None or other is not None:
             state = "unreachable" if isinstance(answer, HiqliteError) else "switched off"
+            state = state if other is None else f"is node {other}"
             found.append(f"{node.id:>4}  {state:<13} {'':>5} {'':>6} {'':>10} {'':>10} {'':>10} {'':>7}  {api}")
             continue
         found.append(
@@ -57,10 +62,54 @@ def lines(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError],
     return found
 
 
-def main(options: argparse.Namespace) -> None:
+def _another(number: int, answer: dict[str, Any]) -> int | None:
+    """Who answers in the place of node `number`; None: it does itself, or does not say."""
+    told = answer.get("node", {}).get("id", number)
+    return None if told == number else int(told)
+
+
+def findings(config: NodeConfig, answers: dict[int, dict[str, Any] | HiqliteError]) -> list[str]:
+    """Everything that is not well, by the nodes' own word and by comparing them."""
+    found: list[str] = []
+    clusters: dict[str, list[int]] = {}
+    led: dict[tuple[str, int], set[int]] = {}
+    for node in config.nodes:
+        answer = answers[node.id]
+        if isinstance(answer, HiqliteError):
+            found.append(f"node {node.id} is not reached: {answer}")
+            continue
+        about = answer.get("node", {})
+        if (other := _another(node.id, answer)) is not None:
+            api = f"{node.api_host}:{node.api_port}"
+            found.append(f"node {other} answers at {api}, which the config gives to node {node.id}")
+            continue
+        if "ready" not in about:
+            found.append(f"node {node.id} is of an earlier version, and does not say how it is")
+            continue
+        found += [f"node {node.id} is not ready: {reason}" for reason in about["reasons"]]
+        told = "; ".join(about["reasons"])
+        found += [f"node {node.id} sees a split brain: {text}" for text in about["split_brain"] if text not in told]
+        if about["cluster_id"]:
+            clusters.setdefault(about["cluster_id"], []).append(node.id)
+        for name, group in answer["groups"].items():
+            if group["leader_id"]:
+                led.setdefault((name, group["term"]), set()).add(group["leader_id"])
+    if len(clusters) > 1:
+        parts = (f"{', '.join(map(str, ids))} ({cluster_id[:16]})" for cluster_id, ids in clusters.items())
+        found.append(f"the nodes are of {len(clusters)} clusters: {'; '.join(parts)}")
+    elif two := [(name, term, leaders) for (name, term), leaders in sorted(led.items()) if len(leaders) > 1]:
+        found += [f"{name} group: term {term} is led by nodes {sorted(leaders)}" for name, term, leaders in two]
+    return found
+
+
+def main(options: argparse.Namespace) -> int:
     # Which node this is does not matter, and a config for pods is asked about from other hosts too.
     config = NodeConfig.from_file(options.config_file, overrides={"node_id": 0})
     answers = asyncio.run(ask(config))
     print("\n".join(lines(config, answers)))
     if any("cache" in answer["groups"] for answer in answers.values() if isinstance(answer, dict)):
         print("\n".join(["", "cache group", *lines(config, answers, "cache")]))
+    found = findings(config, answers)
+    if found:
+        print("\n".join(["", *found]))
+    return 1 if found else 0

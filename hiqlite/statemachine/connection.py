@@ -27,16 +27,18 @@ from hiqlite.errors import DataFolderInUse, DiskFull, StorageError
 from .authorizer import Role
 
 SQLITE_VERSION_MIN: Final = (3, 51, 3)  # the first without the WAL-reset bug that can corrupt a database
+# No text or blob in SQL is longer. A constant: a limit that a node's own settings moved would decide what an entry does
+# there, now or when the log is applied again under other settings.
+VALUE_BYTES_MAX: Final = 256 << 20
 VFS_EXCLUSIVE: Final = "hiqlite"
 VFS_SHARED: Final = "hiqlite-shared"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """What may differ between nodes, or matters for speed only; `max_entry_bytes` must be the same on all nodes."""
+    """What may differ between nodes, because it matters for speed only."""
 
     shared_access: bool = False  # other processes may open the file; costs speed
-    max_entry_bytes: int = 64 << 20  # no text or blob in SQL is longer
     statement_cache: int = 1000  # prepared statements that apsw keeps
     cache_kib: int = 16 * 1024  # page cache of one connection
     busy_timeout_ms: int = 5000
@@ -93,7 +95,7 @@ def _set_up(connection: apsw.Connection, settings: ConnectionSettings, role: Rol
     connection.set_busy_timeout(settings.busy_timeout_ms)
     for option, wanted in db_configs(role).items():
         _hold(path, f"db_config {option}", connection.config(option, wanted), wanted)
-    for limit, wanted in limits(settings).items():
+    for limit, wanted in LIMITS.items():
         connection.limit(limit, wanted)
         _hold(path, f"limit {limit}", connection.limit(limit, -1), wanted)
     if role is Role.WRITER:
@@ -112,7 +114,7 @@ def pragmas(settings: ConnectionSettings, role: Role) -> dict[str, Pragma]:
         "synchronous": 1,  # NORMAL: durability is the log's, see the docs
         "foreign_keys": 1,
         "wal_autocheckpoint": 0,
-        "journal_size_limit": -1,
+        "journal_size_limit": 256 << 20,  # what a large write leaves of SQLite's log, or one that was only tried
         "temp_store": 2,  # memory
         "cache_size": -settings.cache_kib,
         "mmap_size": 0,  # a truncated file would be SIGBUS
@@ -159,21 +161,20 @@ def db_configs(role: Role) -> dict[int, int]:
     }
 
 
-def limits(settings: ConnectionSettings) -> dict[int, int]:
-    """Limits by sqlite3_limit, set and read back: a statement must pass or fail on all nodes alike."""
-    return {
-        apsw.SQLITE_LIMIT_LENGTH: settings.max_entry_bytes,
-        apsw.SQLITE_LIMIT_SQL_LENGTH: settings.max_entry_bytes,
-        apsw.SQLITE_LIMIT_ATTACHED: 0,
-        apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
-        apsw.SQLITE_LIMIT_VARIABLE_NUMBER: 32766,
-        apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
-        apsw.SQLITE_LIMIT_COLUMN: 2000,
-        apsw.SQLITE_LIMIT_EXPR_DEPTH: 1000,
-        apsw.SQLITE_LIMIT_COMPOUND_SELECT: 500,
-        apsw.SQLITE_LIMIT_FUNCTION_ARG: 1000,
-        apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 1000,
-    }
+# By sqlite3_limit, set and read back: a statement must pass or fail on all nodes alike.
+LIMITS: Final[dict[int, int]] = {
+    apsw.SQLITE_LIMIT_LENGTH: VALUE_BYTES_MAX,
+    apsw.SQLITE_LIMIT_SQL_LENGTH: VALUE_BYTES_MAX,
+    apsw.SQLITE_LIMIT_ATTACHED: 0,
+    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
+    apsw.SQLITE_LIMIT_VARIABLE_NUMBER: 32766,
+    apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
+    apsw.SQLITE_LIMIT_COLUMN: 2000,
+    apsw.SQLITE_LIMIT_EXPR_DEPTH: 1000,
+    apsw.SQLITE_LIMIT_COMPOUND_SELECT: 500,
+    apsw.SQLITE_LIMIT_FUNCTION_ARG: 1000,
+    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 1000,
+}
 
 
 def _hold(path: Path, what: str, found: object, wanted: Pragma) -> None:

@@ -30,6 +30,7 @@ SYNTAX_WORDS: Final = ("syntax error", "incomplete input", "unrecognized token")
 # NOMEM, BUSY, LOCKED, INTERRUPT, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB: this node's trouble.
 ENVIRONMENTAL_CODES: Final = frozenset({5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26})
 NOTHING_SEEN: Final = Seen(0)
+UNBOUNDED: Final = Seen.SCHEMA | Seen.RELOAD | Seen.VIRTUAL | Seen.RECURSIVE | Seen.EXPLAIN
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
@@ -47,6 +48,7 @@ class StatementInfo:
     touches_virtual: bool
     schema_epoch: int
     seen: Seen = NOTHING_SEEN
+    bounded: bool = False  # its work is known to be bounded by its text
     uncertain: bool = False  # could not be prepared against this schema; only the text is known
 
 
@@ -73,6 +75,11 @@ class Inspector:
         self._epoch += 1
         self._known.clear()
         self._guard.schema_changed()
+        self._guard.own_writes(True)
+        try:  # as the writer does: ANALYZE changes how it plans, and leaves the schema's cookie as it is
+            self._guard.connection.execute("PRAGMA writable_schema = RESET").fetchall()
+        finally:
+            self._guard.own_writes(False)
 
     def reopen(self, connection: apsw.Connection) -> None:
         """Judges by another database from now on; the connection before it may be closed then."""
@@ -98,13 +105,17 @@ class Inspector:
             StatementError, SchemaError, DeterminismError: SQLite or the guard refuses it.
             StorageError: this node could not read its schema.
         """
-        info = self._known.get(sql) if isinstance(sql, str) else None
-        if info is None:
-            info = self._learn(sql, lenient, index)
-        else:
-            self._known.move_to_end(sql)
+        info = self.look(sql, lenient=lenient, index=index)
         if not info.uncertain:
             check_kind(info, expects_rows, reads)
+        return info
+
+    def look(self, sql: str, *, lenient: bool = False, index: int = 0) -> StatementInfo:
+        """The same of a text of any kind, whatever it was given to."""
+        info = self._known.get(sql) if isinstance(sql, str) else None
+        if info is None:
+            return self._learn(sql, lenient, index)
+        self._known.move_to_end(sql)
         return info
 
     def _learn(self, sql: str, lenient: bool, index: int) -> StatementInfo:
@@ -119,6 +130,7 @@ class Inspector:
         if self._has_more(text, program.end):
             raise UsageError("the text holds several statements", hint="use batch(), or txn() for all or nothing")
         seen = Seen(program.seen)
+        bounded = not (seen & UNBOUNDED) and self._guard.is_bounded(text)
         info = StatementInfo(
             text_utf8=text,
             parameter_count=program.parameter_count,
@@ -130,6 +142,7 @@ class Inspector:
             touches_virtual=Seen.VIRTUAL in seen,
             schema_epoch=self._epoch,
             seen=seen,
+            bounded=bounded,
         )
         self._remember(sql, info)
         return info

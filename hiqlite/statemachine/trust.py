@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite._accel import guard
 from hiqlite._accel.records import crc32c
-from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.errors import DataFolderInUse, SnapshotCorruption, StorageError
 
 from .connection import VFS_EXCLUSIVE, VFS_SHARED, ConnectionSettings
-from .image import position_of
+from .image import fault_in, position_of
 
 MAGIC: Final = b"HQCHKPT1"
 _BODY: Final = struct.Struct("<8sQQ4s")
@@ -78,25 +79,8 @@ def open_mark(database: Path) -> CheckpointMark:
         log.warning("%s is damaged, and begins anew", path)
         if path.is_dir():
             os.rename(path, path.with_name(path.name + ".aside"))
-    half = path.with_name(path.name + ".tmp")
-    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, CheckpointMark().encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    half.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.write_file(path, CheckpointMark().encode())
     return CheckpointMark()
-
-
-def stamp_of(cluster_id: bytes) -> int:
-    """What SQLite's `application_id` says in a database of that cluster."""
-    return int.from_bytes(cluster_id[:4], "big") >> 1 or 1
 
 
 def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> None:
@@ -105,13 +89,50 @@ def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> No
     Raises:
         StorageError: the disk refuses.
     """
-    _look(database, settings, cluster_id)
+    with _opened(database, settings) as connection:
+        _put_stamp(connection, cluster_id)
 
 
 def unstamp(database: Path, settings: ConnectionSettings) -> None:
     """The database says of no cluster that it is its own; of one that nobody else writes to. Blocks."""
     if database.exists() and database.stat().st_size > 0:
-        _look(database, settings, None, unstamp=True)
+        _look(database, settings, None)
+        with _opened(database, settings) as connection:
+            _put_stamp(connection, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a database stands: its last entry's index and term, and the id in hex of its cluster; "": it says none."""
+
+    index: int = 0
+    term: int = 0
+    cluster: str = ""
+
+
+def stand_of(database: Path, settings: ConnectionSettings) -> Stand:
+    """Looked at, and not touched. Raises as `examine` does; what is not there stands nowhere."""
+    if not database.is_file() or database.stat().st_size == 0:
+        return Stand()
+    found, _ = _look(database, settings, None)
+    if found == 0:
+        return Stand()
+    with _opened(database, settings) as connection:
+        position = position_of(connection)
+        return Stand(position.applied_index, position.applied_term, _cluster_in(connection))
+
+
+def stamp_in(database: Path, settings: ConnectionSettings) -> str | None:
+    """What the database says of its cluster; "": it holds nothing yet; None: it cannot be told. Changes nothing."""
+    if not database.is_file() or database.stat().st_size == 0:
+        return None
+    try:
+        with _opened(database, settings) as connection:
+            if not _has_runs(connection):
+                return ""
+            return _cluster_in(connection) or (None if position_of(connection).applied_index else "")
+    except StorageError:
+        return None
 
 
 def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | None = None) -> int:
@@ -121,10 +142,14 @@ def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | No
     is there. The entries behind that are then missing, and come from the node's log.
 
     Raises:
-        SnapshotCorruption: it is damaged. StorageError: the disk or the system refuses.
+        SnapshotCorruption: it is damaged. DataFolderInUse: another process has it open. StorageError: the disk or the
+        system refuses.
     """
     try:
-        return _examine(database, settings, cluster_id)
+        found = _examine(database, settings, cluster_id)
+        if found > 0 and cluster_id is not None:  # last: what writes to SQLite's log changes what can be judged by it
+            stamp(database, settings, cluster_id)
+        return found
     except OSError as error:
         raise StorageError(
             f"{error.filename or database}: {error.strerror}", hint="check the disk and the permissions"
@@ -189,10 +214,27 @@ def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:
         os.rename(log_file, log_file.with_name(log_file.name + ".aside"))
 
 
-def _look(
-    database: Path, settings: ConnectionSettings, cluster_id: bytes | None, *, unstamp: bool = False
-) -> tuple[int, int]:
+def _has_runs(connection: apsw.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_run'").fetchall())
+
+
+def _look(database: Path, settings: ConnectionSettings, cluster_id: bytes | None) -> tuple[int, int]:
     """(last entry in the database, pages of SQLite's log that count). What says no cluster yet is of this one."""
+    with _opened(database, settings) as connection:
+        if not _has_runs(connection):
+            return 0, 0
+        if cluster_id is not None and _cluster_in(connection) not in ("", cluster_id.hex()):
+            raise SnapshotCorruption(f"{database} is the database of another cluster")
+        found = position_of(connection).applied_index
+        frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if database.stat().st_size <= CHECKED_BYTES_MAX and (fault := fault_in(connection)):
+            raise SnapshotCorruption(f"{database} is damaged: {fault}")
+        return found, frames
+
+
+@contextmanager
+def _opened(database: Path, settings: ConnectionSettings) -> Iterator[apsw.Connection]:
+    """For a look. Raises SnapshotCorruption, DataFolderInUse, StorageError, from inside too."""
     guard.register_vfs()
     vfs = VFS_SHARED if settings.shared_access else VFS_EXCLUSIVE
     try:
@@ -204,36 +246,47 @@ def _look(
             connection.set_busy_timeout(settings.busy_timeout_ms)
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
             connection.execute("PRAGMA cell_size_check = 1").fetchall()
-            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_run'").fetchall():
-                return 0, 0
-            if cluster_id is not None:
-                _check_stamp(connection, database, stamp_of(cluster_id))
-            if unstamp:
-                connection.execute("PRAGMA application_id = 0").fetchall()
-            found = position_of(connection).applied_index
-            frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if database.stat().st_size <= CHECKED_BYTES_MAX:
-                faults = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
-                if faults != ["ok"]:
-                    raise SnapshotCorruption(f"{database} is damaged: {' '.join(faults[0].split())}")
+            yield connection
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise SnapshotCorruption(f"{database} is damaged: {error}") from error
     except apsw.SQLError as error:  # a table of ours without a column of ours
         raise StorageError(
             f"{database} has another format: {error}", hint="start it with the version that wrote it"
         ) from error
-    except (apsw.BusyError, apsw.LockedError):
-        return 0, 0  # whoever opens it says who has it
+    except (apsw.BusyError, apsw.LockedError) as error:
+        # Nothing is known of it then; what is not known to be damaged must not be thrown away.
+        raise DataFolderInUse(f"{database}: another process has the database open", hint="stop it first") from error
     except apsw.Error as error:
         raise StorageError(
             f"{database}: the database cannot be opened: {error}", hint="check the disk and the permissions"
         ) from error
-    return found, frames
 
 
-def _check_stamp(connection: apsw.Connection, database: Path, wanted: int) -> None:
-    found = connection.pragma("application_id")
-    if found == 0:
-        connection.execute(f"PRAGMA application_id = {wanted}").fetchall()
-    elif found != wanted:
-        raise SnapshotCorruption(f"{database} is the database of another cluster")
+# Where it says of which cluster it is; the writer makes it, too. Before this table it was in `application_id`, which
+# users may set: what stands there is no evidence.
+STAMPS: Final = "CREATE TABLE IF NOT EXISTS _hiqlite_cluster(id BLOB NOT NULL)"
+
+
+def _cluster_in(connection: apsw.Connection) -> str:
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_cluster'").fetchall():
+        return ""
+    found: list[Any] = connection.execute("SELECT hex(id) FROM _hiqlite_cluster").fetchall()
+    return str(found[0][0]).lower() if found else ""
+
+
+def _old_stamp(cluster_id: bytes) -> int:
+    """What `application_id` said in a database of that cluster."""
+    return int.from_bytes(cluster_id[:4], "big") >> 1 or 1
+
+
+def _put_stamp(connection: apsw.Connection, cluster_id: bytes | None) -> None:
+    """None: it is of no cluster from now on."""
+    if cluster_id is not None and _cluster_in(connection) == cluster_id.hex():
+        return
+    with connection:
+        if cluster_id is not None and connection.pragma("application_id") == _old_stamp(cluster_id):
+            connection.execute("PRAGMA application_id = 0").fetchall()
+        connection.execute(STAMPS).fetchall()
+        connection.execute("DELETE FROM _hiqlite_cluster").fetchall()
+        if cluster_id is not None:
+            connection.execute("INSERT INTO _hiqlite_cluster VALUES (?)", (cluster_id,)).fetchall()

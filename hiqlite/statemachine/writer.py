@@ -18,12 +18,13 @@ import apsw
 
 from hiqlite import observe
 from hiqlite._accel import apply, forks, guard
-from hiqlite._accel.apply import AppliedRun, Applier
+from hiqlite._accel.apply import AppliedRun, Applier, Trial
 from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 
 from .connection import ConnectionSettings, open_reader, open_writer, translated
 from .outcome import failure_of
+from .trial import Trials
 
 # A run that is predicted to end within this time is applied on the loop in mode `auto`: waking a thread costs as much.
 INLINE_NS_MAX = 250_000
@@ -73,6 +74,7 @@ class Writer:
         self._announced = False
         self._stopped: asyncio.Event = asyncio.Event()
         self._ending = Ending()  # of what is open now
+        self._trials = Trials(applier, path.parent, loop)
         self._given_up = False  # `close` was called: nothing is opened any more
         self._closed = False
         self._final_index = 0
@@ -157,8 +159,9 @@ class Writer:
 
     def take(self) -> list[AppliedRun]:
         """Runs that were applied since the last call, in order."""
+        self._collect()
         runs, self._taken = self._taken, []
-        return runs if self._closed else runs + self._applier.take()
+        return runs
 
     async def close(self) -> None:
         """Applies what is queued, moves everything into the database file if that is synced, closes. Idempotent."""
@@ -187,6 +190,7 @@ class Writer:
         self._stopped = asyncio.Event()
         self._ending = Ending()
         self._closed = False
+        self._trials = Trials(self._applier, path.parent, self._loop)
         self._loop.add_reader(self._applier.fileno, self._wake)
         forks.watch(self, self._applier.fileno)
 
@@ -197,6 +201,7 @@ class Writer:
     def let_go(self) -> None:
         """`close` without a loop, for who cannot wait for anything any more: what is queued is left to the log."""
         self._given_up = self._closed = True
+        self._trials.close()
         self._applier.close()
         close_all(self._connections)
         forks.forget(self)
@@ -209,7 +214,8 @@ class Writer:
         """Waits for the thread that was told to stop, and lets go of the database."""
         await self._ended()
         self._loop.remove_reader(self._applier.fileno)
-        self._taken += self._applier.take()
+        self._collect()
+        self._trials.close()
         self._final_index, self._final_term = self._applier.applied_index, self._applier.applied_term
         self._final_group_time_ns = self._applier.group_time_ns
         self._closed = True
@@ -223,6 +229,10 @@ class Writer:
                 forks.forget(self)
 
     # -- beyond the port
+
+    async def try_out(self, records: list[bytes], limits_ns: list[int]) -> Trial:
+        """Runs writes behind all that was submitted, and undoes them; see `Trials.run`."""
+        return await self._trials.run(records, limits_ns)
 
     def set_synced_index(self, index: int) -> None:
         """This node's own log is durable up to `index`. Without this no checkpoint is made: the database file must
@@ -243,6 +253,11 @@ class Writer:
     def equality_hash(self) -> int:
         """Running equality hash at `applied_index`; of meaning while nothing is being applied."""
         return self._applier.equality_hash
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether a session was ever opened in this database."""
+        return not self._closed and self._applier.has_sessions
 
     def metrics(self) -> dict[str, int]:
         """Counters by name, `apply_` in front."""
@@ -271,11 +286,18 @@ class Writer:
     def _wake(self) -> None:
         if self._closed:  # only in a forked child: the wake-up is the parent's
             return
-        self._taken += self._applier.take()  # also makes the file descriptor quiet again
-        if self._applier.stopped:
-            self._stopped.set()
+        self._collect()
         if self._callback is not None:
             self._callback()
+
+    def _collect(self) -> None:
+        """Makes the file descriptor quiet again: all that it may have stood for is looked at here, whoever asked."""
+        if self._closed:
+            return
+        self._taken += self._applier.take()
+        self._trials.ended()
+        if self._applier.stopped:
+            self._stopped.set()
 
     async def _ended(self) -> None:
         """Waits until the thread has ended; interrupts what runs too long."""

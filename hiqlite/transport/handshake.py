@@ -12,6 +12,10 @@ A message: magic `HQHS`, u8 handshake version = 1, u8 step, u16 size of the body
     4 welcome    acceptor  [claims, MAC]
     5 refusal    acceptor  reason (text); may stand for 2 or 4, and is not authenticated
 
+The acceptor chooses the newest protocol version that both ends speak, or refuses. The hello has this shape whatever
+versions it offers, so that every node can read it; all that comes later is as the chosen version says. Who changes the
+offer on its way changes the messages under both MACs.
+
     key      HKDF-SHA-256(secret, salt "hiqlite handshake 1", info = port)
     MAC      HMAC-SHA-256(key, role || SHA-256(all messages so far) || SHA-256(channel binding) || claims)
     claims   msgpack [cluster id or empty, {group: incarnation}, greeting or nil]
@@ -32,12 +36,11 @@ from typing import Any
 from hiqlite.errors import ProtocolError, TransportError
 
 from .session import REASONS, Claims, LinkKind, Session, failure, hkdf, pack_claims, unpack_claims
+from .versions import SPOKEN, Versions
 from .wire import pack, unpack
 
 MAGIC = b"HQHS"
 HANDSHAKE_VERSION = 1
-VERSION_LOW = 1
-VERSION_HIGH = 1
 HEADER_BYTES = 8
 BODY_BYTES_MAX = 16384  # of one message: a greeting names the nodes of a cluster, and no more
 NONCE_BYTES = 32
@@ -49,7 +52,9 @@ HELLO, CHALLENGE, PROOF, WELCOME, REFUSAL = 1, 2, 3, 4, 5
 class Handshake:
     """What both ends have in common: cutting messages, the transcript, MACs, failing with a reason.
 
-    After an error `reason` is one of `REASONS` and `farewell` holds the bytes to send before closing.
+    After an error `reason` is one of `REASONS` and `farewell` holds the bytes to send before closing. `on_stranger` is
+    told of an end of another cluster: its id, and its cluster's id if that is proven. `admits` says why a proven end
+    with such claims is not taken; nothing: it is.
     """
 
     def __init__(
@@ -60,10 +65,12 @@ class Handshake:
         claims: Callable[[], Claims],
         binding: bytes,
         nonce: bytes,
+        versions: Versions,
     ) -> None:
         assert 1 <= len(secrets) <= SECRETS_MAX and all(secrets)
         self._keys = [hkdf(secret.encode(), b"hiqlite handshake 1", port.encode(), 32) for secret in secrets]
         self._port = port
+        self._versions = versions
         self._node_id = node_id
         self._own_claims = claims
         self._binding = hashlib.sha256(binding).digest()
@@ -76,6 +83,8 @@ class Handshake:
         self.reason = ""
         self.farewell = b""
         self.session: Session | None = None
+        self.on_stranger: Callable[[int, bytes], None] = lambda *_: None
+        self.admits: Callable[[int, Claims], str] = lambda *_: ""
 
     @property
     def leftover(self) -> bytes:
@@ -138,10 +147,13 @@ class Handshake:
         salt = own + other if dialed else other + own
         self.session = Session(kind, self.peer_id, dialed, self._version, claims, key, salt, self._transcript.digest())
 
-    def _check_cluster(self, claims: Claims) -> None:
+    def _check_claims(self, claims: Claims) -> None:
         own = self._own_claims().cluster_id
         if own and claims.cluster_id and own != claims.cluster_id:
+            self.on_stranger(self.peer_id, claims.cluster_id)
             raise self.refuse("cluster")
+        if reason := self.admits(self.peer_id, claims):
+            raise self.refuse(reason)
 
     def refuse(self, reason: str, *, tell: bool = True) -> TransportError:
         """Ends this handshake; gives the error to raise."""
@@ -164,6 +176,7 @@ class Dialler(Handshake):
         claims: asked when the proof is made, so that it is current.
         binding: what only the ends of this TLS channel share, or nothing.
         nonce: 32 fresh random bytes (given only by tests).
+        versions: of the protocol, that this end speaks.
     """
 
     def __init__(
@@ -177,20 +190,24 @@ class Dialler(Handshake):
         *,
         binding: bytes = b"",
         nonce: bytes = b"",
+        versions: Versions = SPOKEN,
     ) -> None:
-        super().__init__(secrets, port, node_id, claims, binding, nonce)
+        super().__init__(secrets, port, node_id, claims, binding, nonce, versions)
         self._kind = kind
         self._wanted_id = wanted_id
         self._stage = CHALLENGE
 
     def start(self) -> bytes:
         """The first bytes to send."""
-        body = [VERSION_LOW, VERSION_HIGH, self._port, int(self._kind), self._node_id, self._wanted_id, self._nonce]
+        low, high = self._versions.low, self._versions.high
+        body = [low, high, self._port, int(self._kind), self._node_id, self._wanted_id, self._nonce]
         return self._message(HELLO, body)
 
     def _take(self, step: int, body: Any, raw: bytes) -> bytes:
         if step == REFUSAL and isinstance(body, str):
             self.reason = body if body in REASONS else "malformed"
+            if self.reason == "cluster":
+                self.on_stranger(self._wanted_id, b"")
             raise failure(self.reason, told=True)
         if step != self._stage:
             raise self.refuse("malformed", tell=False)
@@ -205,7 +222,7 @@ class Dialler(Handshake):
                 pass
             case _:
                 raise self.refuse("malformed", tell=False)
-        if not VERSION_LOW <= version <= VERSION_HIGH:
+        if version not in self._versions:
             raise self.refuse("version", tell=False)
         if self._wanted_id and peer_id != self._wanted_id:
             raise self.refuse("wrong_node", tell=False)
@@ -230,7 +247,7 @@ class Dialler(Handshake):
         if key is None:
             raise self.refuse("wrong_secret", tell=False)
         claims = self._claims_of(packed)
-        self._check_cluster(claims)
+        self._check_claims(claims)
         self._transcript.update(raw)
         self._finish(self._kind, True, key, claims)
 
@@ -246,7 +263,6 @@ class Acceptor(Handshake):
 
     Args:
         kinds: links that this port takes.
-        knows: whether a node of that id may come in; asked after its proof.
         others: as for `Dialler`.
     """
 
@@ -258,13 +274,12 @@ class Acceptor(Handshake):
         node_id: int,
         claims: Callable[[], Claims],
         *,
-        knows: Callable[[int], bool] = lambda _id: True,
         binding: bytes = b"",
         nonce: bytes = b"",
+        versions: Versions = SPOKEN,
     ) -> None:
-        super().__init__(secrets, port, node_id, claims, binding, nonce)
+        super().__init__(secrets, port, node_id, claims, binding, nonce, versions)
         self._kinds = kinds
-        self._knows = knows
         self._kind: LinkKind | None = None
         self._stage = HELLO
 
@@ -283,8 +298,8 @@ class Acceptor(Handshake):
                 raise self.refuse("malformed")
         if len(nonce) != NONCE_BYTES or not 0 <= peer_id < 1 << 64:
             raise self.refuse("malformed")
-        version = min(high, VERSION_HIGH)
-        if version < max(low, VERSION_LOW):
+        version = self._versions.common(low, high)
+        if not version:
             raise self.refuse("version")
         if port != self._port or kind not in self._kinds:
             raise self.refuse("port")
@@ -309,12 +324,10 @@ class Acceptor(Handshake):
         key = _matching(self._keys, expected, given)
         if key is None:
             raise self.refuse("wrong_secret")
-        if not self._knows(self.peer_id):
-            raise self.refuse("unknown_node")
         claims = unpack_claims(packed)
         if claims is None:
             raise self.refuse("malformed")
-        self._check_cluster(claims)
+        self._check_claims(claims)
         if self._buffer:
             raise self.refuse("early")  # the dialler waits for the welcome; nothing of its link can be here yet
         self._transcript.update(raw)

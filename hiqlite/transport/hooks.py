@@ -6,7 +6,7 @@ of them waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hiqlite.engine.model import Message
@@ -22,7 +22,11 @@ class Hooks:
         refused just now (again for each refused dial; also for a peer that was never connected).
     on_greeting(peer_id, greeting): what the peer said about itself in the handshake of a control link, either way.
     greeting(): what to say about this node; asked for each control link.
+    takes_part(peer_id, incarnations): whether a node that gives these is one that counts here; it comes in whoever else
+        is connected with its id.
     on_forward(group, peer_id, body), on_forward_reply(group, peer_id, body): forwarded writes and their answers.
+    on_stranger(peer_id, cluster_id): a node that was looked for, or that came, belongs to another cluster; `cluster_id`
+        is empty when it only said so itself, which nothing proves. Again for each try.
     on_beat_socket(peer_id, descriptor, key, dialed): a beat connection, used both ways; the receiver owns the
         descriptor and closes it. A new one replaces the older. `dialed`: this node has to call `redial_beat` when the
         connection is lost. Left None, there are no beat links.
@@ -35,6 +39,8 @@ class Hooks:
         self.on_lost: Callable[[int, bool], None] = lambda *_: None
         self.on_greeting: Callable[[int, dict[str, Any]], None] = lambda *_: None
         self.greeting: Callable[[], dict[str, Any]] = dict
+        self.takes_part: Callable[[int, Mapping[int, int]], bool] = lambda *_: False
         self.on_forward: Callable[[int, int, bytes], None] = lambda *_: None
         self.on_forward_reply: Callable[[int, int, bytes], None] = lambda *_: None
+        self.on_stranger: Callable[[int, bytes], None] = lambda *_: None
         self.on_beat_socket: Callable[[int, int, bytes, bool], None] | None = None

@@ -224,6 +224,7 @@ class Link(asyncio.BufferedProtocol):
 
     def metrics(self) -> dict[str, int]:
         return {
+            "version": self.session.version,
             "frames_in": self.reader.frames,
             "bytes_in": self.reader.bytes_in,
             "frames_out": self.frames_out,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import secrets as random_secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from hiqlite import observe
 from hiqlite._accel.frames import Frame
@@ -23,10 +24,11 @@ from hiqlite.errors import PeerUnreachable, ProtocolError
 from . import wire
 from .bulk import Bulk, ImageSource
 from .bulk_wire import MANIFEST_BYTES_MAX, Sender
-from .handshake import Acceptor, Dialler
+from .handshake import Acceptor, Dialler, Handshake
 from .hooks import Hooks
 from .link import Link, Refusals, end_all, hand_over, settle
 from .listener import RaftListener
+from .lives import SIGN_OF_LIFE, Lives, gives_it
 from .peer import BEAT_KEY_BYTES, Peer
 from .rpc import Calls, Handler, Services
 from .session import Claims, LinkKind, Session
@@ -37,6 +39,7 @@ from .wire import FrameType
 log = observe.logger("transport")
 
 PORT = "raft"
+AnyHandshake = TypeVar("AnyHandshake", bound=Handshake)
 
 _APPEND = int(FrameType.APPEND)
 _APPEND_REPLY = int(FrameType.APPEND_REPLY)
@@ -74,16 +77,16 @@ class Network(Hooks):
         self._loop = loop
         self._secrets = (secret,) if isinstance(secret, str) else tuple(secret)
         self._incarnations = dict(incarnations or {})
-        self._cluster_id = b""
-        self._cluster = 0
         self._calls = Calls(node_id, self.settings.requests_max)
         self._services = Services(node_id, self.settings.requests_max)
         # Epochs are told apart from those of an earlier life of this process by their upper half.
         self._epoch = random_secrets.randbits(30) << 32
         self.bulk = Bulk(self.settings, connect=self._bulk_link, sender=self._sender)
         self._links: set[Link] = set()
-        self._lives: dict[int, Mapping[int, int]] = {}  # peer -> its incarnations, by its newest handshake
+        self.spoken: dict[int, int] = {}  # peer -> protocol version of the link that was made last
         self._peers: dict[int, Peer] = {}
+        self._lives = Lives(self._peers, self._sign_of_life, lambda *one: self.takes_part(*one))
+        self._services.add(SIGN_OF_LIFE, gives_it)
         self._running = False
         self._ending = Ending()
         for peer_id, targets in addresses.items():
@@ -91,7 +94,8 @@ class Network(Hooks):
                 self.set_peer(peer_id, targets)
         self._listener: RaftListener | None = None
         if listen is not None:
-            self._listener = RaftListener(*listen, self._acceptor, self._proven, self.settings, self.refusals)
+            judged = partial(self._judged, self._acceptor)
+            self._listener = RaftListener(*listen, judged, self._proven, self.settings, self.refusals)
         self.identify(cluster_id=cluster_id)
 
     # ---- life
@@ -115,8 +119,9 @@ class Network(Hooks):
 
     async def _close(self) -> None:
         self._running = False
+        await self._lives.close()
         await self.bulk.close()
-        links = [link for peer in self._peers.values() for link in await peer.close()]
+        links = [link for peer in list(self._peers.values()) for link in await peer.close()]
         await self._services.close()
         await end_all(links, self.settings.close_timeout_s)
         if self._listener is not None:
@@ -153,6 +158,8 @@ class Network(Hooks):
             addresses: the likeliest first, at least one.
         """
         assert peer_id != self.node_id and addresses
+        if (reach := self.settings.reach) is not None:
+            addresses = list(dict.fromkeys(reach(peer_id, address) for address in addresses))
         peer = self._peers.get(peer_id)
         if peer is None:
             peer = self._peers[peer_id] = self._make_peer(peer_id, addresses)
@@ -232,13 +239,18 @@ class Network(Hooks):
         peer = self._peers.get(peer_id)
         return peer is not None and peer.connected
 
+    def trouble_of(self, peer_id: int) -> str:
+        """Why the last dial of a peer failed; empty: it did not."""
+        peer = self._peers.get(peer_id)
+        return "" if peer is None or peer.connected else peer.trouble
+
     def incarnation_of(self, peer_id: int, group: int) -> int:
         """Who the peer is in a group by the handshake of its newest link; 0: not heard of, or not in it."""
-        return self._lives.get(peer_id, {}).get(group, 0)
+        return self._lives.of(peer_id, group)
 
     def met(self, peer_id: int, group: int, incarnation: int) -> None:
         """The peer itself said, over a link, who it is in a group since it made that."""
-        self._lives[peer_id] = {**self._lives.get(peer_id, {}), group: incarnation}
+        self._lives.met(peer_id, group, incarnation)
 
     def metrics(self) -> dict[str, Any]:
         return {
@@ -269,7 +281,7 @@ class Network(Hooks):
     def _make_peer(self, peer_id: int, addresses: Sequence[tuple[str, int]]) -> Peer:
         return Peer(
             peer_id, addresses, self, self._calls, self.settings, self.refusals,
-            dialler=self._dialler, make_link=self._make_link, next_epoch=self._next_epoch,
+            dialler=partial(self._judged, self._dialler), make_link=self._make_link, next_epoch=self._next_epoch,
         )  # fmt: skip
 
     def _kinds(self, peer_id: int) -> tuple[LinkKind, ...]:
@@ -290,7 +302,9 @@ class Network(Hooks):
     def _dialler(self, peer_id: int, kind: LinkKind, transport: asyncio.Transport) -> Dialler:
         claims = self._claims_and_greeting if kind is LinkKind.CONTROL else self._claims
         binding = channel_binding(transport, dialed=True)
-        return Dialler(self._secrets, PORT, kind, self.node_id, peer_id, claims, binding=binding)
+        return Dialler(
+            self._secrets, PORT, kind, self.node_id, peer_id, claims, binding=binding, versions=self.settings.versions
+        )
 
     def _acceptor(self, transport: asyncio.Transport) -> Acceptor:
         # The kind of link is not known yet: the greeting goes along with each welcome, only control links hand it on.
@@ -298,8 +312,17 @@ class Network(Hooks):
         kinds = frozenset((LinkKind.LOG, LinkKind.CONTROL, LinkKind.BEAT, LinkKind.BULK))
         return Acceptor(
             self._secrets, PORT, kinds, self.node_id, self._claims_and_greeting,
-            knows=self._peers.__contains__, binding=binding,
+            binding=binding, versions=self.settings.versions,
         )  # fmt: skip
+
+    async def _sign_of_life(self, peer_id: int) -> None:
+        await self.request(peer_id, SIGN_OF_LIFE, None, self.settings.sign_of_life_s)
+
+    def _judged(self, make: Callable[..., AnyHandshake], *given: Any) -> AnyHandshake:
+        handshake = make(*given)
+        handshake.on_stranger = self.on_stranger
+        handshake.admits = self._lives.admits
+        return handshake
 
     def _proven(self, session: Session, transport: asyncio.Transport) -> None:
         peer = self._peers.get(session.peer_id)
@@ -322,7 +345,8 @@ class Network(Hooks):
 
     def _make_link(self, session: Session, transport: asyncio.Transport) -> Link:
         settings = self.settings
-        self._lives[session.peer_id] = session.claims.incarnations
+        self._lives.proven(session.peer_id, session.claims.incarnations)
+        self.spoken[session.peer_id] = session.version
         frame_bytes_max, buffer_bytes_max, on_frame = {
             LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame),
             LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame),
@@ -331,13 +355,10 @@ class Network(Hooks):
         link = Link(
             session, transport, cluster=self._cluster, frame_bytes_max=frame_bytes_max,
             buffer_bytes_max=buffer_bytes_max, on_frame=on_frame, on_closed=self._closed,
-            on_read_end=_nothing if session.kind is LinkKind.BULK else self._read_ended,
+            on_read_end=_nothing if session.kind is LinkKind.BULK else lambda: self.on_read_end(),
         )  # fmt: skip
         self._links.add(link)
         return link
-
-    def _read_ended(self) -> None:
-        self.on_read_end()
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         self._links.discard(link)

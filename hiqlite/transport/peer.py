@@ -75,6 +75,7 @@ class Peer:
         self._closed = False
         self._bulk_dial = asyncio.Lock()
         self._reachable = True  # so that one line per change is logged, not one per dial
+        self.trouble = ""  # why the last dial failed
 
     # ---- life
 
@@ -130,7 +131,7 @@ class Peer:
             if LinkKind.BULK not in self.out:
                 try:
                     await self._dial(LinkKind.BULK, self.address)
-                except (OSError, TimeoutError) as error:
+                except (OSError, TimeoutError, UnicodeError) as error:
                     raise PeerUnreachable(f"node {self.id} does not answer: {error or 'timeout'}") from error
             link = self.out.get(LinkKind.BULK)
         if link is None:
@@ -146,6 +147,15 @@ class Peer:
             older.close(flush=False)
         self.incoming[link.kind] = link
         self.wake()
+
+    @property
+    def has_links(self) -> bool:
+        return bool(self.out or self.incoming)
+
+    def drop(self) -> None:
+        """Closes all links: who was at their other end is not there any more."""
+        for link in (*self.out.values(), *self.incoming.values()):
+            link.close(flush=False)
 
     def wake(self) -> None:
         """The peer is alive: dial now what is waiting for its turn."""
@@ -199,7 +209,7 @@ class Peer:
         if not self.connected and all(needed in self.out for needed in DIALLED):
             self.connected = True
             self.epoch = self._next_epoch()
-            self._reachable = True
+            self._reachable, self.trouble = True, ""
             log.info("connected to node %d", self.id)
             self._hooks.on_connected(self.id, self.epoch)
         link.feed(leftover)
@@ -222,7 +232,7 @@ class Peer:
             except (AuthenticationError, ProtocolError) as error:
                 failures = 1 << 10  # people have to change something: no hurry
                 self._note_failure(kind, address, error)
-            except (OSError, TimeoutError, TransportError) as error:
+            except (OSError, TimeoutError, TransportError, UnicodeError) as error:  # the last: no name of a host
                 failures += 1
                 self._note_failure(kind, address, error)
             except Exception:  # a hook failed: the link is closed, the node says why, and dialling goes on
@@ -252,6 +262,7 @@ class Peer:
 
     def _note_failure(self, kind: LinkKind, address: tuple[str, int], error: Exception) -> None:
         refused = isinstance(error, ConnectionRefusedError | ConnectionResetError)
+        self.trouble = f"{address[0]}:{address[1]}: {error or type(error).__name__}"
         if self._reachable:
             self._reachable = False
             log.info("node %d at %s:%d is not reachable: %s", self.id, *address, error or type(error).__name__)

@@ -26,6 +26,7 @@ REASONS = {
     "reflected": "the own nonce or the own id came back",
     "wrong_node": "another node answers at this address",
     "unknown_node": "a node id that is not known here",
+    "double": "another node with this id is connected",
     "wrong_secret": "the secrets differ",
     "cluster": "the other node belongs to another cluster",
     "closed": "the port was closed",
@@ -35,7 +36,7 @@ REASONS = {
     "early": "bytes before the handshake's end",
 }
 
-TRANSIENT = frozenset(("timeout", "truncated", "crowded"))  # may be over at the next try
+TRANSIENT = frozenset(("timeout", "truncated", "crowded", "double"))  # may be over at the next try
 
 
 class LinkKind(IntEnum):
@@ -80,6 +81,8 @@ def failure(reason: str, *, told: bool = False) -> TransportError:
     if reason == "wrong_secret":
         hint = "give all nodes (and clients) the same secret"
         return AuthenticationError(message, hint=hint)
+    if reason == "version":
+        return ProtocolError(message, hint="upgrade nodes one by one, and over no more than one release at a time")
     if reason in TRANSIENT:
         return PeerUnreachable(message)
     return ProtocolError(message)

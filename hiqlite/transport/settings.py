@@ -1,14 +1,18 @@
 """Limits of the transport, in one value.
 
-Knows numbers only. Invariant: every queue, wait and portion of this room is bounded by a field here.
+Knows numbers, and what tests may change. Invariant: every queue, wait and portion of this room is bounded by a field.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from .versions import SPOKEN, Versions
 
 FRAME_SLACK_BYTES = 1 << 16  # what a frame may hold beside one entry of the greatest size
 TIMEOUT_MS_MAX = 0xFFFFFFFF  # deadlines travel as u32 milliseconds
+Reach = Callable[[int, tuple[str, int]], tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,10 @@ class NetworkSettings:
         settled_s: a link that lived this long is dialled again without a pause.
         keepalive_s: idle time before TCP probes.
         user_timeout_ms: unacknowledged bytes older than this end a link (a dead path is left before TCP would give up).
+        sign_of_life_s: how long a peer may take to give one, when another node gives its id.
         close_timeout_s: how long closing waits for unsent bytes.
+        versions: of the protocol; each link speaks the newest one that both of its ends do.
+        reach: where a peer (its id) at an address is really dialled; for tests with a relay in between.
     """
 
     max_entry_bytes: int = 64 << 20
@@ -53,7 +60,10 @@ class NetworkSettings:
     settled_s: float = 1.0
     keepalive_s: int = 5
     user_timeout_ms: int = 5000
+    sign_of_life_s: float = 1.0
     close_timeout_s: float = 0.2
+    versions: Versions = SPOKEN
+    reach: Reach | None = None
 
     def __post_init__(self) -> None:
         assert 0 < self.backoff_min_s <= self.backoff_max_s

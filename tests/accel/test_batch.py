@@ -6,7 +6,8 @@ import contextvars
 import pytest
 
 from hiqlite._accel import answers, commands, records
-from hiqlite._accel.batch import Op, Pending, ProposalBuffer
+from hiqlite._accel.batch import Op, ProposalBuffer
+from hiqlite._accel.pending import Pending
 from hiqlite.errors import ParameterError, ProtocolError, RequestTimeout
 
 TEXT = b"INSERT INTO t VALUES (?)"
@@ -161,7 +162,7 @@ async def test_cutting_pending_gives_back_what_waits_above():
     ops = [op_of() for _ in range(6)]
     pending.add(1, ops[:3])
     pending.add(4, ops[3:])
-    assert pending.cut_from(3) == ops[2:]
+    assert pending.cut_from(3) == [(b"", op) for op in ops[2:]]
     assert len(pending) == 2
     pending.complete(2, Answers(1, 2))
     assert ops[0].result() == "1" and ops[1].result() == "2"

@@ -134,3 +134,29 @@ def test_a_lost_link_is_reported_once_to_who_dialled_it():
     assert not select.select([thread.fileno()], [], [], 0)[0]  # else it would wake the loop in every turn from now on
     assert thread.lost() == []
     thread.close()
+
+
+def test_places_of_links_that_are_gone_are_used_again_and_none_is_leaked():
+    """More peers than places come one after the other; one too many at a time is refused, and its socket closed."""
+    thread = BeatThread(1, 1000, 3000)
+    thread.start()
+    ends = []
+    for peer in range(2, 130):
+        left, right = socket.socketpair()
+        thread.add_link(peer, left.detach(), KEY, True)
+        ends.append(right)
+    left, right = socket.socketpair()
+    with pytest.raises(RuntimeError):
+        thread.add_link(1000, left.detach(), KEY, True)
+    right.settimeout(5)
+    assert right.recv(1) == b""
+    right.close()
+    ends.pop(0).close()
+    eventually(lambda: thread.lost() == [2])
+    left, right = socket.socketpair()
+    thread.add_link(1000, left.detach(), KEY, False)
+    right.sendall(encode_beat(KEY, 0, True, 1000, 9, 3, 1, 0, 0))
+    eventually(lambda: [stamp.peer_id for stamp in thread.stamps(0)] == [1000])
+    thread.close()
+    for end in (*ends, right):
+        end.close()

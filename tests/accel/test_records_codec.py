@@ -158,6 +158,19 @@ def test_a_run_is_sealed_with_one_seed_per_entry(payloads, seed):
         assert codec.header(sealed["compiled"], offset).seed == mix_seed((seed + 100 + number) % 2**64)
 
 
+def test_a_record_that_was_stamped_keeps_its_wall_time_and_seed(codec):
+    """It was tried with them; its neighbours get those of the run."""
+    record = RECORDS["plain"].unsealed(ENTRY, COMMAND, b"payload")
+    stamped = codec.stamp(record, -5, 2**64 - 1)
+    assert len(stamped) == len(record) and record != stamped == RECORDS["plain"].stamp(record, -5, 2**64 - 1)
+    buffer = bytearray(record + stamped + record)
+    codec.seal_records(buffer, 7, 100, 1, 2, 3)
+    found = [codec.header(buffer, offset) for offset in codec.offsets(bytes(buffer))]
+    assert [one.wall_time_ns for one in found] == [2, -5, 2]
+    assert [one.seed for one in found] == [mix_seed(103), 2**64 - 1, mix_seed(105)]
+    assert codec.scan(bytes(buffer), 100) == [(7, 100, 102)]
+
+
 def test_a_scan_gives_stretches_of_equal_term(codec):
     """Closed ranges, ascending, without gaps."""
     data = run_of(codec, [b"a", b"", b"ccccccccc", b"d"], terms=[1, 1, 2, 5])

@@ -1,6 +1,6 @@
-"""Nodes under torture: real processes behind a proxy, on a disk that fails when told to, with a wall clock that steps.
+"""Nodes under torture: real processes behind a relay, on a disk that fails when told to, with a wall clock that steps.
 
-Knows how to do something to a node, not when. Invariant: each node dials each other one through the proxy alone.
+Knows how to do something to a node, not when. Invariant: each node dials each other one through the relay alone.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import mmap
 import random
 import secrets
 import signal
-import socket
 import struct
-import sys
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.proxy import HOST
+from hiqlite.transport.loopback import free_ports
+from hiqlite.transport.relay import HOST, Pair
+from hiqlite.transport.relay_process import RelayProcess
 from tests.crash.harness import Member, build_library
 
 HERE = Path(__file__).parent
@@ -37,56 +37,43 @@ class Hang(Exception):
 
 
 class Wires:
-    """The proxy between the nodes; see `proxy.py` for its words."""
+    """The relay between the nodes."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self.numbers = list(numbers)
-        self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
-        self.ports: dict[tuple[int, int], int] = {}
+        self._relay: RelayProcess | None = None
+        self.listening: set[int] = set()
 
-    async def open(self, raft_ports: dict[int, int]) -> dict[tuple[int, int], int]:
+    def open(self, raft_ports: dict[int, int]) -> dict[Pair, int]:
         """The port through which one node dials another, by (one, other)."""
-        links = [(one, other, raft_ports[other]) for one in self.numbers for other in self.numbers if one != other]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(HERE / "proxy.py"), json.dumps(links),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        ports = json.loads(await self._line())
-        self.ports = {(one, other): ports[f"{one}-{other}"] for one, other, _ in links}
+        self.listening = set(raft_ports.values())
+        self._relay = RelayProcess({(one, other): (HOST, raft_ports[other]) for one, other in self.all_edges()})
         return self.ports
 
-    async def _line(self) -> bytes:
-        assert self._process is not None and self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), ANSWER_S)
-        assert line, "the proxy ended"
-        return line
+    @property
+    def ports(self) -> dict[Pair, int]:
+        return self.relay.ports
 
-    async def _tell(self, **command: Any) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        async with self._turn:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            await self._line()
+    @property
+    def relay(self) -> RelayProcess:
+        assert self._relay is not None
+        return self._relay
 
-    async def set(self, pairs: Iterable[tuple[int, int]], mode: str, delay_ms: float = 0) -> None:
-        for pair in pairs:
-            await self._tell(edge=pair, mode=mode, delay_ms=delay_ms)
+    async def set(self, pairs: Iterable[Pair], mode: str, delay_ms: float = 0) -> None:
+        await self.relay.set(pairs, mode, delay_ms / 1000)
 
     async def reset(self, one: int, other: int) -> None:
-        await self._tell(reset=[one, other])
+        await self.relay.reset(one, other)
 
     async def heal(self) -> None:
-        await self.set(self.all_edges(), "pass")
+        await self.relay.heal()
 
-    def all_edges(self) -> list[tuple[int, int]]:
+    def all_edges(self) -> list[Pair]:
         return [(one, other) for one in self.numbers for other in self.numbers if one != other]
 
     async def close(self) -> None:
-        if self._process is not None:
-            if self._process.returncode is None:
-                self._process.kill()
-            await self._process.wait()
-            self._process._transport.close()  # type: ignore[attr-defined]  # else its pipes warn when collected
+        if self._relay is not None:
+            await self._relay.close()
 
 
 class Orders:
@@ -277,7 +264,7 @@ class Cluster:
         ports = free_ports(2 * self.size)
         raft = dict(zip(self.wires.numbers, ports[: self.size], strict=True))
         api = dict(zip(self.wires.numbers, ports[self.size :], strict=True))
-        through = await self.wires.open(raft)
+        through = self.wires.open(raft)
         shared = {
             **SETTINGS, "cache_storage_disk": self._cache == "disk", "listen_addr_raft": HOST, "listen_addr_api": HOST,
             "secret_raft": secrets.token_hex(16), "secret_api": secrets.token_hex(16),
@@ -326,19 +313,3 @@ class Cluster:
     @property
     def records(self) -> list[tuple[int, Path]]:
         return [record for one in self.subjects for record in one.records]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, below those that the system gives to who dials: a node that is started again
-    must find its port free."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randint(12_000, 32_000)
-        with socket.socket() as endpoint:
-            try:
-                endpoint.bind((HOST, port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found

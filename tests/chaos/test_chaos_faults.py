@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.proxy import HOST
-from tests.chaos.subjects import HERE, Orders, Wires, free_ports
+from hiqlite.transport.loopback import free_ports
+from hiqlite.transport.relay import HOST
+from tests.chaos.subjects import HERE, Cluster, Orders, Wires
 from tests.crash.harness import build_library
 
 SOON_S = 10.0
@@ -37,7 +39,7 @@ async def wire() -> AsyncIterator[tuple[Wires, asyncio.StreamReader, asyncio.Str
     server = await asyncio.start_server(echo, HOST, two)
     wires = Wires([1, 2])
     try:
-        await wires.open({1: one, 2: two})
+        wires.open({1: one, 2: two})
         reader, writer = await asyncio.open_connection(HOST, wires.ports[1, 2])
         try:
             await hears(reader, writer, b"hello\n")
@@ -117,6 +119,27 @@ async def test_a_delay_is_at_least_what_was_asked() -> None:
         begun = asyncio.get_running_loop().time()
         await hears(reader, writer, b"slow\n")
         assert asyncio.get_running_loop().time() - begun >= 0.19
+
+
+def dialled_ports(pid: int) -> set[int]:
+    """Remote ports of the established connections of a process (proc(5))."""
+    sockets = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()}
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    own = [line for line in lines if line[3] == "01" and f"socket:[{line[9]}]" in sockets]
+    return {int(line[2].rpartition(":")[2], 16) for line in own}
+
+
+async def test_nodes_dial_each_other_through_the_wires_alone(tmp_path: Path) -> None:
+    """Also after a restart, when they know from each other where they listen: a cut must leave no way around."""
+    async with Cluster(tmp_path, 3, random.Random(1), power=False, epoch=0, cache="memory") as cluster:
+        await cluster.ready(clients=False)
+        one = cluster.subjects[0]
+        await one.kill()
+        await cluster.ready(clients=False)
+        for subject in cluster.subjects:
+            assert subject.member.process is not None
+            dialled = dialled_ports(subject.member.process.pid)
+            assert dialled & set(cluster.wires.ports.values()) and not dialled & cluster.wires.listening
 
 
 CLOCKS = """

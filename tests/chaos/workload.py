@@ -27,7 +27,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvloop
@@ -37,6 +38,8 @@ from hiqlite._accel.batch import Op
 from hiqlite.client.local import LocalClient
 from hiqlite.engine.model import Change, ChangeKind
 from hiqlite.logstore.folder import CACHE, GROUP_NAMES
+from hiqlite.node import Node
+from hiqlite.transport.settings import NetworkSettings
 from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
 from tests.chaos.two_groups import View, check_followed, late_list
 from tests.crash import member
@@ -299,10 +302,23 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
     return {}
 
 
+@asynccontextmanager
+async def opened(config: dict[str, Any]) -> AsyncIterator[LocalClient]:
+    """A node that dials each other one where its config says, through the wires, whatever they tell each other."""
+    settings = hiqlite.NodeConfig.from_mapping(config)
+    wires = {one.id: (one.raft_host, one.raft_port) for one in settings.nodes}
+    network = NetworkSettings(reach=lambda peer_id, _address: wires[peer_id])
+    node = await Node.start(settings, network=network)
+    try:
+        yield node.client
+    finally:
+        await node.shutdown()
+
+
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # dies with the test
     try:
-        uvloop.run(member.serve(json.loads(sys.argv[1]), obey))
+        uvloop.run(member.serve(json.loads(sys.argv[1]), obey, opened))
     except hiqlite.HiqliteError as error:  # the node does not start
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
         sys.exit(1)

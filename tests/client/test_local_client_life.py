@@ -330,18 +330,36 @@ async def test_signals_are_given_back_when_the_node_has_ended(tmp_path: Path):
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-async def test_a_migration_that_outlasts_its_timeout_says_that_it_may_have_happened(tmp_path: Path):
-    """Before anything is written it is not applied; once a file is under way its outcome is unknown."""
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000)"
-    slow = f"CREATE TABLE big AS {numbers} SELECT i FROM n"
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000)"
+SLOW = {"1_big.sql": f"CREATE TABLE big AS {NUMBERS} SELECT i FROM n"}
+
+
+async def test_a_migration_that_would_outlast_its_timeout_is_not_applied(tmp_path: Path):
+    """It is tried before; with more time it is made."""
     async with hiqlite.open(tmp_path / "data") as db:
-        with pytest.raises(hiqlite.RequestTimeout) as late:
-            await db.migrate({"1_big.sql": slow}, timeout=0.05)
-        assert late.value.outcome == "unknown"
-        await db.query("SELECT 1", consistency="linearizable", timeout=60)
-        assert (await db.migrate({"1_big.sql": slow}, timeout=60)).already_applied == [1]
+        with pytest.raises(hiqlite.StatementTimeout) as late:
+            await db.migrate(SLOW, timeout=0.3)
+        assert late.value.outcome == "not_applied"
+        assert (await db.migrate(SLOW, timeout=60)).applied == [1]
         with pytest.raises(hiqlite.UsageError):
             await db.query("SELECT 1", timeout="soon")  # type: ignore[arg-type]  # what is tried here
+
+
+async def test_a_migration_whose_leader_is_cut_off_says_that_it_may_have_happened(tmp_path: Path):
+    """Once a file is under way its outcome is unknown."""
+    async with hiqlite.testing.cluster(3, base_dir=tmp_path, cache=False) as three:
+        leader = three.leader
+        db = three.nodes[leader]
+        migrating = asyncio.ensure_future(db.migrate(SLOW, timeout=3))
+        await three.wait_until(lambda: len(three._running[leader].group.proposals.gate) > 0)
+        await three.partition([leader], three.followers)
+        with pytest.raises(hiqlite.HiqliteError) as late:
+            await migrating
+        assert late.value.outcome == "unknown"
+        await three.heal()
+        await three.wait_for_leader()
+        report = await db.migrate(SLOW, timeout=60)
+        assert report.applied + report.already_applied == [1]
 
 
 async def test_the_number_of_a_migration_may_be_padded_with_zeros(tmp_path: Path):

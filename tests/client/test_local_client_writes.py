@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -309,24 +310,41 @@ async def test_ddl_and_its_use_may_stand_in_one_batch(db: LocalClient):
 # --------------------------------------------------------------------------- request ids
 
 
-async def test_request_ids_are_refused_until_they_mean_something(db: LocalClient):
-    """A clear UsageError from each write call, and nothing is written."""
+async def test_a_request_id_makes_a_write_happen_once(db: LocalClient):
+    """Each write call, sent twice: the second one gets the first one's answer."""
     insert = "INSERT INTO t (text) VALUES ('a')"
-    for write in (
-        db.execute(insert, request_id="r"),
-        db.execute_many("INSERT INTO t (text) VALUES (?)", [["a"]], request_id="r"),
-        db.execute_returning(insert + " RETURNING id", request_id="r"),
-        db.execute_returning_one(insert + " RETURNING id", request_id="r"),
-        db.txn([(insert, ())], request_id="r"),
-        db.batch(insert, request_id="r"),
-    ):
-        with pytest.raises(hiqlite.UsageError, match="request_id") as caught:
-            await write
-        assert caught.value.outcome == "not_applied"
-    with pytest.raises(hiqlite.UsageError, match="request_id"):
-        async with db.atomic(request_id="r") as t:
-            t.execute(insert)
-    assert await count(db) == 0
+
+    def shown(result: Any) -> Any:
+        return list(result) if isinstance(result, BatchResult) else result
+
+    async def together(request_id: str) -> object:
+        async with db.atomic(request_id=request_id) as t:
+            made = t.execute(insert + " RETURNING id")
+        return made.rows
+
+    calls = {
+        "execute": lambda r: db.execute(insert, request_id=r),
+        "many": lambda r: db.execute_many("INSERT INTO t (text) VALUES (?)", [["a"], ["b"]], request_id=r),
+        "returning": lambda r: db.execute_returning(insert + " RETURNING id", request_id=r),
+        "one": lambda r: db.execute_returning_one(insert + " RETURNING id", request_id=r),
+        "txn": lambda r: db.txn([(insert, ()), (insert, ())], request_id=r),
+        "batch": lambda r: db.batch(insert + "; " + insert, request_id=r),
+        "atomic": together,
+    }
+    for name, call in calls.items():
+        first = await call(name)
+        rows = await count(db)
+        assert shown(await call(name)) == shown(first), name
+        assert await count(db) == rows, name
+    with pytest.raises(hiqlite.UsageError, match="request id 'execute'"):
+        await db.execute("INSERT INTO t (text) VALUES ('b')", request_id="execute")
+
+
+@pytest.mark.parametrize("request_id", ["", 7, b"x", "\ud800", "x" * 70_000])
+async def test_a_request_id_that_is_none_is_refused(db: LocalClient, request_id: Any):
+    with pytest.raises(hiqlite.UsageError, match="request id") as caught:
+        await db.execute("INSERT INTO t (text) VALUES ('a')", request_id=request_id)
+    assert caught.value.outcome == "not_applied" and await count(db) == 0
 
 
 async def test_returning_text_that_is_not_utf8_is_bytes_with_into_and_harms_nobody_who_asked_for_no_rows(

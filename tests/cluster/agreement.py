@@ -32,7 +32,8 @@ async def same_index(nodes: list[LocalClient]) -> None:
 
 
 async def check_equal(cluster: Cluster) -> None:
-    """Every running node takes a write and serves reads of each kind; all databases are the same."""
+    """Every running node takes a write and serves reads of each kind, and contradicts no other one; all databases are
+    the same."""
     await cluster.wait_for_leader()
     nodes = list(cluster.nodes.values())
     for node in nodes:
@@ -41,6 +42,7 @@ async def check_equal(cluster: Cluster) -> None:
         assert await node.query_value("SELECT count(*) FROM alive WHERE id = ?", [number]) == 1
         assert await node.query_value("SELECT max(id) FROM alive", consistency="linearizable") == number
     await same_index(nodes)
+    assert [(await node.metrics()).node["split_brain"] for node in nodes] == [[] for _ in nodes]
     hashes = [await node.content_hash() for node in nodes]
     assert len(set(hashes)) == 1, hashes
 

@@ -18,6 +18,8 @@ from hiqlite.client.local import LocalClient
 from hiqlite.config import NodeConfig
 from hiqlite.node import Node
 from hiqlite.transport.loopback import HOST
+from hiqlite.transport.settings import NetworkSettings
+from hiqlite.transport.versions import SPOKEN, Versions
 
 DEADLINE_S = 30.0
 PORTS = range(12_000, 30_000)
@@ -66,9 +68,12 @@ class Growing:
         *,
         wait: bool = False,
         form_without: tuple[int, ...] = (),
+        versions: Versions = SPOKEN,
         **overrides: Any,
     ) -> LocalClient:
-        node = await Node.start(self.config(number, named, **overrides), wait=wait, form_without=form_without)
+        config = self.config(number, named, **overrides)
+        network = NetworkSettings(versions=versions)
+        node = await Node.start(config, wait=wait, form_without=form_without, network=network)
         self.running[number] = node
         return node.client
 
@@ -132,7 +137,7 @@ class Growing:
         assert not self.running[number].group.leads
 
     async def check_equal(self) -> None:
-        """Every running node takes a write; all have the same rows."""
+        """Every running node takes a write and contradicts no other one; all have the same rows."""
         for node in list(self.running.values()):
             await node.client.execute("CREATE TABLE IF NOT EXISTS alive (n INTEGER)")
             await node.client.execute("INSERT INTO alive VALUES (?)", [node.config.node_id])

@@ -117,7 +117,7 @@ async def test_a_shutdown_hands_leadership_over() -> None:
             leader = three.leader
             term = group(three, leader).engine.term
             await three.stop(leader)
-            assert three.leader not in (0, leader)
+            await three.wait_until(lambda old=leader: three.leader not in (0, old), 10)  # the other one hears of it
             assert group(three, three.leader).engine.term == term + 1
             await three.client.execute("CREATE TABLE IF NOT EXISTS t (x)")
             await three.start(leader)

@@ -197,6 +197,10 @@ async def no_leader(db: LocalClient) -> bool:
     return (await db.metrics()).db.leader_id == 0
 
 
+async def unhealthy(db: LocalClient) -> bool:
+    return not await db.is_healthy()
+
+
 # --------------------------------------------------------------------------- without a quorum
 
 
@@ -223,7 +227,8 @@ async def test_without_a_quorum_local_reads_work_and_the_rest_ends_in_time(three
     assert refused.value.outcome == "not_applied"
     assert await db.query("SELECT id FROM load") == [(1,)]
     assert [row async for row in db.query_iter("SELECT id FROM load", consistency="session")] == [(1,)]
-    assert not await db.is_healthy() and not await db.is_leader()
+    assert not await db.is_leader()
+    await eventually(lambda: unhealthy(db))
     for number in NODES:
         if number != left:
             await three.start(number)

@@ -69,6 +69,7 @@ CALLS: dict[str, Callable[[LocalClient], Awaitable[Any]]] = {
     "members": lambda db: db.members(),
     "is_leader": lambda db: db.is_leader(),
     "is_healthy": lambda db: db.is_healthy(),
+    "is_ready": lambda db: db.is_ready(),
     "wait_until_healthy": lambda db: db.wait_until_healthy(),
     "content_hash": lambda db: db.content_hash(),
     "closed": lambda db: db.closed(),

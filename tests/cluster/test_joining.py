@@ -211,8 +211,10 @@ async def test_nodes_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
         await nodes.start(4, (1, 2, 4))
         await nodes.wait_until(lambda: nodes.running[4].network.refusals.counts["cluster"] > 0)
         await nodes.members({1, 2}, set(), 1, 2)
-        with pytest.raises(hiqlite.RequestTimeout, match="node 4 has not been reached"):
+        with pytest.raises(hiqlite.RequestTimeout, match=r"node 4 has not been reached: .*another cluster"):
             await nodes.client(1).add_learner(4, *nodes.addresses(4), timeout=3)
+        with pytest.raises(hiqlite.RequestTimeout, match=r"node 5 has not been reached: .*another node answers"):
+            await nodes.client(1).add_learner(5, *nodes.addresses(4), timeout=3)
         await nodes.members({1, 2}, set(), 1, 2)
         await nodes.stop(4)
         await nodes.start(4, (3, 4))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 import hiqlite
+from hiqlite.logstore.meta import Meta
 from hiqlite.node_recovery import RecoveryReport, recover
+from hiqlite.server.recover import lines
+from hiqlite.transport.listener import ApiListener
 from tests.cluster.growing import Growing, growing
 
 ALL = (1, 2, 3)
@@ -90,6 +94,42 @@ async def test_two_survivors_that_are_both_recovered_are_two_clusters(tmp_path: 
         await nodes.members({2}, set(), 2)
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_who_only_looks_changes_no_file(tmp_path: Path, end: str) -> None:
+    """Not even what a start would tidy up, nor what a kill left half done: it may be the last copy of anything."""
+    async with growing(tmp_path) as nodes:
+        await three_with_data(nodes)
+        for number in ALL:
+            await (nodes.kill if end == "kill" else nodes.stop)(number)
+        folder = Path(nodes.config(1, ALL).data_path)
+        (folder / "db" / "0123456789abcdef").mkdir()
+        (folder / "db" / "images" / "in-x.db").write_text("left over")
+
+        def files() -> dict[Path, bytes | None]:
+            return {one: one.read_bytes() if one.is_file() else None for one in folder.rglob("*") if one.name != "lock"}
+
+        before = files()
+        assert (await report(nodes, 1)).refusal == ""
+        assert files() == before
+
+
+async def test_a_cache_group_that_is_damaged_is_given_up(tmp_path: Path) -> None:
+    """The database is what is recovered; the report says what went, and both groups take part again."""
+    async with growing(tmp_path, cache_storage_disk=True) as nodes:
+        await three_with_data(nodes)
+        await nodes.members(set(ALL), set())  # of both groups: before, there is nothing of the cache's that can be lost
+        for number in ALL:
+            await nodes.stop(number)
+        shutil.rmtree(Path(nodes.config(1, ALL).data_path) / "log" / "cache")
+        done = await report(nodes, 1, write=True)
+        assert any("cache" in one for one in done.missing), done
+        for number in (2, 3):
+            nodes.lose(number)
+        await asyncio.gather(*(nodes.start(number, ALL, wait=True) for number in ALL))
+        await nodes.members(set(ALL), set())
+        await nodes.check_equal()
+
+
 async def test_what_needs_no_recovery_is_not_recovered(tmp_path: Path) -> None:
     """The majority lives; a node is alone; a folder is in use, or nobody's. Nothing is written."""
     async with growing(tmp_path) as nodes:
@@ -108,6 +148,70 @@ async def test_what_needs_no_recovery_is_not_recovered(tmp_path: Path) -> None:
         await nodes.stop(1)
         with pytest.raises(hiqlite.UsageError, match="only voter"):
             await report(nodes, 1, write=True)
+
+
+async def moved_to_4_and_5(nodes: Growing) -> None:
+    """By command: the config of node 1 still names those that were taken out."""
+    await three_with_data(nodes)
+    for number in (4, 5):
+        await nodes.start(number, (number, 1))
+        await nodes.client(1).add_learner(number, *nodes.addresses(number))
+    await nodes.client(1).set_voters([1, 4, 5])
+    await nodes.members({1, 4, 5}, set(), 1, 4, 5)
+
+
+async def test_members_that_only_a_command_named_are_asked_too(tmp_path: Path) -> None:
+    """The majority lives at addresses that no config here says: it is not given up."""
+    async with growing(tmp_path) as nodes:
+        await moved_to_4_and_5(nodes)
+        await nodes.stop(1)
+        looked = await report(nodes, 1)
+        assert (looked.voters, looked.voting, looked.not_asked) == ((1, 4, 5), (4, 5), ())
+        with pytest.raises(hiqlite.UsageError, match="majority of the voters lives"):
+            await report(nodes, 1, write=True)
+
+
+async def test_who_could_not_be_asked_is_named(tmp_path: Path) -> None:
+    """Where a member is may be known to nobody here: that is not the same as a member that does not answer."""
+    async with growing(tmp_path) as nodes:
+        await moved_to_4_and_5(nodes)
+        await nodes.stop(1)
+        meta = Meta.open(Path(nodes.config(1, ALL).data_path) / "meta")
+        meta.set_addresses([])
+        meta.close()
+        looked = await report(nodes, 1)
+        assert (looked.voting, looked.not_asked) == ((), (4, 5))
+        assert any("not asked, address unknown: 4, 5" in line for line in lines(looked))
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"), [({"node": [2, 7]}, False), ({}, True), ({"node": [2, 7], "index": 1 << 40}, True)]
+)
+async def test_who_began_anew_under_the_id_of_a_voter_is_none(
+    tmp_path: Path, said: dict[str, object], counts: bool
+) -> None:
+    """It has nothing, and its vote is another one's: the survivor is not sent to wait for it. One of an earlier release
+    does not say who it is, and counts; so does one that votes by members that are newer than those known here."""
+    async with growing(tmp_path) as nodes:
+        await three_with_data(nodes)
+        config, cluster_id = nodes.config(2, ALL), nodes.running[1].storage.meta.cluster_id
+        for number in ALL:
+            await nodes.stop(number)
+        members = [{"id": one, "role": "voter", "raft_addr": "", "api_addr": ""} for one in ALL]
+        word = {"index": 0, "cluster_id": cluster_id, "members": members, "voters": [[1, 1], [2, 7], [3, 1]], **said}
+
+        async def answer(_client: int, _payload: object) -> object:
+            return word
+
+        _, port = nodes.ports[2]
+        listener = ApiListener("127.0.0.1", port, config.secret_api or "", {"members": answer}, node_id=2)
+        await listener.start()
+        try:
+            looked = await report(nodes, 1)
+        finally:
+            await listener.close()
+        assert (looked.voters, looked.alive, looked.voting) == (ALL, (2,), (2,) if counts else ())
+        assert bool(looked.refusal) == counts
 
 
 async def test_the_report_says_who_has_more(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The contract of ports.StateMachine, over every implementation: the writer in each of its ways to run."""
+"""The contract of ports.StateMachine, over every implementation: the writer in each of its ways to run, and the cache's
+machine with its state on disk or in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from hiqlite._accel.records import Operation, encode_command, encode_record, seal_records
+from hiqlite.cache import state_file
+from hiqlite.cache.machine import CacheMachine
+from hiqlite.cache.state import CacheState
+from hiqlite.engine.model import Identity
 from hiqlite.engine.ports import Run, StateMachine
 from hiqlite.statemachine.writer import Writer, WriterSettings
 
@@ -26,6 +31,23 @@ def on_the_loop(path: Path) -> StateMachine:
 
 def on_either(path: Path) -> StateMachine:
     return Writer.open(path, WriterSettings(apply_thread="auto"))
+
+
+def cache_on_disk(path: Path) -> StateMachine:
+    owner = Identity(1, 1)
+
+    async def keep(state: CacheState) -> None:
+        await asyncio.to_thread(state_file.write, path, state, owner)
+
+    return CacheMachine(asyncio.get_running_loop(), state_file.read(path, owner), keep=keep)
+
+
+def cache_in_memory(_path: Path) -> StateMachine:
+    return CacheMachine(asyncio.get_running_loop())
+
+
+WRITERS = [on_a_thread, on_the_loop, on_either]
+KEPT = [*WRITERS, cache_on_disk]  # what outlives the process
 
 
 class Owner:
@@ -68,7 +90,7 @@ def entry(index: int, term: int) -> bytes:
     return bytes(sealed)
 
 
-@pytest.fixture(params=[on_a_thread, on_the_loop, on_either])
+@pytest.fixture(params=[*KEPT, cache_in_memory])
 def opening(request: pytest.FixtureRequest) -> Open:
     chosen: Open = request.param
     return chosen
@@ -90,9 +112,10 @@ async def test_runs_come_back_once_and_in_order(owner: Owner) -> None:
     covered = [index for run in owner.runs for index in range(run.first, run.last + 1)]
     assert covered == list(range(1, 32))
     assert (owner.machine.applied_index, owner.machine.applied_term) == (31, 3)
+    answered = b"" if isinstance(owner.machine, CacheMachine) else b"\1\0"
     for run in owner.runs:
         for index in range(run.first, run.last + 1):
-            assert index % 10 == 0 or run.answer(index)[:2] == b"\1\0"
+            assert index % 10 == 0 or run.answer(index)[:2] == answered
     assert owner.machine.take() == [] and owner.machine.queued_bytes == 0 and owner.machine.failure is None
 
 
@@ -123,7 +146,27 @@ async def test_entries_that_nobody_waits_for_are_applied_alike(owner: Owner) -> 
     assert owner.machine.applied_index == 25
 
 
-async def test_a_machine_goes_on_where_it_was_closed(opening: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opening", KEPT, indirect=True)
+async def test_a_machine_goes_on_behind_what_is_durable(opening: Open, tmp_path: Path) -> None:
+    """Whoever opens it next is told up to where, with the term."""
+    owner = Owner(opening(tmp_path / "hiqlite.db"))
+    owner.submit(1, 40, 7)
+    await owner.until(40)
+    owner.machine.set_synced_index(40)
+    owner.machine.make_durable()
+    await reached(lambda: owner.machine.durable_index == 40)
+    await owner.machine.close()
+    again = Owner(opening(tmp_path / "hiqlite.db"))
+    assert (again.machine.applied_index, again.machine.applied_term) == (40, 7)
+    assert again.machine.durable_index == 40
+    again.submit(41, 45, 8)
+    await again.until(45)
+    assert again.machine.applied_term == 8
+    await again.machine.close()
+
+
+@pytest.mark.parametrize("opening", WRITERS, indirect=True)
+async def test_a_writer_goes_on_where_it_was_closed(opening: Open, tmp_path: Path) -> None:
     """Close applies what is queued; whoever opens it next is told up to where, with the term."""
     owner = Owner(opening(tmp_path / "hiqlite.db"))
     owner.submit(1, 40, 7)
@@ -148,6 +191,16 @@ async def test_resuming_a_healthy_machine_changes_nothing(owner: Owner) -> None:
     assert owner.machine.failure is None and owner.machine.applied_index == 12
 
 
+async def test_what_is_in_memory_only_counts_as_durable_at_once(tmp_path: Path) -> None:
+    """Nothing of it outlives the process: a log before it would be kept for nobody."""
+    owner = Owner(cache_in_memory(tmp_path))
+    owner.submit(1, 20)
+    await owner.until(20)
+    assert owner.machine.durable_index == 20
+    await owner.machine.close()
+
+
+@pytest.mark.parametrize("opening", KEPT, indirect=True)
 async def test_what_is_durable_follows_on_demand_and_not_beyond_the_log(owner: Owner) -> None:
     """`make_durable` moves it to what is applied, once the own log is synced that far."""
     machine = owner.machine

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hiqlite.transport.loopback import loopback_cluster
+from hiqlite.transport.loopback import hold_ports, loopback_cluster
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
@@ -114,6 +114,14 @@ class Member:
         self.process._transport.close()  # type: ignore[attr-defined]  # else its pipes warn when collected
         self.process = None
 
+    async def stop(self) -> None:
+        """A clean shutdown."""
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.close()
+        await asyncio.wait_for(self.process.wait(), DEADLINE_S)
+        self.process._transport.close()  # type: ignore[attr-defined]
+        self.process = None
+
     def lose_power(self) -> None:
         """After `kill`: what was not synced is gone. The durable image takes the place of the folder."""
         if self.shadow.exists():  # else it lost power before, and nothing was written since
@@ -126,7 +134,9 @@ class Members:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         defaults = {"cache": False, "wal_size": "8 MiB", **settings}
-        configs = loopback_cluster(folder, 3, defaults)
+        self._held = hold_ports(6)  # while a member is down its ports are nobody else's
+        ports = [one.getsockname()[1] for one in self._held]
+        configs = loopback_cluster(folder, 3, defaults, ports)
         self.all = {number: Member(config) for number, config in configs.items()}
         self.folder = folder
 
@@ -134,9 +144,13 @@ class Members:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for member in self.all.values():
-            if member.process is not None:
-                await member.kill()
+        try:
+            for member in self.all.values():
+                if member.process is not None:
+                    await member.kill()
+        finally:
+            for one in self._held:
+                one.close()
 
     async def start(self, *numbers: int, preload: Path | None = None) -> None:
         """Start the given members, or all, and wait until each is ready."""

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvloop
@@ -92,7 +93,10 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
     match command["do"]:
         case "status":
             group = (await db.metrics()).db
-            return {"leader": group.leader_id, "term": group.term, "applied": group.applied_index, "role": group.role}
+            return {
+                "leader": group.leader_id, "term": group.term, "applied": group.applied_index, "role": group.role,
+                "package": hiqlite.__file__,
+            }  # fmt: skip
         case "execute":
             result = await db.execute(command["sql"], command.get("params", ()), timeout=command.get("timeout", 30))
             return {"index": result.log_index}
@@ -113,6 +117,8 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             # ctypes.PyDLL keeps the GIL while the C call sleeps: what a badly written extension does.
             ctypes.PyDLL(None).usleep(int(command["seconds"] * 1e6))
             return {}
+        case "allocate":
+            return {"bytes": len(b"\1" * command["bytes"])}  # touched, and given back
         case "block":
             keep_the_loop(command["seconds"], command.get("until"))
             rows = await db.query(command["sql"], consistency="linearizable", timeout=command.get("timeout", 30))
@@ -124,16 +130,17 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
     raise ValueError(command["do"])
 
 
+Opened = Callable[[dict[str, Any]], AbstractAsyncContextManager[LocalClient]]
 Obey = Callable[[LocalClient, dict[str, Any], dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
-async def serve(config: dict[str, Any], obey: Obey = obey) -> None:
+async def serve(config: dict[str, Any], obey: Obey = obey, opened: Opened = hiqlite.open) -> None:
     """A node, until its standard input ends; `obey` answers each line."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     state: dict[str, Any] = {}
-    async with hiqlite.open(config) as db:
+    async with opened(config) as db:
         print(json.dumps({"ready": True}), flush=True)
         while line := await lines.readline():
             try:

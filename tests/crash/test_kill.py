@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -55,6 +56,22 @@ async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
         await members.check_equal()
         assert await members.check_acknowledged(*files) > 1500
         assert next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "the database was rebuilt"
+
+
+async def test_a_write_that_a_stopped_leader_has_is_done_once_by_the_next_one(tmp_path: Path):
+    """From both other nodes, whichever of them leads then; also when the stopped one goes on with what it had."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql=CREATE)
+        others = [member for member in members.up if member is not leader]
+        leader.signal(signal.SIGSTOP)
+        for number, member in enumerate(others):
+            member.tell(do="execute", sql="INSERT INTO load VALUES (?, 0, '')", params=[number], timeout=30)
+        for member in others:
+            assert "error" not in await member.answer()
+        leader.signal(signal.SIGCONT)
+        await members.check_equal()
 
 
 async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
@@ -117,6 +134,26 @@ async def test_user_code_that_blocks_the_loop_causes_no_election(tmp_path: Path)
         for member in members.up:
             after = await member.do(do="status")
             assert (after["term"], after["leader"]) == (before["term"], before["leader"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "code", [{"do": "block", "seconds": 5, "sql": "SELECT 1"}, {"do": "allocate", "bytes": 2 << 30}]
+)
+async def test_user_code_that_takes_its_time_loses_no_acknowledged_write(tmp_path: Path, code: dict[str, object]):
+    """Longer than the gate, under load: somebody else leads meanwhile, and whoever was stuck follows."""
+    async with Members(tmp_path) as members:
+        await members.start()
+        leader = await members.leader()
+        await leader.do(do="execute", sql=CREATE)
+        files = await begin_load(members)
+        await acknowledged(files, 500)
+        await leader.do(**code)
+        await acknowledged(files, sum(file.stat().st_size for file in files) // 8 + 500)
+        for member in members.up:
+            await member.do(do="stop_load")
+        await members.check_equal()
+        await members.check_acknowledged(*files)
 
 
 async def test_a_leader_stuck_beyond_the_gate_is_replaced_and_confirms_no_read(tmp_path: Path):

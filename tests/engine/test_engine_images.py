@@ -211,6 +211,15 @@ def test_an_installed_image_is_the_beginning_of_the_log() -> None:
     assert [ready.apply for ready in taken if ready.apply] == []
 
 
+def test_an_image_never_takes_back_a_configuration_that_the_metadata_named() -> None:
+    """It is committed, though a loss of power took its entry (simulated schedule 8004009670)."""
+    recorded = Membership(21, (ONE, TWO), (THREE,))
+    node = installing(20, fresh(recorded, term=3))
+    node.raft.installed(20, 3, MEMBERS, node.now)
+    node.sync()
+    assert node.raft.membership == recorded
+
+
 def test_entries_behind_an_image_go_on_from_its_term() -> None:
     node = installing(20)
     node.raft.installed(20, 3, MEMBERS, node.now)

@@ -305,6 +305,9 @@ def test_a_waiting_node_says_for_whom() -> None:
     node.hear(Greeting(Identity(3, 1), (1, 2, 3)))
     assert node.step() is Step.WAIT
     assert "(1, 2, 3)" in node.reason and "(1, 2)" in node.reason
+    node.hear(Greeting(Identity(2, 1), ()))  # it lost what it had, though its config names all
+    assert node.step() is Step.WAIT
+    assert "node 2 founds nothing" in node.reason and "()" not in node.reason
     strangers = (Identity(1, 99), Identity(2, 1), Identity(3, 1))
     node.hear(Greeting(Identity(2, 1), (1, 2, 3), strangers))
     assert node.step() is Step.WAIT
@@ -337,3 +340,13 @@ def test_voters_left_out_by_command_are_not_waited_for() -> None:
     left_out = Forming(Identity(3, 1), [1, 2, 3], without=[3])
     assert left_out.step() is Step.WAIT
     assert "left out" in left_out.reason
+
+
+def test_a_node_that_founds_nothing_says_why() -> None:
+    """Nobody votes, or others do: no cluster has formed without it yet."""
+    node = Forming(Identity(1, 1), [2, 3])
+    assert node.step() is Step.WAIT
+    assert "not among those that found the cluster (2, 3)" in node.reason and "left out" not in node.reason
+    node.configure(())
+    assert node.step() is Step.WAIT
+    assert "no node of the config votes" in node.reason

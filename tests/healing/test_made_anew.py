@@ -50,13 +50,6 @@ def folders():
         yield place
 
 
-@pytest.fixture
-def place():
-    with TemporaryDirectory(prefix="hiqlite-healing-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 async def check(config: hiqlite.NodeConfig) -> None:
     async with asyncio.timeout(20):
         node = await Node.start(config)

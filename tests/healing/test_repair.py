@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import hiqlite
+from hiqlite.logstore.meta import Meta
 from hiqlite.node import Node
 from hiqlite.node_repair import Repaired, repair
+from hiqlite.testing import cluster
 from hiqlite.transport.loopback import loopback_cluster
-from tests.healing.damages import DAMAGES, KINDS, NEEDLE, Others
+from tests.healing.damages import DAMAGES, KINDS, NEEDLE, Others, generation
 from tests.healing.patients import Prototypes
 
 pytestmark = pytest.mark.timeout(60)
@@ -86,6 +88,18 @@ async def test_what_the_database_holds_stays(patient: Patient, what: str, damage
     assert any((patient.folder / "kept").iterdir())
 
 
+@pytest.mark.parametrize("what", ["log/db", "meta"])
+async def test_terms_go_on_behind_those_of_the_database(patient: Patient, what: str) -> None:
+    """Each start was another term; the log that begins anew must not begin in an older one than it ended in."""
+    for number in range(3):
+        node = await Node.start(patient.config)
+        await node.client.execute("INSERT INTO t (text) VALUES (?)", [f"start {number}"])
+        await node.shutdown()
+    patient.damage(what, "missing")
+    _, rows = await patient.repaired()
+    assert rows == [NEEDLE, "the last one", "start 0", "start 1", "start 2"]
+
+
 async def test_entries_that_only_the_log_has_are_applied_up_to_the_damaged_one(patient: Patient) -> None:
     """The database went back to its last checkpoint; the log has more, and one entry of it cannot be read."""
     patient.damage("db/*/hiqlite.db-wal", "missing")
@@ -101,6 +115,56 @@ async def test_entries_that_only_the_log_has_are_all_applied_where_they_can_be_r
     patient.damage("meta", "missing")
     done, rows = await patient.repaired()
     assert rows == [NEEDLE, "the last one"] and done.from_log >= 2
+
+
+@pytest.mark.parametrize("written", [[], ["node_id"], ["node_id", "generation"]])
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_repair_that_was_killed_is_done_again(patient: Patient, written: list[str], started: bool) -> None:
+    """Wherever it was with the new metadata, and whether a start was tried in between: no empty database takes the
+    place of the real one, and no cluster that nobody remembers keeps the node from starting."""
+    name = generation(patient.folder).name
+    patient.damage("db/*/hiqlite.db-wal", "missing")
+    patient.damage("meta", "missing")
+    meta = Meta.open(patient.folder / "meta")
+    meta.put({key: value for key, value in (("node_id", 1), ("db/generation", name)) if key.split("/")[-1] in written})
+    meta.close()
+    if started:
+        done, rows = await patient.repaired()
+    else:
+        done = await repair(patient.config)
+        node = await Node.start(patient.config)
+        rows = [text for (text,) in await node.client.query(ROWS, consistency="linearizable")][3000:]
+        await node.shutdown()
+    assert rows == [NEEDLE, "the last one"] and done.from_log >= 2
+    assert generation(patient.folder).name == name
+
+
+async def test_of_two_databases_that_nothing_names_none_is_chosen(patient: Patient) -> None:
+    """Nor is an empty one made: whoever has the data folder decides."""
+    other = patient.folder / "db" / "0123456789abcdef"
+    shutil.copytree(generation(patient.folder), other)
+    meta = Meta.open(patient.folder / "meta")
+    meta.set_generation(0, None)
+    meta.close()
+    for _ in range(2):
+        with pytest.raises(hiqlite.StorageError, match="holds 2 databases"):
+            await repair(patient.config)
+        with pytest.raises(hiqlite.StorageError, match="holds 2 databases"):
+            await Node.start(patient.config)
+    assert (other / "hiqlite.db").exists()
+
+
+async def test_a_database_that_nothing_names_is_the_current_one(patient: Patient) -> None:
+    """If it is the only one: an empty database in its place would be all that is left at the next start."""
+    name = generation(patient.folder).name
+    meta = Meta.open(patient.folder / "meta")
+    meta.set_generation(0, None)
+    meta.close()
+    for _ in range(2):
+        node = await Node.start(patient.config)
+        assert await node.client.query_value("SELECT count(*) FROM t") == 3002
+        await node.shutdown()
+    assert generation(patient.folder).name == name
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "a flipped bit", "of another cluster"])
@@ -129,6 +193,21 @@ async def test_only_a_node_that_is_alone_and_down_is_repaired(patient: Patient, 
         await node.shutdown()
 
 
+async def test_a_member_is_not_repaired_whatever_the_config_says(tmp_path: Path) -> None:
+    """Opened by its path alone it looks like a node that is: it would be a second cluster, with the id of the first."""
+    async with cluster(3, base_dir=tmp_path) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        folder = three._running[1].config.data_path
+        await three.stop(1)
+        for number, reason in ((1, "heals by itself"), (2, "that of node 1")):
+            alone = hiqlite.NodeConfig.from_mapping({"data_dir": str(folder), "node_id": number})
+            with pytest.raises(hiqlite.UsageError, match=reason):
+                await repair(alone)
+        assert not (folder / "kept").exists()
+        await three.start(1)
+        await three.wait_until(three.settled)
+
+
 async def test_the_command_says_what_was_done(patient: Patient, tmp_path: Path) -> None:
     """One line for each thing that may be missing."""
     patient.damage("log/db", "missing")
@@ -139,3 +218,12 @@ async def test_the_command_says_what_was_done(patient: Patient, tmp_path: Path) 
     assert ended.returncode == 0, ended.stderr
     assert "the database holds everything up to entry" in ended.stdout
     assert "lost: the log is gone" in ended.stdout and "`kept`" in ended.stdout
+
+
+async def test_a_database_of_another_name_is_not_made_anew(prototypes: Prototypes, tmp_path: Path) -> None:
+    """A repair with a config that gives the database another name says so, and leaves everything where it is."""
+    patient = Patient(prototypes, tmp_path)
+    patient.damage("log/db/*.wal, an entry", "a flipped bit")
+    with pytest.raises(hiqlite.ConfigError, match=r"is hiqlite\.db, the config names app\.db"):
+        await repair(prototypes.alone(patient.folder, filename_db="app.db"))
+    assert not (patient.folder / "kept").exists() and not list(patient.folder.glob("db/*/app.db*"))

@@ -14,7 +14,7 @@ FACE = "__init__"
 
 # A room imports only from floors below its own; rooms of one floor do not know each other.
 FLOORS = {
-    "errors": 1, "clock": 1, "observe": 1,
+    "errors": 1, "clock": 1, "observe": 1, "durable": 1,
     "config": 2, "_accel": 2,
     "engine": 3, "backup": 3, "ending": 3,
     "runtime": 4, "transport": 4, "logstore": 4, "statemachine": 4, "cache": 4,

@@ -20,7 +20,7 @@ ONE, TWO = Identity(1, 2**64 - 1), Identity(2, 7)
 def test_everything_put_comes_back(tmp_path: Path) -> None:
     """Each key of the format, per group, after closing and opening; a fresh one knows nothing."""
     meta = Meta.open(tmp_path / "a" / "meta")
-    assert meta.fresh and meta.node_id is None and meta.cluster_id is None and meta.recorded_set(0) is None
+    assert meta.node_id is None and meta.cluster_id is None and meta.recorded_set(0) is None
     assert meta.hard_state(0) == HardState() and meta.membership(0) is None and meta.newest_segment(1) == 0
     meta.set_node_id(3)
     meta.begin_incarnation(0, 2**63)
@@ -39,7 +39,6 @@ def test_everything_put_comes_back(tmp_path: Path) -> None:
     meta.close()
     meta.close()
     meta = Meta.open(tmp_path / "a" / "meta")
-    assert not meta.fresh
     assert (meta.node_id, meta.cluster_id) == (3, b"c" * 32)
     assert (meta.recorded_set(0), meta.recorded_set(1)) == ((ONE, TWO), (TWO,))
     assert not meta.in_memory(0)
@@ -236,7 +235,7 @@ def test_a_making_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
         (folder / "making.tmp").write_bytes(content[:size])
         (folder / "making.tmp-lock").write_bytes(b"lock")
         meta = Meta.open(folder)
-        assert meta.fresh and meta.node_id is None
+        assert meta.node_id is None
         meta.set_node_id(4)
         meta.close()
         assert sorted(path.name for path in folder.iterdir()) == ["data.mdb", "lock.mdb"]
@@ -254,4 +253,20 @@ def test_an_older_configuration_never_replaces_a_newer_one(tmp_path: Path) -> No
     assert meta.membership(0) == new
     meta.set_generation(0, "0123456789abcdef", old)
     assert (meta.membership(0), meta.generation(0)) == (new, "0123456789abcdef")
+    meta.close()
+
+
+def test_a_life_that_was_replaced_is_over_until_another_one_or_another_cluster_begins(tmp_path: Path) -> None:
+    """Every start hears of it, whatever crash came in between; a cluster that is made of the folder counts anew."""
+    meta = Meta.open(tmp_path / "meta")
+    for begins_cluster in (False, True):
+        meta.set_replaced(0)
+        meta.close()
+        meta = Meta.open(tmp_path / "meta")
+        assert meta.replaced(0) and not meta.replaced(1)
+        if begins_cluster:
+            meta.begin_cluster(bytes(32), {0: Membership(9, (Identity(1, 7),))})
+        else:
+            meta.begin_incarnation(0, 7, returns=True)
+        assert not meta.replaced(0)
     meta.close()

@@ -209,3 +209,24 @@ def test_a_mark_behind_a_torn_batch_purges_nothing(tmp_path: Path) -> None:
     segment_path(tmp_path, 1).write_bytes(content)
     recovered = plan_of(tmp_path, newest_named=1).recovered
     assert recovered.whole and (recovered.base_index, recovered.last_index) == (0, 9)
+
+
+def test_entries_older_than_the_purge_point_do_not_follow_it(tmp_path: Path) -> None:
+    """They were cut and written over, and that was purged; then the batch that did so cannot be read any more. Found by
+    the random test: what had been cut came back behind the purge point, of a lower term than that."""
+    history = History()
+    first, second = new_segment(), new_segment(2, first_io=2)
+    first.batch(1, 0, history.append(4, 4)[2], 4)
+    first.finish()
+    second.batch(2, 1, history.append(4, 2)[2], 2)
+    at = len(second.body)
+    second.batch(4, 2, history.truncate(3) + history.append(6, 3)[2], 4)
+    second.mark()
+    content = bytearray(second.content())
+    content[at : at + 8] = bytes(8)
+    segment_path(tmp_path, 2).write_bytes(content)
+    plan = plan_of(tmp_path, newest_named=2, purge_point=(4, 6))
+    recovered = plan.recovered
+    assert not recovered.whole
+    assert (recovered.base_index, recovered.base_term, recovered.runs) == (4, 6, ())
+    check_plan(tmp_path, plan, history, 4)

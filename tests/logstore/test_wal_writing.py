@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hiqlite._accel import wal as native
-from hiqlite._accel.records import encode_record
+from hiqlite._accel.records import encode_record, header
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 from hiqlite.logstore.meta import Meta
@@ -250,6 +250,23 @@ async def test_a_reset_log_begins_behind_its_image_after_a_restart(tmp_path: Pat
     async with running(tmp_path) as (_, recovered):
         assert (recovered.base_index, recovered.base_term) == (20, 3)
         assert recovered.runs == (TermRun(4, 21, 25),)
+
+
+async def test_a_reset_log_gives_no_entry_of_the_log_before_it(tmp_path: Path) -> None:
+    """Neither at once nor later: not where several of its records stood, nor behind the end of what is new."""
+    async with running(tmp_path, segment_bytes=32 << 10) as (log, _):
+        for start in range(1, 1001, 10):
+            log.append(start, start, start + 9, entries(1, start, start + 9))
+            await until(lambda start=start: log.written == start)
+        log.reset(1001, 500, 3)
+        log.append(1002, 501, 520, entries(4, 501, 520))
+        await until(lambda: log.synced == 1002)
+        for index in range(501, 521):
+            last, data = await log.read(index, 1)
+            assert (last, header(data, 0).term) == (index, 4)
+        for index in (500, 521, 900):
+            with pytest.raises(StorageError):
+                await log.read(index, 1)
 
 
 async def test_recovery_names_the_membership_entries_that_are_left(tmp_path: Path) -> None:

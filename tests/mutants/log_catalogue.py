@@ -55,7 +55,7 @@ LOG = (
     ),
     Mutant(
         "M52", "an image is acknowledged before its place is durable", "node_generations.py",
-        "            sync_folder(self.folder / name)\n", "", Killer.IMAGES,
+        "            durable.sync_folder(self.folder / name)\n", "", Killer.IMAGES,
     ),
     Mutant(
         "M55", "an image is of a later index than it says", "statemachine/image.py",
@@ -67,9 +67,9 @@ LOG = (
     ),
     Mutant(
         "M57", "the applied index moves outside of the data's transaction", "_accel/native/apply_run.c",
-        "    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)\n",
+        "    hq_outcome outcome = put_row(w, row);\n",
         "    if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE || hq_own_step(w, HQ_OWN_BEGIN) != SQLITE_DONE)\n"
-        "        return hq_stop_sqlite(w, \"COMMIT failed\");\n    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)\n", Killer.APPLY, "apply",
+        "        return hq_stop_sqlite(w, \"COMMIT failed\");\n    hq_outcome outcome = put_row(w, row);\n", Killer.APPLY, "apply",
     ),
     Mutant(
         "M58", "the node speaks before recovery's fsync", RECOVERY,

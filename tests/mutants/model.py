@@ -13,8 +13,13 @@ class Killer(Enum):
     """Who has to notice. None of them was written for one mutant: they check what always holds."""
 
     SIMULATOR = "simulator"  # invariants, convergence and histories of random schedules
+    FOUNDINGS = "foundings"  # of the simulator: how groups come to be, and nothing else
     LOG = "log properties"  # damage, tears, kills and residue at random places
     APPLY = "kills while applying"
+    APPLYING = "programs applied in runs that are cut in other places"
+    GATE = "properties of the gate"
+    SESSIONS = "random histories of sessions"
+    CLOCK = "properties of the group's clock"
     SWEEP = "crash sweep"
     IMAGES = "images, and power loss while one is installed"
     CACHE = "properties of the cache group's state machine"

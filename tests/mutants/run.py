@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .engine_catalogue import ENGINE
+from .founding_catalogue import FOUNDING
 from .log_catalogue import LOG
 from .model import Killer, Mutant
+from .sql_catalogue import SQL
 
 ROOT = Path(__file__).resolve().parents[2]
 ROTATION = 8
@@ -34,15 +36,20 @@ PROPERTIES = {
         "tests/logstore/test_wal_kill.py",
     ],
     Killer.APPLY: ["tests/statemachine/test_apply_crash.py"],
+    Killer.APPLYING: ["tests/statemachine/test_apply_fuzz.py"],
+    Killer.GATE: ["tests/runtime/test_gate_properties.py"],
+    Killer.SESSIONS: ["tests/statemachine/test_sessions.py::test_random_histories_are_as_the_model_says"],
+    Killer.CLOCK: ["tests/runtime/test_group_clock.py::test_readings_never_go_back"],
     Killer.SWEEP: ["tests/crash/test_sweep_slice.py"],
     Killer.IMAGES: ["tests/crash/test_install_power_loss.py", "tests/statemachine/test_image.py"],
     Killer.SCHEDULES: ["tests/engine/test_engine_fuzz.py"],
     Killer.CACHE: ["tests/cache/test_cache_machine.py::test_of_any_lists_in_any_order_the_newest_is_kept"],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
+SIMULATORS = {Killer.SIMULATOR: "tests.sim.run", Killer.FOUNDINGS: "tests.sim.foundings"}
 CODECS = (
-    "transport/__init__.py", "transport/wire.py", "transport/settings.py", "_accel/*.py", "_accel/plain/*.py",
-    "logstore/*.py",
+    "transport/__init__.py", "transport/wire.py", "transport/settings.py", "transport/versions.py",
+    "_accel/*.py", "_accel/plain/*.py", "logstore/*.py", "runtime/__init__.py", "runtime/renouncing.py",
 )  # fmt: skip
 # A failure is enough: no time is spent on finding the smallest example of it.
 CONFTEST = """
@@ -87,7 +94,7 @@ def main() -> int:
 
 
 def choose(names: list[str], rotate: int | None) -> list[Mutant]:
-    every = [*ENGINE, *LOG]
+    every = [*ENGINE, *LOG, *FOUNDING, *SQL]
     if rotate is None:
         return [mutant for mutant in every if not names or mutant.name in names]
     spread = every[::5] + every[1::5] + every[2::5] + every[3::5] + every[4::5]  # neighbours resemble each other
@@ -100,14 +107,15 @@ def run(mutant: Mutant, seconds: float, seed: int) -> Outcome:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
-        if mutant.killer is Killer.SIMULATOR:
+        if mutant.killer in SIMULATORS:
             copy_engine(folder)
         else:
             copy_product(folder)
         change(mutant, folder / "hiqlite" / mutant.file)
         if mutant.native:
             build(folder, mutant.native)
-        ask = {Killer.SIMULATOR: ask_simulator, Killer.HISTORIES: ask_histories}.get(mutant.killer, ask_properties)
+        asked = {**dict.fromkeys(SIMULATORS, ask_simulator), Killer.HISTORIES: ask_histories}
+        ask = asked.get(mutant.killer, ask_properties)
         killed_by, schedules = ask(mutant, folder, seconds, seed)
     return Outcome(killed_by, schedules, time.monotonic() - began)
 
@@ -121,7 +129,8 @@ def change(mutant: Mutant, path: Path) -> None:
 
 
 def ask_simulator(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
-    command = [sys.executable, "-m", "tests.sim.run", "--seconds", str(seconds), "--seed", str(seed), "--brief"]
+    program = SIMULATORS[mutant.killer]
+    command = [sys.executable, "-m", program, "--seconds", str(seconds), "--seed", str(seed), "--brief"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     schedules = DONE.search(done.stdout)
     found = FOUND.search(done.stdout)
@@ -154,11 +163,11 @@ def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> t
 
 
 def copy_engine(folder: Path) -> None:
-    """The engine, the codecs, recovery, and what they import; without the engine's compiled twins."""
+    """Engine, codecs, recovery, what gives up a set, and what they import; without the engine's compiled twins."""
     target = folder / "hiqlite"
     (target / "engine").mkdir(parents=True)
     (target / "__init__.py").touch()
-    for path in [*(ROOT / "hiqlite").glob("config*.py"), *(ROOT / "hiqlite").glob("[ceo]*.py")]:
+    for path in [*(ROOT / "hiqlite").glob("config*.py"), *(ROOT / "hiqlite").glob("[cdeo]*.py")]:
         shutil.copy(path, target / path.name)
     for path in (ROOT / "hiqlite" / "engine").glob("*.py"):
         shutil.copy(path, target / "engine" / path.name)
@@ -179,7 +188,7 @@ def copy_product(folder: Path) -> None:
     shutil.copytree(ROOT / "hiqlite", folder / "hiqlite", ignore=ignore)
     for twin in (folder / "hiqlite" / "engine").glob("*.so"):
         twin.unlink()
-    for name in ("engine", "logstore", "crash", "statemachine", "chaos", "cache"):
+    for name in ("engine", "logstore", "crash", "statemachine", "chaos", "cache", "runtime"):
         shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, folder / name)

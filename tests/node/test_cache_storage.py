@@ -92,3 +92,36 @@ async def test_a_state_that_is_kept_late_does_not_take_the_place_of_an_image(tmp
     assert state_file.read(tmp_path / "cache" / "state", storage.identity).applied_index == 500
     await storage.close()
     folder.close()
+
+
+async def test_who_forgets_the_group_does_not_come_back_to_it(tmp_path: Path) -> None:
+    """A node lost its log and waited to be taken back; then the group is kept in memory, which nobody comes back to:
+    on disk again it is a fresh node, that founds the group with the others."""
+    folder = Folder(tmp_path, on_disk=True)
+    folder.meta.begin_incarnation(CACHE, 7, returns=True)
+    storage = await folder.open()
+    assert storage.returns and storage.identity.incarnation == 7
+    assert storage.lost == " in the cache group"
+    (tmp_path / "aside" / "1-log-cache").mkdir(parents=True)
+    assert storage.lost == f" in the cache group (see {tmp_path / 'aside'})"
+    await storage.close()
+    folder.close()
+    for on_disk in (False, True):
+        folder = Folder(tmp_path, on_disk=on_disk)
+        storage = await folder.open()
+        assert not storage.returns and not folder.meta.returns(CACHE)
+        await storage.close()
+        folder.close()
+
+
+async def test_a_flag_that_memory_mode_left_behind_counts_no_more(tmp_path: Path) -> None:
+    """An earlier release kept it there; and whoever forms a group has nothing to come back to."""
+    folder = Folder(tmp_path, on_disk=True)
+    folder.meta.begin_incarnation(CACHE, 7, in_memory=True, returns=True)
+    storage = await folder.open()
+    assert not storage.returns
+    folder.meta.begin_incarnation(CACHE, 9, returns=True)
+    await storage.record((Identity(1, 9),), bytes(32))
+    assert not folder.meta.returns(CACHE)
+    await storage.close()
+    folder.close()

@@ -15,6 +15,7 @@ from hiqlite.errors import SnapshotCorruption, UsageError
 from hiqlite.logstore.folder import DB
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_images import NodeImages
+from hiqlite.statemachine import trust
 from hiqlite.statemachine.image_files import IncomingImage, OutgoingImage
 from tests.node.storage_opener import storage_of
 
@@ -65,6 +66,7 @@ async def test_an_installed_image_is_the_database_also_after_a_restart(tmp_path:
         assert await behind.reader.query("SELECT count(*) FROM t") == [(500,)]
         after = generations(tmp_path / "behind")
         assert len(after) == 1 and after != before
+        assert trust.mark_path(behind.database).exists()  # its checkpoints are marked from the first one on
         assert list((tmp_path / "behind" / "db" / "images").iterdir()) == []
         outgoing.remove()
     async with storage_of(tmp_path / "behind") as again:

@@ -15,6 +15,7 @@ from tests.paper.paper_node import (
     ELECTION_MIN,
     FIVE,
     FOUR,
+    HEARTBEAT,
     MEMBERS,
     MS,
     ONE,
@@ -174,6 +175,23 @@ def test_a_split_vote_is_followed_by_a_new_election() -> None:
     node.receive(VoteReply(2, TWO, True, True))
     node.sync()
     assert (node.raft.term, node.raft.role) == (2, Role.CANDIDATE)
+
+
+def test_who_cannot_win_any_more_asks_again_soon() -> None:
+    """5.2, split votes. Deviation: once all who are linked have voted no timeout is awaited, there are pre-votes."""
+    node = a_candidate()
+    after = node.raft.next_deadline()
+    node.receive(VoteReply(1, TWO, False, False))
+    assert node.raft.next_deadline() == after, "node 3 may give its vote yet"
+    node.receive(VoteReply(0, THREE, False, False))
+    node.receive(VoteReply(1, THREE, True, False))
+    assert node.raft.next_deadline() == after, "of an earlier term, or about no vote"
+    node = a_candidate()
+    node.raft.peer_lost(THREE.id, False, node.now)
+    node.receive(VoteReply(1, TWO, False, False))
+    assert HEARTBEAT <= node.raft.next_deadline() - node.now <= 3 * HEARTBEAT < ELECTION_MIN
+    node.wait(3 * HEARTBEAT)
+    assert {(vote.term, vote.pre) for vote in answers(node, VoteRequest)} == {(2, True)}
 
 
 def test_timeouts_are_random_in_a_range() -> None:

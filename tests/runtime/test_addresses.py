@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiqlite.errors import ProtocolError, UsageError
-from hiqlite.runtime.addresses import Address, AddressBook, entries_from_wire, entries_to_wire, split_address
+from hiqlite.runtime.addresses import (
+    NODES_MAX,
+    STAMP_MAX,
+    Address,
+    AddressBook,
+    entries_from_wire,
+    entries_to_wire,
+    split_address,
+)
 
 CONFIG = {1: ("a:1", "a:2"), 2: ("b:1", "b:2")}
 
@@ -92,3 +100,15 @@ def test_what_is_no_list_of_addresses_is_refused(wire: object) -> None:
     """ProtocolError, whatever the shape."""
     with pytest.raises(ProtocolError):
         entries_from_wire(wire)
+
+
+def test_what_peers_say_is_bounded_and_can_always_be_read_again() -> None:
+    """Neither many ids nor a stamp at the end of its range make a book that the next start refuses."""
+    book = AddressBook(1, CONFIG)
+    for start in (10, 10_000):
+        book.hear({number: Address(1, "c:1", "c:2") for number in range(start, start + NODES_MAX)})
+    book.hear({1: Address(STAMP_MAX - 1, "elsewhere:1", "elsewhere:2"), 2: Address(STAMP_MAX - 1, "d:1", "d:2")})
+    assert book.command(2, "e:1", "e:2")
+    assert len(book.entries) <= NODES_MAX
+    assert entries_from_wire(entries_to_wire(book.entries)) == book.entries
+    assert book.shown(1) == CONFIG[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -351,3 +353,93 @@ def test_who_left_a_set_lives_on_under_a_later_number() -> None:
         assert not is_later_life(life, later) and not is_later_life(life, life)
         assert not is_later_life((life + LIVES // 2) % LIVES, life)
     assert not is_later_life(5, 0), "who was not heard of has no later life"
+
+
+A, B, C = RECORDED
+OTHER = (A, Identity(2, 201), C)
+
+
+def word(one: Identity, said: tuple[Identity, ...] | None, *, formed: bool = False, renounced: bool = False) -> Any:
+    greeting = Forming(one, [1, 2, 3], recorded=said, formed=formed).greeting()
+    return {**to_wire(greeting), "renounced": cluster_id_of(RECORDED) if renounced else b""}
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ([word(A, RECORDED, renounced=True), word(C, RECORDED)], True),  # one gave it up, for whatever reason
+        ([word(A, RECORDED, renounced=True)], False),  # and the third may have formed
+        ([word(A, OTHER), word(C, RECORDED)], True),  # one recorded another one, so this one is never agreed on
+        ([word(Identity(1, 101), None), word(Identity(3, 301), None)], True),  # nobody else of it is left
+        ([word(Identity(1, 101), None), word(C, RECORDED)], False),
+        ([word(Identity(1, 101), None), word(Identity(3, 301), None), word(C, RECORDED, formed=True)], False),
+    ],
+)
+async def test_a_set_is_left_once_it_can_never_act_by_itself(words: list[Any], left: bool) -> None:
+    """By what was heard of each member; whoever has formed with it is followed."""
+    wire, disk = Wire(), Disk()
+    node = recorded(wire, 2, disk)
+    for said in words:
+        await wire.handlers[2](said["id"], said)
+    assert not await node._gave_up()
+    await node._ask_all()
+    assert await node._gave_up() is left
+
+
+async def test_a_member_that_had_not_recorded_the_set_takes_part_in_giving_it_up() -> None:
+    """It was away while the others recorded it, and one of them lost its disk: else it would count as one who may act,
+    and nobody would ever leave."""
+    wire, disks = Wire(), {number: Disk() for number in (1, 2, 3)}
+    third = recorded(wire, 3, disks[3], renounced=cluster_id_of(RECORDED))
+    back = Former(Forming(Identity(1, 101), [1, 2, 3]), disks[1], Peer(wire, 1), founders=lambda: [1, 2, 3])
+    fresh = Former(Forming(B, [1, 2, 3]), disks[2], Peer(wire, 2), founders=lambda: [1, 2, 3], leaves=True)
+    waiting = asyncio.create_task(back.run())
+    assert await asyncio.wait_for(asyncio.gather(third.run(), fresh.run()), 10) == [False, False]
+    assert disks[2].steps == [("recorded", RECORDED)]
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_who_joined_does_not_say_that_the_set_it_had_recorded_acts() -> None:
+    """Another member of that set would form with it, beside the group that was joined."""
+    wire, disk = Wire(), Disk()
+    node = recorded(wire, 2, disk)
+    found = Membership(7, (Identity(4, 400),), (B,))
+    greeting = replace(Forming(Identity(4, 400), [4], formed=True).greeting(), members=found, cluster_id=b"x" * 32)
+    await wire.handlers[2](4, to_wire(greeting))
+    assert await asyncio.wait_for(node.run(), 10)
+    said = from_wire(node._word())
+    assert said.formed and said.recorded is None
+
+
+async def test_members_that_agreed_on_different_sets_say_that_people_have_to_help(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where a set is kept whatever becomes of it, they would wait for each other without a word of why."""
+    caplog.set_level("INFO")
+    wire = Wire()
+    Former(Forming(C, [1, 2, 3], recorded=OTHER), Disk(), Peer(wire, 3))
+    node = Former(Forming(B, [1, 2, 3], recorded=(B, C)), Disk(), Peer(wire, 2))
+    waiting = asyncio.create_task(node.run())
+    while "node 3 agreed on other members than this node" not in caplog.text:
+        await asyncio.sleep(0)
+    assert "empty the data folders" in caplog.text
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_who_comes_back_says_in_which_group_and_where_its_data_lie(caplog: pytest.LogCaptureFixture) -> None:
+    """And of whom it never hears, why: as far as its network knows that."""
+    wire, lost = Wire(), " in the db group (see /data/aside)"
+    forming = [Forming(Identity(number, 5), [1, 2]) for number in (1, 2)]
+    back = Former(forming[0], Disk(), Peer(wire, 1), founders=lambda: [1, 2], returns=True, lost=lost)
+    waits = Former(forming[1], Disk(), Peer(Wire(), 2), why_silent=lambda number: f"node {number} has none")
+    with caplog.at_level(logging.INFO, "hiqlite"):
+        for one in (back, waits):
+            task = asyncio.create_task(one.run())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert f"this node lost what it had promised{lost}; it waits" in caplog.text
+    assert "waiting to hear of node 1; node 1 has none" in caplog.text

@@ -50,6 +50,12 @@ def make_proposals() -> Proposals:
     )
 
 
+class TightLog(MemoryLog):
+    """A log that says what the test wants of its space."""
+
+    disk_full = False
+
+
 class Machine:
     """A state machine that stops by itself when told to; it applies at once otherwise."""
 
@@ -124,12 +130,15 @@ async def test_writes_are_refused_while_any_trouble_lasts() -> None:
     """A full log and a stopped state machine come and go on their own."""
     proposals = make_proposals()
     troubles = Troubles(proposals)
-    troubles.log_full(True)
+    log = TightLog()
+    log.disk_full = True
+    assert troubles.of_log(log) is None
     troubles.machine_stopped(StorageError("no memory"))
     assert isinstance(proposals.refusal, StorageError)
     troubles.machine_stopped(None)
     assert isinstance(proposals.refusal, DiskFull)
-    troubles.log_full(False)
+    log.disk_full = False
+    assert troubles.of_log(log) is None
     assert proposals.refusal is None
 
 

@@ -11,6 +11,7 @@ from hiqlite._accel.answers import Done, encode_answer
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_command
 from hiqlite._accel.records import offsets
+from hiqlite._accel.session import SessionWindow
 from hiqlite.config import RaftSettings
 from hiqlite.errors import (
     HiqliteError,
@@ -37,6 +38,8 @@ def record(number: int) -> bytes:
 class Run:
     first: int
     last: int
+    changed_schema: bool = False
+    slow_texts: tuple[str, ...] = ()
 
     def answer(self, index: int) -> bytes:
         return encode_answer(0, [Done(1, index * 10)])
@@ -47,6 +50,7 @@ class PeersWrite:
 
     def __init__(self) -> None:
         self.error: HiqliteError | None = None
+        self.deadline_ns = 0
 
     def answer(self, answer: bytes, log_index: int) -> None: ...
 
@@ -62,12 +66,14 @@ class Queue:
         self.loop = asyncio.get_running_loop()
         self.sent: list[bytes] = []
         self.woken = 0
+        self.leads = True
         self.proposals = Proposals(
             RaftSettings(**settings),
             self.loop,
             send_forward=lambda peer_id, body: self.sent.append(body) is None,
             when_applied=lambda index, callback: callback(),
             wake=self._wake,
+            leads=lambda: self.leads,
         )
 
     def _wake(self) -> None:
@@ -75,7 +81,8 @@ class Queue:
 
     def write(self, number: int, *, forward: bool = False, deadline_ns: int = 0) -> Op:
         op = Op(self.loop, None, "INSERT", deadline_ns)
-        (self.proposals.forward if forward else self.proposals.put)(record(number), op)
+        self.leads = not forward
+        self.proposals.write(record(number), op)
         return op
 
     def propose(self, first: int) -> int:
@@ -215,3 +222,77 @@ async def test_draining_takes_nothing_new_and_waits_for_what_is_under_way() -> N
     queue = Queue()
     queue.write(1)
     await queue.proposals.drain(0)
+
+
+# --------------------------------------------------------------------------- writes of a session
+
+
+async def in_session(queue: Queue, numbers: range) -> list[Op]:
+    ops = [queue.write(number) for number in numbers]
+    window = SessionWindow(100, lambda: None)
+    window.open(7)
+    for op in ops:
+        op.keep_in(window)
+    return ops
+
+
+def sealed(queue: Queue, first: int) -> int:
+    for batch in queue.proposals.batches():
+        queue.proposals.proposed(batch, first)
+        batch.seal(3, first, 5, 6, 8)
+        first += batch.count
+    return first
+
+
+async def test_what_was_cut_off_is_sent_again_before_what_came_later() -> None:
+    """As it was before it was sealed; nothing that came later leaves before its fate is known."""
+    queue = Queue()
+    cut = await in_session(queue, range(5))
+    assert sealed(queue, 10) == 15
+    queue.leads = False
+    later = await in_session(queue, range(5, 7))
+    queue.proposals.follow()
+    assert not queue.proposals.pass_on(False, 2, 4, 1)
+    assert queue.sent == []
+    queue.proposals.applied(Run(10, 11))
+    queue.proposals.truncated(13)
+    assert not queue.proposals.pass_on(False, 2, 4, 1)
+    assert queue.sent == []  # two are still open
+    queue.proposals.truncated(11)
+    queue.proposals.pass_on(False, 2, 4, 1)
+    assert [found for *_, found in split_forward(queue.sent[0])] == [record(n) for n in range(2, 7)]
+    assert [op.done() for op in cut] == [True, True, False, False, False]
+    assert [op.uncertain for op in (*cut, *later)] == [False, False, True, True, True, False, False]
+    queue.proposals.fail(ShuttingDown("the end"))
+    assert [op.exception().outcome for op in (*cut[2:], *later)] == ["unknown"] * 5  # they were sent
+
+
+async def test_what_was_cut_off_goes_before_what_was_never_proposed() -> None:
+    """Also when the log is cut before the group has looked at what waited to be proposed; and before a new write."""
+    queue = Queue()
+    (cut,) = await in_session(queue, range(1))
+    plain = Op(queue.loop)
+    queue.proposals.write(record(90), plain)  # of no session: it is told
+    sealed(queue, 10)
+    await in_session(queue, range(1, 3))
+    queue.leads = False
+    plain.add_done_callback(lambda op: queue.write(3, forward=True), context=None)
+    queue.proposals.truncated(9)
+    await asyncio.sleep(0)
+    queue.proposals.pass_on(False, 2, 4, 1)
+    assert [found for *_, found in split_forward(queue.sent[0])] == [record(n) for n in range(4)]
+    assert isinstance(plain.exception(), LeadershipLost) and not cut.done()
+    queue.proposals.fail(ShuttingDown("the end"))
+
+
+async def test_what_an_image_passed_over_is_sent_again() -> None:
+    """The answer is in the image: the session in it knows what was applied."""
+    queue = Queue()
+    (op,) = await in_session(queue, range(1))
+    sealed(queue, 1)
+    queue.leads = False
+    queue.proposals.passed_over()
+    queue.proposals.pass_on(False, 2, 4, 1)
+    assert [found for *_, found in split_forward(queue.sent[0])] == [record(0)]
+    assert op.uncertain and not op.done()
+    queue.proposals.fail(ShuttingDown("the end"))

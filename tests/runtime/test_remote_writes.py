@@ -51,7 +51,8 @@ async def test_a_leader_takes_no_write_that_was_sent_in_another_term(tmp_path: P
         group = db._services.group
         term = group.engine.term
         network = Replies()
-        remote = RemoteWrites(group, (EntryKind.COMMAND,), lambda record: None, network, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        remote = RemoteWrites(group, (EntryKind.COMMAND,), lambda record, tried_before: None, network, loop)
         for number, sent_in in enumerate((term - 1, term + 1, term), 1):
             remote.received(2, forwarded(number, sent_in, number))
         await until(lambda: len(network.sent) == 3)

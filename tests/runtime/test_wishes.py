@@ -134,6 +134,9 @@ def test_what_was_not_heard_of_is_waited_for() -> None:
     """A joint configuration too."""
     with pytest.raises(Overloaded, match="node 4 has not been reached"):
         next_change(Membership(4, (ONE,)), Wish(WishKind.ADD_LEARNER, (4,)), lambda number: 0)
+    with pytest.raises(Overloaded, match="node 4 has not been reached: nobody there"):
+        wish = Wish(WishKind.REPLACE, (1, 4))
+        next_change(Membership(4, (ONE,)), wish, lambda number: 0, lambda number: "nobody there")
     with pytest.raises(Overloaded, match="not through"):
         next_change(Membership(4, (ONE,), (), (ONE, TWO)), Wish(WishKind.REMOVE, (2,)), lambda number: 0)
 

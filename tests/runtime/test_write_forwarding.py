@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hiqlite._accel.answers import Done, Failed, encode_answer
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_command
+from hiqlite._accel.session import SessionWindow
 from hiqlite.config import RaftSettings
 from hiqlite.errors import (
     ConstraintError,
@@ -25,6 +26,7 @@ from hiqlite.errors import (
     ProtocolError,
     RequestTimeout,
     ShuttingDown,
+    StorageError,
 )
 from hiqlite.runtime.forwarding import (
     AGAIN_NS,
@@ -32,6 +34,7 @@ from hiqlite.runtime.forwarding import (
     FORWARD,
     REFUSED,
     REPLY,
+    TRIED_BEFORE,
     Forwarder,
     split_forward,
     split_replies,
@@ -265,6 +268,21 @@ async def test_an_old_leader_that_never_answers_is_given_up() -> None:
     assert follower.sent[-1][0] == 3
 
 
+async def test_an_old_leader_is_given_up_though_nothing_waits_behind_its_answers() -> None:
+    """Callers that each await their write issue no other one: they are told after the same while, not at their end."""
+    follower = Follower()
+    op = follower.write(1)
+    follower.forwarder.flush(2, NOW, term=2)
+    follower.forwarder.flush(3, NOW, term=3)
+    follower.forwarder.flush(3, NOW + PATIENCE_NS - 1, term=3)
+    assert not op.done()
+    follower.forwarder.flush(3, NOW + PATIENCE_NS, term=3)
+    with pytest.raises(LeadershipLost) as caught:
+        op.result()
+    assert caught.value.outcome == "unknown"
+    assert not follower.forwarder.holds and follower.forwarder.waiting_bytes == 0
+
+
 async def test_a_lost_link_makes_what_was_sent_unknown_and_keeps_what_was_not() -> None:
     """Only the link to the leader counts."""
     follower = Follower()
@@ -373,7 +391,7 @@ async def test_remaining_time_travels_with_the_write() -> None:
     for deadline_ns in (0, NOW + 2 * SECOND_NS, NOW + 1, NOW + 2**63):
         follower.write(deadline_ns=min(deadline_ns, 2**63 - 1))
     follower.forwarder.flush(2, NOW, term=2)
-    assert [timeout for _, timeout, *_ in split_forward(follower.sent[0][1])] == [0, 2000, 1, 2**32 - 1]
+    assert [timeout for _, timeout, *_ in split_forward(follower.sent[0][1])] == [0, 2000, 1, 2**31 - 1]
 
 
 # --------------------------------------------------------------------------- hostile bytes
@@ -491,9 +509,9 @@ async def test_no_process_uses_the_request_numbers_of_an_earlier_one() -> None:
         sent: list[bytes] = []
         made = Proposals(
             settings, loop, send_forward=lambda peer, body, sent=sent: sent.append(body) or True,
-            when_applied=lambda index, callback: None, wake=lambda: None,
+            when_applied=lambda index, callback: None, wake=lambda: None, leads=lambda: False,
         )  # fmt: skip
-        made.forward(record(1), Op(loop))
+        made.write(record(1), Op(loop))
         made.forwarder.flush(2, NOW, term=2)
         starts.add(split_forward(sent[0])[0][0])
         made.fail(ShuttingDown("the end"))
@@ -512,6 +530,77 @@ async def test_a_leader_that_is_back_is_forwarded_to_again() -> None:
     follower.forwarder.flush(2, NOW, term=2)
     assert len(follower.sent) == 1
     follower.forwarder.fail(ShuttingDown("the end"))
+
+
+# --------------------------------------------------------------------------- writes of a session
+
+
+def in_session(follower: Follower, numbers: range) -> list[Op]:
+    window = SessionWindow(100, lambda: None)
+    window.open(7)
+    ops = [follower.write(number) for number in numbers]
+    for op in ops:
+        op.keep_in(window)
+    return ops
+
+
+def records_of(body: bytes) -> list[bytes]:
+    return [record for *_, record in split_forward(body)]
+
+
+@pytest.mark.parametrize("how", ["link lost", "other leader", "leads itself"])
+async def test_writes_of_a_session_are_sent_again_before_later_ones(how: str) -> None:
+    """What became of the first try decides nothing: the session makes sure that they are applied once."""
+    follower = Follower()
+    ops = in_session(follower, range(3))
+    follower.forwarder.flush(2, NOW, term=2)
+    later = in_session(follower, range(3, 5))
+    if how == "link lost":
+        follower.forwarder.lost(2)
+    if how == "leads itself":
+        taken = follower.forwarder.take_queued(NOW)
+        assert [found for found, _ in taken] == [record(n) for n in range(5)]
+    else:
+        follower.forwarder.flush(3, NOW, term=3)
+        assert records_of(follower.sent[-1][1]) == [record(n) for n in range(5)]
+        assert follower.sent[-1][0] == 3
+        flags = [bool(timeout & TRIED_BEFORE) for _, timeout, *_ in split_forward(follower.sent[-1][1])]
+        assert flags == [True] * 3 + [False] * 2  # so that the leader looks at them by no schema that they changed
+    assert [op.uncertain for op in ops] == [True] * 3 and not any(op.done() for op in (*ops, *later))
+    follower.forwarder.fail(ShuttingDown("the end"))
+
+
+@pytest.mark.parametrize("error", [
+    LeadershipLost("gone", outcome="unknown"), StorageError("its disk", outcome="unknown"),
+    ShuttingDown("it goes", outcome="unknown"),
+])  # fmt: skip
+async def test_a_leader_that_does_not_know_is_not_the_last_word(error: HiqliteError) -> None:
+    """It is asked again, or the next one; when time is over the outcome is unknown, whatever was said last."""
+    follower = Follower()
+    (op,) = in_session(follower, range(1))
+    follower.forwarder.flush(2, NOW, term=2)
+    (number,) = follower.numbers()
+    follower.forwarder.replied(2, refused(number, error), NOW)
+    assert not op.done() and op.uncertain
+    follower.forwarder.flush(3, NOW, term=3)
+    assert len(follower.sent) == 2
+    (number,) = follower.numbers()
+    follower.forwarder.replied(3, refused(number, Overloaded("too much")), NOW)
+    assert isinstance(op.exception(), Overloaded) and op.exception().outcome == "unknown"
+
+
+async def test_a_write_that_was_sent_and_waits_for_a_leader_is_unknown_in_the_end() -> None:
+    follower = Follower()
+    window = SessionWindow(100, lambda: None)
+    window.open(7)
+    sent, queued = follower.write(0, deadline_ns=NOW + 10), follower.write(1, deadline_ns=NOW + 10)
+    sent.keep_in(window)
+    sent.uncertain = True
+    queued.keep_in(window)
+    follower.forwarder.expire(NOW + 20)
+    assert isinstance(sent.exception(), RequestTimeout) and sent.exception().outcome == "unknown"
+    assert isinstance(queued.exception(), NoLeader) and queued.exception().outcome == "not_applied"
+    assert window.low == 3
 
 
 # --------------------------------------------------------------------------- the leader's side

@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +88,90 @@ def test_status_shows_who_leads_and_who_cannot_be_reached(tmp_path: Path):
         with serving(file, 3) as three:
             for number, process in enumerate((one, two, three), 1):
                 until_serving(process, number)
-            answer = hiqlite_command("status", "-c", file)
-            assert answer.returncode == 0, answer.stderr
+            answer = all_well(file)
             lines = answer.stdout.splitlines()
             assert len(lines) == 4 and lines[0].split()[:4] == ["node", "role", "term", "leader"]
             roles = sorted(line.split()[1] for line in lines[1:])
             assert roles == ["follower", "follower", "leader"]
             assert len({line.split()[3] for line in lines[1:]}) == 1
         answer = hiqlite_command("status", "-c", file)
-        assert [line.split()[1] == "unreachable" for line in answer.stdout.splitlines()[1:]] == [False, False, True]
+        table, _, found = answer.stdout.partition("\n\n")
+        assert [line.split()[1] == "unreachable" for line in table.splitlines()[1:]] == [False, False, True]
+        assert answer.returncode == 1 and "node 3 is not reached: " in found
         other = tmp_path / "other.toml"
         other.write_text(re.sub(r'secret_api = ".*"', 'secret_api = "some other secret"', file.read_text()))
         answer = hiqlite_command("status", "-c", other)
         assert answer.stdout.count("unreachable") == 3 and "Traceback" not in answer.stderr
+        assert answer.returncode == 1 and answer.stdout.count("is not reached") == 3
+
+
+def all_well(file: Path) -> subprocess.CompletedProcess[str]:
+    """The answer of `status` once it ends with 0, which it does soon after the nodes serve."""
+    end = time.monotonic() + TIMEOUT_S
+    while (answer := hiqlite_command("status", "-c", file)).returncode:
+        assert time.monotonic() < end, answer.stdout + answer.stderr
+    return answer
+
+
+def status_until(file: Path, words: str) -> subprocess.CompletedProcess[str]:
+    """The answer of `status` once it says that; it never calls that well."""
+    end = time.monotonic() + TIMEOUT_S
+    while words not in (answer := hiqlite_command("status", "-c", file)).stdout:
+        assert time.monotonic() < end, answer.stdout + answer.stderr
+    assert answer.returncode == 1
+    return answer
+
+
+def test_status_is_not_well_while_a_node_waits_for_others(tmp_path: Path):
+    """It says which one, and for what; then it ends with 0."""
+    file = config_file(tmp_path, 2)
+    with serving(file, 1):
+        answer = status_until(file, "node 1 is not ready: db: this node is no member of a cluster yet")
+        assert "node 2 is not reached: " in answer.stdout
+        with serving(file, 2):
+            all_well(file)
+
+
+def test_a_leader_that_was_paused_is_no_split_brain(tmp_path: Path):
+    """It comes back believing that it leads, in a term that is over: others have another leader by then. Nobody reports
+    anything, and all is well again."""
+    file = config_file(tmp_path, 3)
+    with ExitStack() as stack:
+        processes = {number: stack.enter_context(serving(file, number)) for number in (1, 2, 3)}
+        table = all_well(file).stdout
+        (leader,) = re.findall(r"^ *(\d+)  leader", table, re.MULTILINE)
+        for _ in range(2):
+            processes[int(leader)].send_signal(signal.SIGSTOP)
+            answer = status_until(file, f"node {leader} is not reached")
+            end = time.monotonic() + TIMEOUT_S
+            while not (others := re.findall(r"^ *(\d+)  leader", answer.stdout, re.MULTILINE)):
+                assert time.monotonic() < end, answer.stdout
+                answer = hiqlite_command("status", "-c", file)
+            assert others != [leader]
+            processes[int(leader)].send_signal(signal.SIGCONT)
+            table = all_well(file).stdout
+            (leader,) = re.findall(r"^ *(\d+)  leader", table, re.MULTILINE)
+        for process in processes.values():
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+            assert "is ready" in errors and "split brain" not in errors and "Traceback" not in errors
+
+
+def test_status_sees_two_clusters_behind_one_config(tmp_path: Path):
+    """Each node formed one alone, with the same secret. Both nodes say so, and the command compares their ids."""
+    file = config_file(tmp_path, 2)
+    for node in tomllib.loads(file.read_text())["hiqlite"]["nodes"]:
+        alone = tmp_path / "alone.toml"
+        alone.write_text(re.sub(r"nodes = .*", f'nodes = ["{node}"]', file.read_text()))
+        number = int(node.split()[0])
+        with serving(alone, number) as process:
+            until_serving(process, number)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=TIMEOUT_S)
+    with serving(file, 1), serving(file, 2):
+        answer = status_until(file, "node 2 is not ready: split brain: node 1 belongs to another cluster")
+        answer = status_until(file, "node 1 is not ready: split brain: node 2 belongs to another cluster")
+        assert re.search(r"the nodes are of 2 clusters: 1 \([0-9a-f]{16}\); 2 \([0-9a-f]{16}\)", answer.stdout)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +215,7 @@ def test_a_wrong_command_line_shows_its_usage(arguments: list[str]):
 def test_the_demo_runs_three_processes_and_shows_a_leader(tmp_path: Path):
     """Bounded by --seconds; its table names one leader and two followers; its nodes end with it and keep their data."""
     for _ in range(2):
-        answer = hiqlite_command("demo", "--seconds", "3", "--data-dir", tmp_path / "demo")
+        answer = hiqlite_command("demo", "--seconds", "1", "--data-dir", tmp_path / "demo")
         assert answer.returncode == 0, answer.stderr
         last = answer.stdout.rpartition("node  role")[2]
         assert len(re.findall(r"^ +\d +leader ", last, re.MULTILINE)) == 1
@@ -186,3 +259,23 @@ def test_the_bench_writes_the_report_as_json(tmp_path: Path):
     insert = next(row for row in report["rows"] if row["bench"] == "insert")
     assert insert["n"] == 2000
     assert "insert" in answer.stdout and "ops/s" in answer.stdout
+
+
+def test_the_bench_measures_the_gap_that_a_leader_leaves(tmp_path: Path):
+    """A row for each end of a leader, with every gap, and a table with a histogram; the clients outlive all of them."""
+    file = tmp_path / "report.json"
+    answer = hiqlite_command("bench", "gap", "--restarts", "1", "--json", file)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(file.read_text())
+    assert [row["bench"] for row in report["rows"]] == ["gap nothing", "gap restart", "gap kill", "gap stop"]
+    for row in report["rows"]:
+        assert row["n"] == 1 and [row["p50_ms"]] == [row["p95_ms"]] == [row["max_ms"]] == row["gaps_ms"]
+        assert row["gaps_ms"][0] > 0 and row["writes"] > 0
+        assert f"{row['bench']}; errors that a retry healed" in answer.stdout
+    assert report["load"]["max"] >= report["load"]["mean"] > 0
+
+
+def test_a_bench_of_an_unknown_end_is_refused():
+    """It names those that there are."""
+    answer = hiqlite_command("bench", "gap", "--ways", "kill,melt")
+    assert answer.returncode == 1 and "melt" in answer.stderr and "restart" in answer.stderr

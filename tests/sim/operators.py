@@ -255,10 +255,8 @@ class Operators(SectorNemeses):
         leader, node = self.cluster.leader(), self.some(True)
         if leader is None or node is None or node is leader or not self.cluster.bears(node.identity):
             return
-        first, last = node.disk.base + 1, len(node.disk.terms) - 1
-        if first > last:
-            return
         node.crash(power_loss=False)
+        first, last = node.disk.base + 1, len(node.disk.terms) - 1  # a cut under way may have come to its end
         low = max(first, last - self.world.below(20))
         node.disk.damage(range(low, min(low + 3, last + 1)), deep=False)
         self.cluster.look_after(node)

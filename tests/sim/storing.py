@@ -25,6 +25,7 @@ class Storing(Holding):
     applying: bool
     receiver: ImageReceiver
     sender: ImageSender
+    replaces_open = False  # the image that was installed last took the place of a database beyond its log
 
     def turn_soon(self) -> None:
         raise NotImplementedError
@@ -102,6 +103,7 @@ class Storing(Holding):
         for index in [index for index in self.proposals if index <= image.index]:
             del self.proposals[index]
         self.checks.installed(self, image)
+        self.replaces_open = self.began_beyond_open()
         self.raft.installed(image.index, image.term, image.membership, self.now())
         self.turn()
         self.checks.install_ended(self, image)

@@ -28,6 +28,7 @@ GOOD = st.one_of(
     KEYS.map(lambda k: f"CREATE INDEX ix{k} ON item(amount, name)"),
     KEYS.map(lambda k: f"DROP INDEX ix{k}"),
     st.just("INSERT INTO noted SELECT id FROM item ORDER BY random()"),
+    st.just("INSERT INTO noted VALUES (random()), (unixepoch('subsec'))"),
     st.just("INSERT INTO noted SELECT amount FROM item WHERE amount > 2"),
     st.just("INSERT INTO counted(x) VALUES (last_insert_rowid())"),
     st.just("INSERT INTO touchy(how) VALUES ('keep'), ('ignore'), ('keep')"),

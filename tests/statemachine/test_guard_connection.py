@@ -12,9 +12,10 @@ import pytest
 from hiqlite.errors import DataFolderInUse, StorageError
 from hiqlite.statemachine.authorizer import Role
 from hiqlite.statemachine.connection import (
+    LIMITS,
+    VALUE_BYTES_MAX,
     ConnectionSettings,
     db_configs,
-    limits,
     open_inspector,
     open_reader,
     open_writer,
@@ -29,11 +30,11 @@ OPENERS = {Role.WRITER: open_writer, Role.READER: open_reader, Role.INSPECTOR: o
 @pytest.mark.parametrize("shared", [False, True])
 def test_every_setting_of_the_tables_holds(tmp_path: Path, role: Role, shared: bool) -> None:
     """Read back from the connection itself, for each role and both kinds of access."""
-    settings = ConnectionSettings(shared_access=shared, max_entry_bytes=1 << 20, cache_kib=512)
+    settings = ConnectionSettings(shared_access=shared, cache_kib=512)
     open_writer(tmp_path / "db", settings).close()
     connection = OPENERS[role](tmp_path / "db", settings)
     assert {name: connection.config(name, -1) for name in db_configs(role)} == db_configs(role)
-    assert {name: connection.limit(name, -1) for name in limits(settings)} == limits(settings)
+    assert {name: connection.limit(name, -1) for name in LIMITS} == LIMITS
     assert pragmas(settings, role)["query_only"] == (role is not Role.WRITER)
     assert connection.open_vfs == ("hiqlite-shared" if shared else "hiqlite")
     with pytest.raises(apsw.Error, match=r"no such column|unrecognized|should this be a string"):
@@ -129,11 +130,11 @@ def test_an_old_sqlite_is_refused_with_both_versions() -> None:
     require_sqlite("3.100.0")
 
 
-def test_values_longer_than_an_entry_are_refused_in_sql(tmp_path: Path) -> None:
-    """zeroblob and concatenation cannot outgrow max_entry_bytes; LIKE patterns stay short."""
-    connection = open_writer(tmp_path / "db", ConnectionSettings(max_entry_bytes=100_000))
+def test_values_that_are_too_long_are_refused_in_sql(tmp_path: Path) -> None:
+    """zeroblob and concatenation have one limit on all nodes; LIKE patterns stay short."""
+    connection = open_writer(tmp_path / "db")
     with pytest.raises(apsw.TooBigError):
-        connection.execute("SELECT zeroblob(100001)").fetchall()
+        connection.execute(f"SELECT zeroblob({VALUE_BYTES_MAX + 1})").fetchall()
     with pytest.raises(apsw.SQLError, match="LIKE or GLOB pattern too complex"):
         connection.execute("SELECT 'a' LIKE ?", ("%a" * 600,)).fetchall()
     connection.close()

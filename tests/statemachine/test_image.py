@@ -19,6 +19,7 @@ from hiqlite.statemachine.connection import open_writer
 from hiqlite.statemachine.equality import content_hash
 from hiqlite.statemachine.image import (
     CHUNK_BYTES,
+    RESERVE_BYTES,
     GivenUp,
     Manifest,
     copy_out,
@@ -366,7 +367,8 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
     chunk_bytes = 4 << 20
     chunks = (free.f_bavail * free.f_frsize) // chunk_bytes + 1
     manifest = Manifest(chunks * chunk_bytes, 4096, 5, 1, 0, chunk_bytes, bytes(32), bytes(4 * chunks))
-    with pytest.raises(DiskFull):
+    said = rf"an image of {manifest.size_bytes} bytes beside the {RESERVE_BYTES} bytes that are kept free: \d+ bytes"
+    with pytest.raises(DiskFull, match=said):
         begin(tmp_path / "images", manifest)
     assert list((tmp_path / "images").iterdir()) == []
 

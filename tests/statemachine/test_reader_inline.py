@@ -37,6 +37,7 @@ SHORT = [
     "SELECT a.id FROM item a JOIN item b ON b.id = a.kind WHERE a.id = ?",
     "SELECT json_extract('{\"a\": 1}', '$.a') FROM item WHERE id = ?",
     "SELECT 1",
+    "SELECT replace(trim(name), ?, 'b'), instr(name, ?) FROM item WHERE id = 1",
 ]
 LONG_PROGRAMS = [
     "SELECT count(*) FROM item",
@@ -45,7 +46,7 @@ LONG_PROGRAMS = [
     "SELECT * FROM item WHERE name = ?",
     "SELECT * FROM item ORDER BY name LIMIT 3",
     "SELECT * FROM item WHERE name LIKE ? AND id = 1",
-    "SELECT replace(name, ?, 'b') FROM item WHERE id = 1",
+    "SELECT unhex(name, ?) FROM item WHERE id = 1",
     "SELECT * FROM item a WHERE EXISTS (SELECT 1 FROM item b WHERE b.id = a.kind)",
     "SELECT * FROM json_each(?)",
     "SELECT a.id FROM item a, item b WHERE a.name = b.name AND a.id = 1",

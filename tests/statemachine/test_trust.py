@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -10,9 +13,9 @@ import pytest
 from apply_harness import execute
 from writer_driver import Driver, eventually, opened
 
-from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.errors import DataFolderInUse, SnapshotCorruption, StorageError
 from hiqlite.statemachine import trust
-from hiqlite.statemachine.connection import ConnectionSettings
+from hiqlite.statemachine.connection import ConnectionSettings, open_reader
 from hiqlite.statemachine.trust import CheckpointMark, log_path, mark_path
 from hiqlite.statemachine.writer import WriterSettings
 
@@ -174,6 +177,46 @@ async def test_a_database_says_of_which_cluster_it_is(tmp_path: Path) -> None:
     assert read(path) == (index, NEWEST)
 
 
+@pytest.mark.parametrize("header", [0, 252006675, 0x01010101 >> 1])
+async def test_what_stands_in_the_header_is_no_evidence(tmp_path: Path, header: int) -> None:
+    """There it stood in earlier releases, but it is a user's to set: such a database is taken over."""
+    path, index = await checkpointed(tmp_path / "db")
+    own, other = b"\1" * 32, b"\2" * 32
+    connection = apsw.Connection(str(path), vfs="unix-excl")
+    connection.execute(f"DROP TABLE _hiqlite_cluster; PRAGMA application_id = {header}").fetchall()
+    connection.close(True)
+    assert trust.examine(path, SETTINGS, own) == index
+    with pytest.raises(SnapshotCorruption, match="another cluster"):
+        trust.examine(path, SETTINGS, other)
+    connection = apsw.Connection(str(path), vfs="unix-excl")
+    assert connection.pragma("application_id") == (header if header == 252006675 else 0)
+    connection.execute("PRAGMA application_id = 7").fetchall()
+    connection.close(True)
+    assert trust.examine(path, SETTINGS, own) == index
+    trust.unstamp(path, SETTINGS)
+    assert trust.stand_of(path, SETTINGS).cluster == ""
+    assert trust.examine(path, SETTINGS, other) == index
+    assert trust.stand_of(path, SETTINGS).cluster == other.hex()
+
+
+async def test_a_full_text_index_that_its_user_spoilt_is_no_damage(tmp_path: Path) -> None:
+    """SQLite's own check asks virtual tables, too; what they keep and how they were used is the same on all nodes."""
+    path, index = await checkpointed(tmp_path / "db")
+    connection = apsw.Connection(str(path), vfs="unix-excl")
+    connection.execute(
+        "CREATE TABLE source (body); INSERT INTO source VALUES ('one two'), ('three');"
+        "CREATE VIRTUAL TABLE words USING fts4 (body, content='source')"
+    ).fetchall()
+    assert connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]
+    connection.close(True)
+    assert trust.examine(path, SETTINGS) == index
+    damaged = bytearray(path.read_bytes())
+    damaged[3 * 4096 : 3 * 4096 + 64] = bytes([255]) * 64
+    path.write_bytes(damaged)
+    with pytest.raises(SnapshotCorruption, match="damaged"):
+        trust.examine(path, SETTINGS)
+
+
 def test_a_mark_that_is_none_begins_anew(tmp_path: Path) -> None:
     """Every bit of it is guarded; the file is then made, whole."""
     path = tmp_path / "a.db"
@@ -198,3 +241,40 @@ def test_a_database_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="another format") as caught:
         trust.examine(path, SETTINGS)
     assert not isinstance(caught.value, SnapshotCorruption)
+
+
+async def test_a_database_that_somebody_else_has_open_is_in_use_and_not_damaged(tmp_path: Path) -> None:
+    """Nothing can be known of it then: nothing is moved aside, and afterwards it is as it was."""
+    path, index = await checkpointed(tmp_path / "made")
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM t').fetchall(); "
+    program += "print(flush=True); input()"
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(DataFolderInUse):
+            trust.examine(path, SETTINGS)
+        assert log_path(path).exists() and not log_path(path).with_name(log_path(path).name + ".aside").exists()
+    assert trust.examine(path, SETTINGS) == index
+
+
+async def test_a_reader_that_leaves_late_lets_no_log_of_sqlite_be_cut_that_is_not_marked_as_moved(
+    tmp_path: Path,
+) -> None:
+    """The last checkpoint moves a part, and what is left stays where it is: it is no damage at the next start."""
+    path = tmp_path / "a.db"
+    trust.open_mark(path)
+    async with opened(path, WriterSettings(apply_thread="always")) as driver:
+        driver.submit(execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a)"), execute("INSERT INTO t VALUES (1, 1)"))
+        await driver.applied()
+        reader = open_reader(path)
+        rows = reader.execute("SELECT id FROM t UNION ALL SELECT 2")
+        next(rows)  # it stays in its snapshot
+        driver.submit(execute("INSERT INTO t VALUES (2, 2)"))
+        await driver.applied()
+        driver.writer.set_synced_index(driver.writer.applied_index)
+        leaves = threading.Timer(0.5, lambda: (rows.close(), reader.close()))
+        leaves.start()
+    leaves.join()
+    assert log_path(path).stat().st_size > 0
+    assert trust.examine(path, SETTINGS) == 3

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from apply_harness import execute, sealed
 
 from hiqlite.errors import ShuttingDown
 from hiqlite.statemachine.reader import Reader, ReaderSettings
-from hiqlite.statemachine.writer import Writer
+from hiqlite.statemachine.writer import Writer, WriterSettings
 from tests.cluster.traces import Traces
 
 
@@ -69,3 +70,19 @@ async def test_readers_whose_close_is_cancelled_are_closed_all_the_same(tmp_path
     await asyncio.wait(closing)
     del read  # its error knows the read, and that its threads
     await before.gone()
+
+
+async def test_a_writer_that_is_asked_for_runs_while_it_ends_closes_all_the_same(tmp_path: Path) -> None:
+    """Whoever makes the descriptor quiet has to look at everything that it stood for, the end of the thread too."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)"
+    long = sealed([execute(f"CREATE TABLE t AS {numbers} SELECT count(*) FROM n")])
+    writer = Writer.open(tmp_path / "a.db", WriterSettings(apply_thread="always"))
+    writer.submit(1, 1, 1, [long], True)
+    closing = asyncio.create_task(writer.close())
+    while not hasattr(writer, "_late"):
+        await asyncio.sleep(0)
+    while not writer._applier.stopped:
+        pass  # the loop must not hear of it first
+    assert [run.last for run in writer.take()] == [1]
+    await asyncio.wait([closing], timeout=10)
+    assert closing.done()

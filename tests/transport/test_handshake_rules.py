@@ -11,6 +11,7 @@ import pytest
 from hiqlite.errors import AuthenticationError, ProtocolError, TransportError
 from hiqlite.transport.handshake import BODY_BYTES_MAX, MAGIC, Acceptor, Dialler
 from hiqlite.transport.session import REASONS, Claims, LinkKind, hkdf
+from hiqlite.transport.versions import SPOKEN, Versions
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SECRET, OTHER, THIRD = "the secret of all nodes", "another secret altogether", "the third of the secrets"
@@ -26,7 +27,11 @@ def dialler(secrets: tuple[str, ...] = (SECRET,), claims: Claims | None = None, 
 
 def acceptor(secrets: tuple[str, ...] = (SECRET,), claims: Claims | None = None, **options: Any) -> Acceptor:
     port, node_id = options.pop("port", "raft"), options.pop("node_id", 2)
-    return Acceptor(secrets, port, NODE_LINKS, node_id, lambda: claims or Claims(), **options)
+    admits = options.pop("admits", None)
+    made = Acceptor(secrets, port, NODE_LINKS, node_id, lambda: claims or Claims(), **options)
+    if admits is not None:
+        made.admits = admits
+    return made
 
 
 def talk(one: Dialler, other: Acceptor) -> None:
@@ -88,7 +93,7 @@ def test_an_acceptor_says_nothing_about_itself_before_the_proof() -> None:
     answer = acceptor(claims=Claims(CLUSTER, {0: 5}, {"a": 1})).receive(dialler().start())
     assert answer[:6] == MAGIC + b"\x01\x02"
     version, node_id, nonce = msgpack.unpackb(answer[8:])
-    assert (version, node_id, len(nonce)) == (1, 2, 32)
+    assert (version, node_id, len(nonce)) == (SPOKEN.high, 2, 32)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,8 @@ def test_a_node_does_not_talk_to_itself() -> None:
         ({"port": "api"}, {}, "port"),
         ({"kind": LinkKind.CLIENT}, {}, "port"),
         ({"kind": LinkKind.BULK}, {}, "port"),
-        ({}, {"knows": lambda _id: False}, "unknown_node"),
+        ({}, {"admits": lambda _id, _claims: "unknown_node"}, "unknown_node"),
+        ({}, {"admits": lambda _id, _claims: "double"}, "double"),
         ({"binding": b"channel one"}, {"binding": b"channel two"}, "wrong_secret"),
         ({"claims": Claims(CLUSTER)}, {"claims": Claims(CLUSTER[::-1])}, "cluster"),
     ],
@@ -222,7 +228,7 @@ def test_clusters_are_compared_only_when_both_are_formed() -> None:
         (message(1, [1, 1, "raft", 2, 1, 2, b"short"]), "malformed"),
         (message(1, [1, 1, "raft", 2, -1, 2, bytes(32)]), "malformed"),
         (message(1, [1, 1, "raft", 99, 1, 2, bytes(32)]), "port"),
-        (message(1, [2, 9, "raft", 2, 1, 2, bytes(32)]), "version"),
+        (message(1, [SPOKEN.high + 1, 9, "raft", 2, 1, 2, bytes(32)]), "version"),
         (message(1, [0, 0, "raft", 2, 1, 2, bytes(32)]), "version"),
         (message(3, [b"", [bytes(32)]]), "malformed"),
         (message(4, [b"", bytes(32)]), "malformed"),
@@ -316,6 +322,46 @@ def test_claims_of_another_shape_are_refused_though_they_are_proven(claims: Any)
     assert reason(one, other) == "malformed"
 
 
+@pytest.mark.parametrize(
+    ("dials", "accepts", "spoken"),
+    [((1, 1), (1, 1), 1), ((1, 1), (1, 2), 1), ((1, 2), (1, 1), 1), ((1, 2), (1, 2), 2), ((1, 3), (2, 5), 3),
+     ((2, 5), (1, 3), 3), ((2, 2), (1, 9), 2), ((1, 1), (2, 2), 0), ((5, 9), (1, 4), 0), ((1, 4), (5, 9), 0)],
+)  # fmt: skip
+def test_a_link_speaks_the_newest_version_of_both_ends(
+    dials: tuple[int, int], accepts: tuple[int, int], spoken: int
+) -> None:
+    """Without one in common it is refused, at both ends by name."""
+    one, other = dialler(versions=Versions(*dials)), acceptor(versions=Versions(*accepts))
+    if not spoken:
+        assert reason(one, other) == "version"
+        return
+    talk(one, other)
+    assert one.session is not None and other.session is not None
+    assert one.session.version == other.session.version == spoken
+
+
+def test_nobody_on_the_way_makes_two_ends_speak_an_older_version() -> None:
+    """The offer is under the MACs: whoever lowers it cannot make the ends agree."""
+    one, other = dialler(versions=Versions(1, 2)), acceptor(versions=Versions(1, 2))
+    hello = one.start()
+    offer = msgpack.unpackb(hello[8:])
+    assert offer[:2] == [1, 2]
+    proof = one.receive(other.receive(message(1, [1, 1, *offer[2:]])))
+    with pytest.raises(AuthenticationError):
+        other.receive(proof)
+    assert other.reason == "wrong_secret" and other.session is None
+
+
+def test_a_version_that_was_not_offered_is_not_taken() -> None:
+    """Whatever the acceptor says."""
+    one = dialler(versions=Versions(2, 3))
+    one.start()
+    for_one = message(2, [4, 2, bytes(32)])
+    with pytest.raises(ProtocolError):
+        one.receive(for_one)
+    assert one.reason == "version"
+
+
 def test_a_refusal_with_an_unknown_reason_is_an_error_all_the_same() -> None:
     one = dialler()
     one.start()
@@ -333,8 +379,9 @@ def test_keys_follow_rfc_5869() -> None:
 
 def test_the_conversation_equals_its_golden_file() -> None:
     """The bytes of handshake version 1 never change."""
-    one = dialler(claims=Claims(CLUSTER, {0: 5, 1: 6}, {"fresh": False}), nonce=b"d" * 32)
-    other = acceptor(claims=Claims(CLUSTER, {0: 7, 1: 8}, {"fresh": False}), nonce=b"a" * 32)
+    first = Versions(1, 1)
+    one = dialler(claims=Claims(CLUSTER, {0: 5, 1: 6}, {"fresh": False}), nonce=b"d" * 32, versions=first)
+    other = acceptor(claims=Claims(CLUSTER, {0: 7, 1: 8}, {"fresh": False}), nonce=b"a" * 32, versions=first)
     hello = one.start()
     challenge = other.receive(hello)
     proof = one.receive(challenge)

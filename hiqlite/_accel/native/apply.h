@@ -1,9 +1,9 @@
 /* apply.h: a worker that applies committed entries to a SQLite connection, one transaction per run of entries.
 
    The work is cut by noun: answer (bytes given back), text (prepared statements), bind (parameters), statement (one
-   statement), command (execute, execute_many, txn), script (batch, migration), entry (one slot), run (one transaction),
-   own (our own statements), queue (thread and hand-over). Must not know Python, peers, terms beyond storing them, or
-   files other than through SQLite.
+   statement), cheap (what it cost), command (execute, execute_many, txn), script (batch, migration), entry (one slot),
+   run (one transaction), own (our own statements), trial (writes that are tried and undone), session, kept, request and
+   journal (what was answered before: apply_session.h), queue (thread and hand-over). Must not know Python, peers, terms beyond storing them, or files other than through SQLite.
 
    Invariants: a run's entries and its bookkeeping row are one transaction; what an entry gives depends on the entries
    before it alone, never on where runs are cut; an environmental error never becomes an answer: the run is rolled back
@@ -32,11 +32,15 @@ enum {
     HQ_RUN_ANSWER_BYTES_MAX = 4 << 20,
     HQ_RUN_NS_MAX = 20 * 1000 * 1000,    /* a run ends after the entry that passed it */
     HQ_SLOW_NS = 8 * 1000 * 1000,        /* more than one tick of the coarse clock */
+    HQ_SLOW_TEXTS_MAX = 8,               /* named per run */
+    HQ_RUNS_KEPT = 256,                  /* rows of the newest runs that are kept, about */
+    HQ_JOURNAL_BYTES_MAX = 16 << 20,     /* in them, about */
     HQ_CHECKPOINT_PAGES = 2000,
     HQ_CHECKPOINT_REST = 256,            /* so few the apply thread moves itself, and SQLite's log starts anew */
     HQ_CHECKPOINT_OVERDUE = 8000,        /* from here on, runs stop at the synced index so that a checkpoint gets in */
     HQ_HASH_EVERY = 1024,                /* the running hash is remembered at multiples of this index ... */
     HQ_HASH_KEPT = 64,                   /* ... this many of them */
+    HQ_ANSWER_REPEATED = 1,              /* flag of an answer: it was given before, by the entry named behind it */
 };
 
 enum hq_result_kind { HQ_RESULT_DONE = 0, HQ_RESULT_ERROR = 1, HQ_RESULT_ROWS = 2 };
@@ -57,6 +61,8 @@ typedef struct hq_buffer {
     uint8_t *data;
     size_t size, capacity;
 } hq_buffer;
+
+#include "apply_session.h"
 
 /* A failure as it goes into an answer. */
 typedef struct hq_error {
@@ -115,8 +121,14 @@ enum hq_own_statement {
     HQ_OWN_RESET_CHANGES,
     HQ_OWN_RUN,
     HQ_OWN_TRIM,
+    HQ_OWN_FORGET_JOURNAL,
     HQ_OWN_MIGRATION_STATE,
     HQ_OWN_MIGRATION_INSERT,
+    HQ_OWN_SESSION_PUT,
+    HQ_OWN_SESSION_DROP,
+    HQ_OWN_REQUEST_GET,
+    HQ_OWN_REQUEST_PUT,
+    HQ_OWN_REQUEST_TRIM,
     HQ_OWN_COUNT,
 };
 
@@ -145,6 +157,9 @@ typedef struct hq_run_result {
     uint64_t first, last, last_term;
     uint8_t *answers;
     size_t *offsets;
+    int changed_schema;
+    uint32_t slow_count;
+    char *slow_texts[HQ_SLOW_TEXTS_MAX]; /* 0-terminated; of statements that took HQ_SLOW_NS and more */
 } hq_run_result;
 
 typedef struct hq_apply {
@@ -157,10 +172,15 @@ typedef struct hq_apply {
     /* where the database stands, committed */
     uint64_t applied_index, applied_term, equality_hash;
     int64_t group_time_ns; /* the newest one of an applied entry */
+    uint64_t session_count;
     uint64_t durable_index; /* everything up to it is on the disk, whatever becomes of SQLite's log */
     uint64_t hash_index[HQ_HASH_KEPT], hash_value[HQ_HASH_KEPT];
+    int64_t page_bytes;
     uint64_t wal_pages, checkpoint_seen_pages; /* in SQLite's log: now, and up to where the last checkpoint came */
     uint32_t runs_since_trim;
+    size_t journal_since_trim; /* bytes */
+
+    hq_sessions sessions;
 
     /* the run being applied */
     hq_buffer answers;
@@ -173,6 +193,8 @@ typedef struct hq_apply {
     int ends_run;      /* the entry that changed the schema or a virtual table is the last of its run */
     int changed_schema;
     int starts_clean;  /* changes() is 0 */
+    uint32_t slow_count;
+    char *slow_texts[HQ_SLOW_TEXTS_MAX];
 
     /* the entry being applied */
     uint32_t ordinal;
@@ -186,6 +208,10 @@ typedef struct hq_apply {
     size_t results_capacity;
     hq_text *text_table;
     size_t text_table_capacity;
+
+    int trying;          /* it is a trial: runs whatever was answered before, keeps nothing */
+    hq_session *claimed; /* the session that keeps its answer */
+    int claimed_request; /* whether its request id does */
 
     /* the last statement */
     int64_t rows_affected, rowid;
@@ -205,6 +231,9 @@ void hq_answer_begin(hq_apply *w);
 hq_outcome hq_answer_end(hq_apply *w, enum hq_status status, uint64_t index);
 hq_outcome hq_answer_done(hq_apply *w, int64_t rows_affected, int64_t rowid);
 hq_outcome hq_answer_error(hq_apply *w, const hq_error *error);
+hq_outcome hq_answer_not_kept(hq_apply *w);
+hq_outcome hq_answer_of(hq_apply *w, uint64_t index);
+hq_outcome hq_answer_again(hq_apply *w, const uint8_t *answer, size_t size, uint64_t index);
 hq_outcome hq_rows_begin(hq_apply *w, sqlite3_stmt *stmt, size_t *at);
 hq_outcome hq_rows_add(hq_apply *w, sqlite3_stmt *stmt);
 void hq_rows_end(hq_apply *w, size_t at, uint32_t row_count, int64_t rows_affected, int64_t rowid);
@@ -223,7 +252,11 @@ hq_outcome hq_text_get(hq_apply *w, const char *utf8, uint32_t size, hq_prepared
 hq_outcome hq_prepare(hq_apply *w, const char *utf8, uint32_t size, unsigned flags, hq_prepared *out, const char **tail);
 void hq_schema_changed(hq_apply *w);
 int hq_text_is_cheap(hq_apply *w, const char *utf8, uint32_t size);
-void hq_text_note_cost(hq_prepared *p, int64_t spent_ns);
+
+/* ---- cost (apply_cheap.c) */
+void hq_note_cost(hq_apply *w, hq_prepared *p, int64_t spent_ns);
+void hq_slow_move(hq_apply *w, hq_run_result *result);
+void hq_slow_clear(hq_apply *w);
 
 /* ---- bind */
 hq_outcome hq_bind(hq_apply *w, const hq_command *c, const hq_statement *s, const hq_prepared *p);
@@ -246,6 +279,30 @@ void hq_recorded_clear(hq_apply *w);
 int hq_entry_wants_foreign_keys_off(const uint8_t *record);
 const char *hq_script_end(const char *sql, const char *end); /* behind the `;` that ends the first statement */
 
+/* ---- kept, session, request, journal */
+const hq_kept *hq_kept_find(const hq_session *s, uint64_t sequence);
+int hq_kept_add(hq_session *s, const hq_kept *kept);
+void hq_kept_pass(hq_session *s, uint64_t low);
+void hq_kept_undo(hq_session *s);
+void hq_kept_settle(hq_session *s);
+void hq_kept_clear(hq_session *s);
+hq_session *hq_session_find(hq_sessions *all, uint64_t id);
+hq_session *hq_session_add(hq_sessions *all, uint64_t id);
+hq_outcome hq_session_open(hq_apply *w, const uint8_t *record);
+enum hq_claim hq_session_claim(hq_apply *w, const hq_command *c, int64_t group_ns);
+hq_outcome hq_session_keep(hq_apply *w, const hq_command *c, int64_t group_ns);
+void hq_sessions_begin(hq_apply *w);
+void hq_sessions_undo(hq_apply *w);
+void hq_sessions_commit(hq_apply *w);
+void hq_sessions_close(hq_apply *w);
+enum hq_claim hq_request_claim(hq_apply *w, const hq_command *c, int64_t group_ns);
+hq_outcome hq_request_keep(hq_apply *w, const hq_command *c, int64_t group_ns, int64_t ttl_ns);
+int hq_journal_opened(hq_apply *w, const hq_session *s);      /* these three: 0, or -1 without memory */
+int hq_journal_used(hq_apply *w, const hq_session *s);
+int hq_journal_kept(hq_apply *w, const hq_session *s, const hq_kept *kept);
+hq_outcome hq_journal_compact(hq_apply *w, int64_t group_ns);
+int hq_journal_load(hq_apply *w);
+
 /* ---- own */
 int hq_own_open(hq_apply *w);                     /* bootstrap; SQLITE_OK or a code with worker->failure set */
 void hq_own_close(hq_apply *w);
@@ -266,6 +323,8 @@ int hq_mark_begun(hq_apply *w, uint64_t index);
 int hq_mark_ended(hq_apply *w, uint64_t index, int complete);
 
 /* ---- run */
+hq_outcome hq_run_open(hq_apply *w);                          /* BEGIN, and the settings that the run wants */
+hq_outcome hq_run_undo(hq_apply *w, hq_outcome why);          /* `why`, or STOP: it could not be undone */
 hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result);
 void hq_run_result_free(hq_run_result *result);
 hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t texts_max, hq_failure *why);

@@ -59,6 +59,35 @@ hq_outcome hq_answer_end(hq_apply *w, enum hq_status status, uint64_t index) {
     return HQ_OK;
 }
 
+/* The answer of a write whose first one was not kept. */
+hq_outcome hq_answer_not_kept(hq_apply *w) {
+    hq_error_set(w, HQ_CLASS_NOT_KEPT, 0, "the write was applied; its answer was too large to be kept");
+    hq_outcome outcome = hq_answer_error(w, &w->error);
+    return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_PARTIAL, w->index) : outcome;
+}
+
+/* The finished answer was given before, by entry `index`. */
+hq_outcome hq_answer_of(hq_apply *w, uint64_t index) {
+    if (answer_reserve(w, 8) != HQ_OK)
+        return HQ_STOP;
+    hq_put_u16(w->answers.data + w->entry_at + 2, HQ_ANSWER_REPEATED);
+    hq_put_u64(w->answers.data + w->answers.size, index);
+    w->answers.size += 8;
+    w->hash = hq_hash_add(w->hash, index);
+    return HQ_OK;
+}
+
+/* Gives the bytes of an earlier answer again; one that was itself given again names its first entry already. */
+hq_outcome hq_answer_again(hq_apply *w, const uint8_t *answer, size_t size, uint64_t index) {
+    w->answers.size = w->entry_at;
+    if (answer_reserve(w, size) != HQ_OK)
+        return HQ_STOP;
+    memcpy(w->answers.data + w->entry_at, answer, size);
+    w->answers.size += size;
+    w->hash = hq_hash_add(hq_hash_add(w->hash, w->index), 0x100u | answer[1]);
+    return hq_get_u16(answer + 2) == 0 ? hq_answer_of(w, index) : HQ_OK;
+}
+
 static void result_header(uint8_t *p, uint8_t kind, uint32_t tail, int64_t rows_affected, int64_t rowid) {
     memset(p, 0, 4);
     p[0] = kind;

@@ -110,18 +110,13 @@ static hq_outcome by_operation(hq_apply *w, const hq_command *c) {
     }
 }
 
-static hq_outcome run_command(hq_apply *w, const uint8_t *record) {
-    hq_command c;
+static hq_outcome run_command(hq_apply *w, const hq_command *c, const uint8_t *record) {
     w->error.statement = 0;
-    if (hq_command_open(&c, hq_record_payload(record), hq_record_payload_length(record)) != HQ_COMMAND_OK) {
-        hq_error_set(w, HQ_CLASS_USAGE, 0, "the command is malformed");
-        return HQ_FAILED;
-    }
     w->wall_ns = hq_record_wall_ns(record);
     w->starts_clean = 0;
     sqlite3_set_last_insert_rowid(w->db, 0);
     w->guard_api->entry_begin(w->wall_ns, hq_record_seed(record));
-    hq_outcome outcome = by_operation(w, &c);
+    hq_outcome outcome = by_operation(w, c);
     w->guard_api->entry_end();
     return outcome;
 }
@@ -152,9 +147,50 @@ static hq_outcome answer_failure(hq_apply *w, hq_outcome outcome) {
     return hq_answer_end(w, outcome == HQ_PARTIAL ? HQ_STATUS_PARTIAL : HQ_STATUS_FAILED, w->index);
 }
 
+/* A command that was not answered before; its answer. */
+static hq_outcome apply_command(hq_apply *w, const hq_command *c, const uint8_t *record) {
+    const hq_recorded *known = w->recorded_count ? hq_recorded_find(w, w->ordinal, HQ_WHOLE) : NULL;
+    if (known) {
+        hq_error_set(w, known->class_, known->code, "%s", known->message);
+        w->error.statement = known->error_statement;
+        return answer_failure(w, HQ_FAILED);
+    }
+    hq_outcome outcome = run_command(w, c, record);
+    if (outcome != HQ_STOP && outcome != HQ_REPLAY)
+        outcome = settle(w, outcome);
+    if (outcome == HQ_STOP || outcome == HQ_REPLAY)
+        return outcome;
+    return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_DONE, w->index) : answer_failure(w, outcome);
+}
+
+static hq_outcome command(hq_apply *w, const uint8_t *record) {
+    hq_command c;
+    if (hq_command_open(&c, hq_record_payload(record), hq_record_payload_length(record)) != HQ_COMMAND_OK) {
+        w->error.statement = 0;
+        hq_error_set(w, HQ_CLASS_USAGE, 0, "the command is malformed");
+        return answer_failure(w, HQ_FAILED);
+    }
+    /* What it would be answered now may not be what it is answered when it is applied: a trial runs it in any case. */
+    if ((c.session == 0 && c.request_id_size == 0) || w->trying)
+        return apply_command(w, &c, record);
+    hq_outcome outcome = HQ_OK;
+    switch (hq_session_claim(w, &c, hq_record_group_ns(record))) {
+    case HQ_CLAIM_NEW:
+        outcome = apply_command(w, &c, record);
+        break;
+    case HQ_CLAIM_REFUSED:
+        outcome = answer_failure(w, HQ_FAILED);
+        break;
+    case HQ_CLAIM_REPEATED:
+        break;
+    case HQ_CLAIM_STOP:
+        return HQ_STOP;
+    }
+    return outcome == HQ_OK ? hq_session_keep(w, &c, hq_record_group_ns(record)) : outcome;
+}
+
 /* Applies the entry; OK (whatever its answer says), REPLAY, or STOP. */
 hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal) {
-    uint8_t kind = hq_record_entry_kind(record);
     w->ordinal = ordinal;
     w->index = hq_record_index(record);
     w->entry_at = w->answers.size;
@@ -162,19 +198,18 @@ hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal) 
     if (hq_buffer_reserve(&w->answers, HQ_ANSWER_HEADER) != 0)
         return hq_stop(w, SQLITE_NOMEM, "no memory for an answer");
     hq_answer_begin(w);
-    if (kind != HQ_ENTRY_COMMAND && kind != HQ_ENTRY_MIGRATION)
+    hq_outcome outcome;
+    switch (hq_record_entry_kind(record)) {
+    case HQ_ENTRY_COMMAND:
+    case HQ_ENTRY_MIGRATION:
+        return command(w, record);
+    case HQ_ENTRY_SESSION:
+        w->error.statement = 0;
+        outcome = w->trying ? HQ_OK : hq_session_open(w, record);
+        if (outcome == HQ_FAILED)
+            return answer_failure(w, HQ_FAILED);
+        return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_DONE, w->index) : outcome;
+    default:
         return hq_answer_end(w, HQ_STATUS_DONE, w->index); /* it only moves the applied index */
-    const hq_recorded *known = w->recorded_count ? hq_recorded_find(w, ordinal, HQ_WHOLE) : NULL;
-    if (known) {
-        hq_error_set(w, known->class_, known->code, "%s", known->message);
-        w->error.statement = known->error_statement;
-        return answer_failure(w, HQ_FAILED);
     }
-    hq_outcome outcome = run_command(w, record);
-    if (outcome == HQ_STOP || outcome == HQ_REPLAY)
-        return outcome;
-    outcome = settle(w, outcome);
-    if (outcome == HQ_STOP || outcome == HQ_REPLAY)
-        return outcome;
-    return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_DONE, w->index) : answer_failure(w, outcome);
 }

@@ -8,6 +8,7 @@
    The file is made by who opens the database; without it nothing is marked. Must not know entries. Invariant: the mark is
    never behind the file. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +28,8 @@ void hq_mark_open(hq_apply *w) {
         return;
     w->log_name = sqlite3_filename_wal(name); /* as long as the connection */
     w->mark_fd = open(path, O_RDWR | O_CLOEXEC);
+    if (w->mark_fd < 0 && errno != ENOENT) /* it would be left as it is, and say what is not so any more */
+        hq_stop(w, SQLITE_CANTOPEN, "the checkpoint mark cannot be opened");
 }
 
 void hq_mark_close(hq_apply *w) {

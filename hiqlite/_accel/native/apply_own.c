@@ -1,8 +1,8 @@
 /* apply_own.c: our own statements: internal tables, transaction, savepoint, bookkeeping, checkpoint.
 
-   Internal tables (docs/formats.md section 9): _hiqlite_run, one row per run, written in the run's own transaction, and
-   _migrations. Invariant: own_writes is up only inside the functions of this file (and around the two own SELECTs of
-   apply_script.c and apply_statement.c), so nothing a user sent is ever prepared or stepped under it. */
+   Internal tables (docs/formats.md section 9): _hiqlite_run, one row per run, written in the run's own transaction,
+   _hiqlite_session, _hiqlite_request, and _migrations. Invariant: own_writes is up only inside the functions of this file (and around the two own SELECTs of
+   apply_script.c and apply_statement.c, and that of apply_request.c), so nothing a user sent is ever prepared or stepped under it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,20 +16,33 @@ static const char *const OWN_SQL[HQ_OWN_COUNT] = {
     [HQ_OWN_RELEASE] = "RELEASE _hiqlite_entry",
     [HQ_OWN_UNDO] = "ROLLBACK TO _hiqlite_entry",
     [HQ_OWN_RESET_CHANGES] = "DELETE FROM _hiqlite_run WHERE last_index < 0",
-    [HQ_OWN_RUN] = "INSERT INTO _hiqlite_run(first_index, last_index, last_term, equality_hash, group_time_ns)"
-                   " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [HQ_OWN_RUN] = "INSERT INTO _hiqlite_run(first_index, last_index, last_term, equality_hash, group_time_ns, answers)"
+                   " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [HQ_OWN_TRIM] = "DELETE FROM _hiqlite_run WHERE last_index <"
                     " (SELECT last_index FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1 OFFSET 255)",
+    [HQ_OWN_FORGET_JOURNAL] = "UPDATE _hiqlite_run SET answers = NULL WHERE answers IS NOT NULL",
     [HQ_OWN_MIGRATION_STATE] =
         "SELECT coalesce(max(id), 0), (SELECT hash FROM _migrations WHERE id = ?1) FROM _migrations",
     [HQ_OWN_MIGRATION_INSERT] = "INSERT INTO _migrations(id, name, ts, hash) VALUES (?1, ?2, ?3, ?4)",
+    [HQ_OWN_SESSION_PUT] = "INSERT OR REPLACE INTO _hiqlite_session(id, state) VALUES (?1, ?2)",
+    [HQ_OWN_SESSION_DROP] = "DELETE FROM _hiqlite_session WHERE id = ?1",
+    [HQ_OWN_REQUEST_GET] = "SELECT digest, expires_ns, log_index, answer FROM _hiqlite_request WHERE id = ?1",
+    [HQ_OWN_REQUEST_PUT] = "INSERT OR REPLACE INTO _hiqlite_request(id, digest, expires_ns, log_index, answer)"
+                           " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [HQ_OWN_REQUEST_TRIM] = "DELETE FROM _hiqlite_request WHERE id IN"
+                            " (SELECT id FROM _hiqlite_request WHERE expires_ns < ?1 ORDER BY expires_ns LIMIT 2)",
 };
 
 static const char BOOTSTRAP[] =
     "CREATE TABLE IF NOT EXISTS _hiqlite_run(first_index INTEGER NOT NULL, last_index INTEGER PRIMARY KEY,"
     " last_term INTEGER NOT NULL, equality_hash INTEGER NOT NULL, group_time_ns INTEGER NOT NULL, answers BLOB);"
     "CREATE TABLE IF NOT EXISTS _migrations(id INTEGER PRIMARY KEY, name TEXT NOT NULL, ts INTEGER NOT NULL,"
-    " hash TEXT NOT NULL);";
+    " hash TEXT NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS _hiqlite_session(id INTEGER PRIMARY KEY, state BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS _hiqlite_request(id TEXT PRIMARY KEY, digest BLOB NOT NULL, expires_ns INTEGER NOT NULL,"
+    " log_index INTEGER NOT NULL, answer BLOB) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS _hiqlite_request_expires ON _hiqlite_request(expires_ns);"
+    "CREATE TABLE IF NOT EXISTS _hiqlite_cluster(id BLOB NOT NULL);";
 
 /* ------------------------------------------------------------------ stepping */
 
@@ -119,8 +132,8 @@ int hq_checkpoint(hq_apply *w, int mode) {
         marked = hq_mark_ended(w, index, 1);
         hq_durable_up_to(w, index);
     }
-    if (marked == SQLITE_OK && rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE)
-        rc = sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
+    if (marked == SQLITE_OK && rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE) /* only what is marked as moved */
+        rc = done < pages ? SQLITE_BUSY : sqlite3_wal_checkpoint_v2(w->db, "main", mode, &pages, &done);
     if (marked != SQLITE_OK) {
         hq_stop(w, marked, "the checkpoint cannot be marked");
         return marked;
@@ -138,18 +151,28 @@ static int fail_open(hq_apply *w, const char *what) {
     return w->failure.code;
 }
 
+static int read_page_bytes(hq_apply *w) {
+    sqlite3_stmt *stmt = NULL;
+    int rc = sqlite3_prepare_v2(w->db, "PRAGMA page_size", -1, &stmt, NULL);
+    if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW)
+        w->page_bytes = sqlite3_column_int64(stmt, 0);
+    int finished = sqlite3_finalize(stmt);
+    return rc == SQLITE_OK ? finished : rc;
+}
+
 static int read_position(hq_apply *w) {
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(
         w->db,
-        "SELECT last_index, last_term, equality_hash, group_time_ns FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1", -1,
-        &stmt, NULL);
+        "SELECT last_index, last_term, equality_hash, group_time_ns, (SELECT count(*) FROM _hiqlite_run)"
+        " FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1", -1, &stmt, NULL);
     if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW) {
         w->applied_index = (uint64_t)sqlite3_column_int64(stmt, 0);
         w->durable_index = w->applied_index; /* the owner has synced both files before they were opened */
         w->applied_term = (uint64_t)sqlite3_column_int64(stmt, 1);
         w->equality_hash = (uint64_t)sqlite3_column_int64(stmt, 2);
         w->group_time_ns = sqlite3_column_int64(stmt, 3);
+        w->runs_since_trim = (uint32_t)sqlite3_column_int64(stmt, 4) / 2; /* one that often starts anew trims, too */
     }
     int finished = sqlite3_finalize(stmt);
     return rc == SQLITE_OK ? finished : rc;
@@ -159,7 +182,7 @@ static int read_position(hq_apply *w) {
 int hq_own_open(hq_apply *w) {
     int missing = hq_own_row_exists(
         w, "SELECT 1 WHERE (SELECT count(*) FROM sqlite_schema WHERE type = 'table'"
-           " AND name IN ('_hiqlite_run', '_migrations')) < 2");
+           " AND name IN ('_hiqlite_run', '_migrations', '_hiqlite_session', '_hiqlite_request', '_hiqlite_cluster')) < 5");
     if (missing < 0)
         return fail_open(w, "the schema cannot be read");
     if (missing) {
@@ -173,12 +196,21 @@ int hq_own_open(hq_apply *w) {
     }
     w->guard_api->own_writes(w->guard, 1);
     int rc = read_position(w);
+    if (rc == SQLITE_OK)
+        rc = read_page_bytes(w);
+    int loaded = rc == SQLITE_OK ? hq_journal_load(w) : SQLITE_OK;
     for (int i = 0; rc == SQLITE_OK && i < HQ_OWN_COUNT; i++)
         rc = sqlite3_prepare_v3(w->db, OWN_SQL[i], -1, SQLITE_PREPARE_PERSISTENT, &w->own[i], NULL);
     w->guard_api->own_writes(w->guard, 0);
+    if (loaded != SQLITE_OK) {
+        hq_stop(w, loaded, "what is kept of sessions cannot be read");
+        return w->failure.code;
+    }
     if (rc != SQLITE_OK)
         return fail_open(w, "the internal tables cannot be used");
     hq_mark_open(w);
+    if (w->failure.code)
+        return w->failure.code;
     sqlite3_wal_hook(w->db, on_commit, w);
     /* A close must not checkpoint what the log has not synced; the owner checkpoints before, when it may. */
     sqlite3_db_config(w->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);

@@ -78,7 +78,7 @@ int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap) {
     /* The parked thread does not know yet: let set_synced wake it. One that is busy owns the worker, and looks afterwards. */
     if (!q->busy && hq_checkpoint_wanted(q))
         __atomic_store_n(&q->wants_sync, 1, __ATOMIC_SEQ_CST);
-    int signal = q->head || q->active || hq_checkpoint_has_step(q);
+    int signal = q->head || q->active || hq_checkpoint_has_step(q) || hq_trial_waits(q); /* its own found us busy */
     pthread_mutex_unlock(&q->mutex);
     if (signal)
         pthread_cond_signal(&q->wake);
@@ -202,6 +202,7 @@ hq_job *hq_queue_close(hq_queue *q) {
         hq_run_result_free(q->done);
         q->done = next;
     }
+    free(q->trial.records);
     close(q->event_fd);
     pthread_mutex_destroy(&q->mutex);
     pthread_cond_destroy(&q->wake);

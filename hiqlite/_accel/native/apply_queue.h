@@ -30,6 +30,35 @@ typedef struct hq_job {
 
 enum hq_stop_mode { HQ_RUNNING = 0, HQ_STOP_DRAINED = 1, HQ_STOP_NOW = 2 };
 
+enum hq_trial_state { HQ_TRIAL_NONE = 0, HQ_TRIAL_ASKED, HQ_TRIAL_RUNS, HQ_TRIAL_ENDED };
+
+enum { HQ_TRIAL_WRITES_MAX = 64 };
+enum { HQ_OUT_OF_NOTHING = 0, HQ_OUT_OF_DISK, HQ_OUT_OF_MEMORY };
+
+typedef struct hq_tried {
+    size_t at;                   /* its record in hq_trial.records */
+    int64_t limit_ns, spent_ns;
+} hq_tried;
+
+/* Writes that are tried before they are proposed, each on what those before it leave (apply_trial.c). There is one trial
+   at a time. */
+typedef struct hq_trial {
+    enum hq_trial_state state;
+    uint8_t *records;    /* a copy of its own; wall time and seed are set */
+    hq_tried writes[HQ_TRIAL_WRITES_MAX];
+    uint32_t count;
+    uint32_t passed;     /* so many ran to their end, whatever they would answer; the next one did not, or was not begun */
+    int64_t end_ns;      /* of the one that runs */
+    int64_t disk_bytes_max, memory_bytes_max; /* what all of them together may take, beside what was in use before */
+    int64_t memory_before;
+    int looks_for_full;  /* FULL was said; this attempt keeps everything in memory to find out why */
+    int out_of;          /* HQ_OUT_OF_* */
+    int cancelled;       /* atomic: whoever asked does not want to know any more */
+    int late;            /* the one behind those that passed was ended because its limit had passed */
+    int changes_schema;  /* the last one that passed does */
+    hq_failure why;      /* of this node's trouble that ended the one behind those that passed; code 0: there was none */
+} hq_trial;
+
 enum hq_copy_state { HQ_COPY_IDLE = 0, HQ_COPY_RUNNING, HQ_COPY_DONE };
 
 /* The thread that checkpoints beside running writes (apply_checkpoint.c). */
@@ -70,6 +99,7 @@ typedef struct hq_queue {
     int64_t busy_ns;             /* atomic */
     uint64_t inline_runs;
     double ns_per_byte;          /* moving average */
+    hq_trial trial;
 } hq_queue;
 
 hq_queue *hq_queue_open(hq_apply *worker);
@@ -83,6 +113,12 @@ int hq_queue_inline(hq_queue *q, hq_job *job, int only_cheap);
 int hq_job_is_cheap(hq_apply *w, const hq_job *job);
 int64_t hq_queue_predict_ns(hq_queue *q, size_t size);
 void hq_queue_set_synced(hq_queue *q, uint64_t index);
+enum { HQ_TRY_ASKED = 0, HQ_TRY_BUSY, HQ_TRY_MEMORY };
+/* Asks for a trial of records behind one another, `size` bytes; they, the limits and `count` stand in `asked`. HQ_TRY_*:
+   BUSY when one is under way or the thread ends. Its end is announced like a run. */
+int hq_queue_try(hq_queue *q, const hq_trial *asked, size_t size);
+void hq_queue_cancel_trial(hq_queue *q);
+int hq_queue_trial_ended(hq_queue *q, hq_trial *ended); /* 1 once per trial: what became of it; the records are gone */
 hq_run_result *hq_queue_take(hq_queue *q, hq_job **finished);
 int hq_queue_failure(hq_queue *q, hq_failure *failure);          /* 1 when there is one */
 void hq_queue_resume(hq_queue *q);

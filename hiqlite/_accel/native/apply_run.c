@@ -30,7 +30,7 @@ static hq_outcome pragma(hq_apply *w, const char *sql) {
     return hq_own_exec(w, sql) == SQLITE_OK ? HQ_OK : hq_stop_sqlite(w, sql);
 }
 
-static hq_outcome open_run(hq_apply *w) {
+hq_outcome hq_run_open(hq_apply *w) {
     hq_outcome outcome = HQ_OK;
     if (w->foreign_keys_off) /* inside a transaction SQLite ignores it silently */
         outcome = pragma(w, "PRAGMA foreign_keys = OFF");
@@ -40,6 +40,7 @@ static hq_outcome open_run(hq_apply *w) {
         outcome = hq_stop_sqlite(w, "BEGIN failed");
     w->answers.size = 0;
     w->hash = w->equality_hash;
+    hq_sessions_begin(w);
     w->ends_run = w->changed_schema = w->full_seen = 0;
     return outcome;
 }
@@ -60,8 +61,9 @@ static hq_outcome close_run(hq_apply *w) {
 }
 
 /* Rolls the run back; a failure to do so joins the reason to stop, it does not replace it. */
-static hq_outcome undo_run(hq_apply *w, hq_outcome why) {
+hq_outcome hq_run_undo(hq_apply *w, hq_outcome why) {
     hq_failure failure = w->failure;
+    hq_sessions_undo(w);
     if (!sqlite3_get_autocommit(w->db) && hq_own_step(w, HQ_OWN_ROLLBACK) != SQLITE_DONE &&
         !sqlite3_get_autocommit(w->db))
         why = hq_stop_sqlite(w, "ROLLBACK failed");
@@ -97,12 +99,39 @@ static hq_outcome apply_entries(hq_apply *w, const hq_run_entry *entries, uint32
         if (w->index % HQ_HASH_EVERY == 0)
             remember_hash(w, w->index);
         i++;
-        if (w->ends_run || w->answers.size > HQ_RUN_ANSWER_BYTES_MAX || hq_coarse_ns() > end_ns)
+        if (w->ends_run || w->answers.size > HQ_RUN_ANSWER_BYTES_MAX ||
+            w->sessions.journal.size > HQ_RUN_ANSWER_BYTES_MAX || hq_coarse_ns() > end_ns)
             break;
     }
     offsets[i] = w->answers.size;
     *applied = i;
     return HQ_OK;
+}
+
+/* From time to time: what is kept of older runs moves into the rows of their sessions, and they go. */
+static hq_outcome trim(hq_apply *w, int64_t group_ns) {
+    w->runs_since_trim = 0;
+    hq_outcome outcome = hq_journal_compact(w, group_ns);
+    int forgets = w->journal_since_trim > HQ_JOURNAL_BYTES_MAX;
+    w->journal_since_trim = 0;
+    if (outcome == HQ_OK && forgets && hq_own_step(w, HQ_OWN_FORGET_JOURNAL) != SQLITE_DONE)
+        outcome = hq_stop_sqlite(w, "what was kept of older runs could not be removed");
+    if (outcome == HQ_OK && hq_own_step(w, HQ_OWN_TRIM) != SQLITE_DONE)
+        outcome = hq_stop_sqlite(w, "old bookkeeping rows could not be removed");
+    return outcome;
+}
+
+/* The run's row; what it did to the sessions is in it. */
+static hq_outcome put_row(hq_apply *w, sqlite3_stmt *row) {
+    const hq_buffer *journal = &w->sessions.journal;
+    int rc = SQLITE_OK;
+    if (journal->size > 0)
+        rc = sqlite3_bind_blob64(row, 6, journal->data, journal->size, SQLITE_STATIC);
+    else
+        sqlite3_bind_null(row, 6);
+    if (rc == SQLITE_OK && hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)
+        rc = SQLITE_ERROR;
+    return rc == SQLITE_OK ? HQ_OK : hq_stop_sqlite(w, "the bookkeeping row could not be written");
 }
 
 static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t applied) {
@@ -117,16 +146,16 @@ static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t appl
     sqlite3_bind_int64(row, 3, (int64_t)hq_record_term(last));
     sqlite3_bind_int64(row, 4, (int64_t)w->hash);
     sqlite3_bind_int64(row, 5, time_ns);
-    if (hq_own_step(w, HQ_OWN_RUN) != SQLITE_DONE)
-        return hq_stop_sqlite(w, "the bookkeeping row could not be written");
-    if (++w->runs_since_trim >= 256) {
-        w->runs_since_trim = 0;
-        if (hq_own_step(w, HQ_OWN_TRIM) != SQLITE_DONE)
-            return hq_stop_sqlite(w, "old bookkeeping rows could not be removed");
-    }
+    hq_outcome outcome = put_row(w, row);
+    w->journal_since_trim += w->sessions.journal.size;
+    if (outcome == HQ_OK && (++w->runs_since_trim >= HQ_RUNS_KEPT || w->journal_since_trim > HQ_JOURNAL_BYTES_MAX))
+        outcome = trim(w, time_ns);
+    if (outcome != HQ_OK)
+        return outcome;
     if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE)
         return hq_stop_sqlite(w, "COMMIT failed");
     w->equality_hash = w->hash;
+    hq_sessions_commit(w);
     __atomic_store_n(&w->group_time_ns, time_ns, __ATOMIC_RELEASE);
     __atomic_store_n(&w->applied_term, hq_record_term(last), __ATOMIC_RELEASE);
     __atomic_store_n(&w->applied_index, hq_record_index(last), __ATOMIC_RELEASE);
@@ -135,13 +164,13 @@ static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t appl
 
 /* One attempt; REPLAY: what is known to fail has grown, or FULL has to be proven. */
 static hq_outcome attempt(hq_apply *w, const hq_run_entry *entries, uint32_t count, size_t *offsets, uint32_t *applied) {
-    hq_outcome outcome = open_run(w);
+    hq_outcome outcome = hq_run_open(w);
     if (outcome == HQ_OK)
         outcome = apply_entries(w, entries, count, offsets, applied);
     if (outcome == HQ_OK)
         outcome = commit(w, entries, *applied);
     if (outcome != HQ_OK)
-        return undo_run(w, outcome);
+        return hq_run_undo(w, outcome);
     close_run(w); /* the run stands; what fails here is in w->failure and stops the next one */
     return HQ_OK;
 }
@@ -190,6 +219,8 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
     made->first = hq_record_index(entries[0].record);
     made->last = hq_record_index(entries[applied - 1].record);
     made->last_term = hq_record_term(entries[applied - 1].record);
+    made->changed_schema = w->changed_schema;
+    hq_slow_move(w, made);
     made->answers = w->answers.data;
     w->answers = (hq_buffer){NULL, 0, 0};
     hq_count(&w->run_count, 1);
@@ -201,6 +232,8 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
 void hq_run_result_free(hq_run_result *result) {
     if (!result)
         return;
+    for (uint32_t i = 0; i < result->slow_count; i++)
+        free(result->slow_texts[i]);
     free(result->answers);
     free(result->offsets);
     free(result);
@@ -240,7 +273,9 @@ void hq_apply_close(hq_apply *w) {
     if (w->texts.buckets)
         hq_texts_close(&w->texts);
     hq_own_close(w);
+    hq_sessions_close(w);
     hq_recorded_clear(w);
+    hq_slow_clear(w);
     free(w->recorded);
     free(w->results);
     free(w->text_table);

@@ -177,7 +177,7 @@ hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
     w->guard_api->statement_begin(w->guard);
     int64_t begin_ns = hq_coarse_ns();
     hq_outcome outcome = step_all(w, p, keep_rows, &at);
-    hq_text_note_cost(p, hq_coarse_ns() - begin_ns);
+    hq_note_cost(w, p, hq_coarse_ns() - begin_ns);
     if (outcome == HQ_FAILED) {
         outcome = step_failed(w, p, total_before);
     } else if (sqlite3_reset(p->stmt) != SQLITE_OK && outcome == HQ_OK) {

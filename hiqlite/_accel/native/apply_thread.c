@@ -180,6 +180,12 @@ static void *run(void *queue) {
         }
         if (can_work(q) || may_leave(q) || hq_checkpoint_has_step(q))
             continue;
+        if (hq_trial_waits(q)) {
+            q->busy = 1;
+            hq_trial_step(q);
+            q->busy = 0;
+            continue;
+        }
         int wants_sync = !q->busy && !q->failed && hq_checkpoint_wanted(q);
         __atomic_store_n(&q->wants_sync, wants_sync, __ATOMIC_SEQ_CST);
         /* Looked at again after wants_sync is up: a set_synced before it did not signal. */
@@ -188,6 +194,7 @@ static void *run(void *queue) {
         pthread_cond_wait(&q->wake, &q->mutex);
     }
     q->stopped = 1;
+    hq_trial_give_up(q);
     hq_queue_notify(q);
     pthread_mutex_unlock(&q->mutex);
     return NULL;

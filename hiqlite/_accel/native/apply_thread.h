@@ -11,6 +11,11 @@ void hq_queue_notify(hq_queue *q);
 void hq_queue_fail(hq_queue *q);
 void hq_queue_learn(hq_queue *q, size_t size, int64_t spent_ns);
 
+/* Trials (apply_trial.c). */
+int hq_trial_waits(const hq_queue *q);
+void hq_trial_step(hq_queue *q);    /* with `busy` held by the caller; gives up the mutex meanwhile */
+void hq_trial_give_up(hq_queue *q); /* the thread ends */
+
 /* Checkpoints (apply_checkpoint.c). */
 int hq_checkpoint_wanted(hq_queue *q);
 int hq_checkpoint_has_step(hq_queue *q);

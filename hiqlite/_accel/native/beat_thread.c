@@ -209,14 +209,24 @@ void hq_beat_free(hq_beat *beat) {
   free(beat);
 }
 
-int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int dialed) {
-  hq_beat_link *place = NULL;
-  pthread_mutex_lock(&beat->mutex);
+/* Where a link to that peer goes: in its old place, an empty one, or that of a peer whose link is gone. */
+static hq_beat_link *place_for(hq_beat *beat, uint64_t id) {
+  hq_beat_link *empty = NULL, *gone = NULL;
   for (int i = 0; i < HQ_BEAT_LINKS; i++) {
     hq_beat_link *link = &beat->link[i];
-    if (link->id == id) { place = link; break; }
-    if (!place && link->id == 0) place = link;
+    if (link->id == id) return link;
+    if (!empty && link->id == 0) empty = link;
+    if (!gone && link->fd < 0 && !link->lost) gone = link;
   }
+  if (empty || !gone) return empty;
+  memset(gone, 0, sizeof *gone);
+  gone->fd = -1;
+  return gone;
+}
+
+int hq_beat_add(hq_beat *beat, uint64_t id, int fd, const uint8_t *key, int dialed) {
+  pthread_mutex_lock(&beat->mutex);
+  hq_beat_link *place = place_for(beat, id);
   if (place) {
     if (place->fd >= 0) close(place->fd);
     place->fd = fd;

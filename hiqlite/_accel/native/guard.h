@@ -64,6 +64,8 @@ struct sqlite3_stmt;
 #define HQ_CLASS_USAGE 6
 #define HQ_CLASS_PARAMETER 7
 #define HQ_CLASS_MIGRATION 8
+#define HQ_CLASS_SESSION 9
+#define HQ_CLASS_NOT_KEPT 10
 
 typedef struct hq_guard_api {
     int version; /* HQ_GUARD_API_VERSION */

@@ -73,7 +73,8 @@ static void *guard_attach(sqlite3 *db, int role) {
     g->role = role;
     if (sqlite3_set_clientdata(db, CLIENT_DATA, g, guard_free) != SQLITE_OK)
         return NULL; /* SQLite has freed it */
-    if (hq_functions_install(g) != SQLITE_OK || sqlite3_set_authorizer(db, hq_authorize, g) != SQLITE_OK) {
+    if (hq_functions_install(g) != SQLITE_OK || hq_strings_install(g) != SQLITE_OK ||
+        sqlite3_set_authorizer(db, hq_authorize, g) != SQLITE_OK) {
         guard_detach(g);
         return NULL;
     }

@@ -80,6 +80,9 @@ void hq_read_text(const char *sql, int size, hq_text *out); /* of the first stat
 /* Whether a reserved name stands behind REFERENCES or RENAME [COLUMN] TO; sql[0, size) is one CREATE or ALTER. */
 int hq_text_names_reserved(const char *sql, int size);
 
+/* guard_cost.c */
+int hq_cost_is_bounded(hq_guard *guard, const char *sql, int size);
+
 /* guard_schema.c */
 int hq_schema_refresh(hq_guard *guard);
 void hq_schema_forget(hq_schema *schema);
@@ -99,6 +102,7 @@ int hq_walfile_open(sqlite3_vfs *base, sqlite3_filename name, sqlite3_file *file
 /* guard_chance.c */
 void hq_chance_seed(hq_entry *entry, uint64_t seed, uint32_t ordinal);
 int hq_functions_install(hq_guard *guard);
+int hq_strings_install(hq_guard *guard); /* guard_strings.c */
 int hq_functions_remove(hq_guard *guard);
 
 #endif

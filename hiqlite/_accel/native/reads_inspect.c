@@ -8,13 +8,13 @@
  *      leaves it (DecrJumpZero inside the loop that jumps behind it). Loops over what the program built itself are
  *      as short as what filled them. min() and max() keep a Next that is never reached: a Goto stands before it
  *      and nothing jumps to it.
- *   3. No scalar function outside `short_functions`: LIKE, GLOB, replace, instr, trim are more than linear, and
- *      functions unknown here could be anything. Those inside are linear (json_extract parses its text), so a
- *      program that calls any looks at the clock more often. SQLITE_LIMIT_LENGTH bounds values besides.
+ *   3. No scalar function outside those of functions.h. Those inside are linear, so a program that calls any looks at
+ *      the clock more often.
  * What passes still runs under a budget; what is wrongly refused runs on a reader thread: both are only slower. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "functions.h"
 #include "reads.h"
 
 enum { PROGRAM_MAX = 2000, CURSORS_MAX = 256 };
@@ -31,32 +31,6 @@ static const char *const long_opcodes[] = {
     "Destroy", "Expire", "MaxPgcnt", "Program", "SqlExec", "OpenAutoindex",
 };
 
-static const char *const short_functions[] = {
-    "->", "->>", "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "ceiling", "changes",
-    "char", "coalesce", "concat", "concat_ws", "cos", "cosh", "current_date", "current_time", "current_timestamp",
-    "date", "datetime", "degrees", "exp", "floor", "hex", "ifnull", "iif", "json", "json_array",
-    "json_array_length", "json_extract", "json_object", "json_quote", "json_type", "json_valid", "julianday",
-    "last_insert_rowid", "length", "likelihood", "likely", "ln", "log", "log10", "log2", "lower", "max", "min",
-    "mod", "nullif", "octet_length", "pi", "pow", "power", "quote", "radians", "random", "round", "sign", "sin",
-    "sinh", "sqlite_source_id", "sqlite_version", "sqrt", "strftime", "substr", "substring", "subtype", "tan",
-    "tanh", "time", "timediff", "trunc", "typeof", "unhex", "unicode", "unixepoch", "unlikely", "upper",
-};
-
-static int contains(const char *const *names, size_t count, const char *name, size_t size) {
-    for (size_t i = 0; i < count; i++)
-        if (strncmp(names[i], name, size) == 0 && names[i][size] == 0)
-            return 1;
-    return 0;
-}
-
-static int is_short_function(const char *shown) {
-    if (shown == NULL)
-        return 0;
-    const char *open = strchr(shown, '('); /* shown as name(argument count) */
-    size_t size = open ? (size_t)(open - shown) : strlen(shown);
-    return contains(short_functions, sizeof short_functions / sizeof *short_functions, shown, size);
-}
-
 static int kind_of(const char *name, const char *p4) {
     if (strcmp(name, "OpenRead") == 0 || strcmp(name, "ReopenIdx") == 0)
         return OP_OPEN;
@@ -71,10 +45,10 @@ static int kind_of(const char *name, const char *p4) {
     if (strcmp(name, "AutoCommit") == 0 || strcmp(name, "Savepoint") == 0)
         return OP_TRANSACTION;
     if (strcmp(name, "Function") == 0 || strcmp(name, "PureFunc") == 0)
-        return is_short_function(p4) ? OP_CALL : OP_LONG;
+        return hq_is_short_function(p4) ? OP_CALL : OP_LONG;
     if (name[0] == 'V' && strcmp(name, "Variable") != 0)
         return OP_LONG; /* virtual tables; Vacuum */
-    return contains(long_opcodes, sizeof long_opcodes / sizeof *long_opcodes, name, strlen(name)) ? OP_LONG : OP_OTHER;
+    return hq_names_contain(long_opcodes, sizeof long_opcodes / sizeof *long_opcodes, name, strlen(name)) ? OP_LONG : OP_OTHER;
 }
 
 /* Rule 2 for the loop that the Next or Prev at `end` closes. */

@@ -169,7 +169,8 @@ static inline uint64_t hq_mix_seed(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-/* Seals the records that fill [p, p + size) as indexes first, first + 1, ... Seed of each: hq_mix_seed(seed + index).
+/* Seals the records that fill [p, p + size) as indexes first, first + 1, ... Seed of each: hq_mix_seed(seed + index), but
+ * one that has a seed already was tried with it and with its wall time, and keeps both.
  * Gives their number, or -1 (some may be sealed by then) when the bytes are not a run of whole records. */
 static inline int64_t hq_record_seal_run(uint8_t *p, size_t size, uint64_t term, uint64_t first, int64_t group_ns,
                                          int64_t wall_ns, uint64_t seed) {
@@ -178,7 +179,9 @@ static inline int64_t hq_record_seal_run(uint8_t *p, size_t size, uint64_t term,
         if (hq_record_check(p, size, 0) != HQ_RECORD_OK)
             return -1;
         uint32_t length = hq_record_length(p);
-        hq_record_seal(p, term, index, group_ns, wall_ns, hq_mix_seed(seed + index));
+        uint64_t kept = hq_record_seed(p);
+        hq_record_seal(p, term, index, group_ns, kept ? hq_record_wall_ns(p) : wall_ns,
+                       kept ? kept : hq_mix_seed(seed + index));
         index++;
         p += length;
         size -= length;

@@ -145,8 +145,11 @@ static int index_jobs(hq_wal *log, const hq_job *job, size_t count, uint64_t at)
             error = hq_wal_repair_index(log, job, at);
         else if (job->kind == HQ_KIND_TRUNCATE)
             hq_wal_index_truncate(log, job->last);
-        else if (job->kind == HQ_KIND_PURGE_MARK)
+        else if (job->kind == HQ_KIND_PURGE_MARK) {
+            if (job->io_sequence != 0) /* the log begins anew there: what stood behind is no part of it */
+                hq_wal_index_truncate(log, job->last);
             hq_wal_index_base(log, job->last);
+        }
         if (error != 0)
             return error;
         at += job->size;

@@ -11,6 +11,14 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+/* Whether the filler has something to do. Asked by who writes batches. */
+int hq_wal_wants_fill(hq_wal *log) {
+    uint64_t offset = atomic_load(&log->offset), filled = atomic_load(&log->current.filled);
+    uint64_t ahead = offset + HQ_FILL_AHEAD_BYTES / 2;
+    int prepare = offset >= log->current.size / 2 && !atomic_load(&log->has_prepared);
+    return (filled < ahead && filled < log->current.size) || prepare;
+}
+
 /* Nobody is woken for a wish that stands already: with an interval, batches come by the hundred until it is taken. */
 void hq_wal_wish(hq_wal *log, int fill, int sync) {
     if (!fill && !sync)
@@ -134,7 +142,9 @@ void *hq_wal_syncer_main(void *argument) {
                 wait_for(log, &never, due_ns);
         if (atomic_load(&log->disk_synced) >= atomic_load(&log->written))
             continue;
+        atomic_store(&log->syncing, 1);
         int error = hq_wal_sync_current(log);
+        atomic_store(&log->syncing, 0);
         if (error != 0)
             hq_wal_fail(log, HQ_FAULT_SYNC, error);
         hq_wal_wake(log); /* it may now mark what is synced */

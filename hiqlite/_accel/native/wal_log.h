@@ -1,10 +1,10 @@
 /* The log of one group, native side: its constants, its state, and who may touch what.
  *
  * Byte formats stand in docs/formats.md sections 2 and 7. Must not know Raft, Python or SQL: a job is bytes and numbers.
- * Threads: the LOOP (submits, takes finished jobs, reads what is published), the LOG thread (the only one that writes
- * batches), the FILLER (writes zeros ahead of the log thread, prepares the next file, recycles purged ones), the SYNCER
- * (only in the modes that do not wait for fsync), READERS (any thread, index under its mutex, files through descriptors
- * of their own).
+ * Threads: the LOOP (submits, takes finished jobs, reads what is published; where no answer waits for fsync it writes
+ * small batches itself), the LOG thread (writes all others), the FILLER (writes zeros ahead, prepares the next file,
+ * recycles purged ones), the SYNCER (only in the modes that do not wait for fsync), READERS (any thread, index under its
+ * mutex, files through descriptors of their own).
  * Invariant: `synced` never passes what `log_sync` promises, and nothing is tried again after a failed write or fsync. */
 #ifndef HQ_WAL_LOG_H
 #define HQ_WAL_LOG_H
@@ -37,6 +37,7 @@ enum {
     HQ_SPAN_BYTES = 64 << 10,
     HQ_IDLE_NS = 20000000,
     HQ_RETRY_NS = 100000000,
+    HQ_INLINE_BYTES = 64 << 10, /* the most that the loop writes itself */
     HQ_SPARES = 2, /* purged files kept for use as segments */
 };
 
@@ -91,7 +92,7 @@ typedef struct hq_wal {
     _Atomic uint64_t queued_bytes;
     pthread_mutex_t park_mutex;
     pthread_cond_t park;
-    _Atomic int parked, stop;
+    _Atomic int parked, stop, syncing;
 
     /* published by the log thread and the syncer */
     _Atomic uint64_t written, synced, disk_synced;
@@ -106,12 +107,14 @@ typedef struct hq_wal {
     _Atomic uint64_t held_io, waiting_io;
     uint64_t held_number, waiting_number;
 
-    /* log thread only; `current` is exchanged under fill_mutex and sync_mutex */
+    /* work_mutex, held while batches are written; `current` is exchanged under fill_mutex and sync_mutex too */
+    pthread_mutex_t work_mutex;
     hq_segment current;
     _Atomic uint64_t offset;
     uint32_t last_crc;
     int ended; /* the current segment holds its end record */
     uint64_t last_io, said, next_number;
+    int gave_up; /* it stops on a full disk, with entries that were not written */
 
     pthread_mutex_t fill_mutex, sync_mutex;
     hq_segment prepared; /* fill_mutex */
@@ -154,7 +157,7 @@ hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarn
 void hq_wal_close_files(hq_wal *log);
 void hq_wal_release(hq_wal *log);
 int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last, const uint8_t *bytes,
-                  size_t size, void *owner);
+                  size_t size, void *owner, int *now);
 int hq_wal_submit_local(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t term, uint64_t index,
                         const uint64_t *payload, const hq_hard_state *before);
 hq_job *hq_wal_take(hq_wal *log);
@@ -208,6 +211,10 @@ int hq_wal_start(hq_wal *log);
 void *hq_wal_filler_main(void *log);
 void *hq_wal_syncer_main(void *log);
 void hq_wal_wish(hq_wal *log, int fill, int sync);
+int hq_wal_wants_fill(hq_wal *log);
+
+/* wal_inline.c */
+int hq_wal_write_now(hq_wal *log, hq_job *job);
 
 /* wal_recycle.c: below 0 minus an errno, 0 nothing to do, 1 done; the filler's */
 void hq_wal_find_spares(hq_wal *log);

@@ -36,6 +36,7 @@ hq_wal *hq_wal_new(int dir_fd, uint32_t group, uint64_t node_id, uint64_t incarn
     pthread_cond_init(&log->helper, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&log->park_mutex, NULL);
+    pthread_mutex_init(&log->work_mutex, NULL);
     pthread_mutex_init(&log->hold_mutex, NULL);
     pthread_mutex_init(&log->fill_mutex, NULL);
     pthread_mutex_init(&log->sync_mutex, NULL);
@@ -70,6 +71,7 @@ void hq_wal_release(hq_wal *log) {
     pthread_cond_destroy(&log->park);
     pthread_cond_destroy(&log->helper);
     pthread_mutex_destroy(&log->park_mutex);
+    pthread_mutex_destroy(&log->work_mutex);
     pthread_mutex_destroy(&log->hold_mutex);
     pthread_mutex_destroy(&log->fill_mutex);
     pthread_mutex_destroy(&log->sync_mutex);
@@ -117,20 +119,18 @@ static void submit(hq_wal *log, hq_job *job) {
     hq_wal_wake(log);
 }
 
-/* `bytes` must live until the job comes back from the finished stack. 0 or ENOMEM. */
+/* Unless *now, `bytes` must live until the job comes back from the finished stack. 0 or ENOMEM. */
 int hq_wal_submit(hq_wal *log, uint8_t kind, uint64_t io_sequence, uint64_t first, uint64_t last, const uint8_t *bytes,
-                  size_t size, void *owner) {
+                  size_t size, void *owner, int *now) {
+    hq_job made = {.io_sequence = io_sequence, .first = first, .last = last, .bytes = bytes, .size = size,
+                   .owner = owner, .records = (uint32_t)(last - first + 1), .kind = kind};
+    *now = kind == HQ_KIND_ENTRY && hq_wal_write_now(log, &made);
+    if (*now)
+        return 0;
     hq_job *job = malloc(sizeof *job);
     if (job == NULL)
         return ENOMEM;
-    job->io_sequence = io_sequence;
-    job->first = first;
-    job->last = last;
-    job->bytes = bytes;
-    job->size = size;
-    job->owner = owner;
-    job->records = (uint32_t)(last - first + 1);
-    job->kind = kind;
+    *job = made;
     submit(log, job);
     return 0;
 }

@@ -12,12 +12,13 @@
 
 static int disk_is_full(int error) { return error == ENOSPC || error == EDQUOT; }
 
-/* Sleeps until there is work, `stop`, or `until_ns` (0: no limit). */
-static void park(hq_wal *log, int64_t until_ns) {
+/* Sleeps until there is work, `stop`, or `until_ns` (0: no limit). `synced`: what the disk held when the thread decided
+ * that it has nothing to say. */
+static void park(hq_wal *log, int64_t until_ns, uint64_t synced) {
     struct timespec until = hq_after_ns(until_ns);
     pthread_mutex_lock(&log->park_mutex);
     atomic_store(&log->parked, 1);
-    if (atomic_load(&log->queue) == NULL && !atomic_load(&log->stop)) {
+    if (atomic_load(&log->queue) == NULL && !atomic_load(&log->stop) && atomic_load(&log->disk_synced) == synced) {
         if (until_ns == 0)
             pthread_cond_wait(&log->park, &log->park_mutex);
         else
@@ -98,24 +99,17 @@ static int flush_some(hq_wal *log, hq_job **jobs, int *where) {
     return 0;
 }
 
-static int wants_fill(hq_wal *log) {
-    uint64_t offset = atomic_load(&log->offset), filled = atomic_load(&log->current.filled);
-    uint64_t ahead = offset + HQ_FILL_AHEAD_BYTES / 2;
-    int prepare = offset >= log->current.size / 2 && !atomic_load(&log->has_prepared);
-    return (filled < ahead && filled < log->current.size) || prepare;
-}
-
 static void work(hq_wal *log, hq_job *jobs) {
-    while (jobs != NULL && !atomic_load(&log->fault_errno)) {
+    while (jobs != NULL && !log->gave_up && !atomic_load(&log->fault_errno)) {
         int where = HQ_FAULT_WRITE;
         int error = flush_some(log, &jobs, &where);
         if (error == 0) {
             hq_wal_notify(log);
-            hq_wal_wish(log, wants_fill(log), log->mode != HQ_SYNC_IMMEDIATE);
+            hq_wal_wish(log, hq_wal_wants_fill(log), log->mode != HQ_SYNC_IMMEDIATE);
         } else if (!disk_is_full(error)) {
             hq_wal_fail(log, where, error);
         } else if (wait_for_space(log) != 0) {
-            break;
+            log->gave_up = 1; /* nor is anything written that was queued behind it: a log has no gaps */
         }
     }
     if (jobs != NULL) {
@@ -153,26 +147,40 @@ static void finish_cleanly(hq_wal *log) {
         hq_wal_fail(log, HQ_FAULT_SYNC, error);
 }
 
+/* One round of the thread. 0: it ends. `until_ns`: how long it may sleep now (0: no limit); -1: it may not. */
+static int step(hq_wal *log, int64_t *idle_since_ns, int64_t *until_ns) {
+    int goes_on = 1;
+    *until_ns = -1;
+    pthread_mutex_lock(&log->work_mutex);
+    hq_job *jobs = hq_wal_take(log);
+    if (jobs != NULL) {
+        work(log, jobs);
+        *idle_since_ns = hq_now_ns();
+    } else if (atomic_load(&log->stop)) {
+        goes_on = 0;
+    } else if (!unsaid(log)) {
+        *until_ns = 0;
+    } else if (hq_now_ns() - *idle_since_ns >= HQ_IDLE_NS) {
+        mark(log);
+    } else {
+        *until_ns = *idle_since_ns + HQ_IDLE_NS;
+    }
+    pthread_mutex_unlock(&log->work_mutex);
+    return goes_on;
+}
+
 static void *log_main(void *argument) {
     hq_wal *log = argument;
     char name[16];
     snprintf(name, sizeof name, "hq-log-%u", log->group);
     prctl(PR_SET_NAME, name, 0, 0, 0);
-    int64_t idle_since_ns = 0;
+    int64_t idle_since_ns = 0, until_ns;
     for (;;) {
-        hq_job *jobs = hq_wal_take(log);
-        if (jobs != NULL) {
-            work(log, jobs);
-            idle_since_ns = hq_now_ns();
-        } else if (atomic_load(&log->stop)) {
+        uint64_t synced = atomic_load(&log->disk_synced);
+        if (!step(log, &idle_since_ns, &until_ns))
             break;
-        } else if (!unsaid(log)) {
-            park(log, 0);
-        } else if (hq_now_ns() - idle_since_ns >= HQ_IDLE_NS) {
-            mark(log);
-        } else {
-            park(log, idle_since_ns + HQ_IDLE_NS);
-        }
+        if (until_ns >= 0)
+            park(log, until_ns, synced);
     }
     finish_cleanly(log);
     hq_wal_wish(log, 1, 1); /* the helpers look at `stop` */

@@ -15,6 +15,7 @@ from typing import Any, Final
 from hiqlite._accel.plain.rows import Columns, Row, take_rows
 from hiqlite._accel.plain.values import encode_values, opened, take
 from hiqlite.errors import (
+    AnswerNotKept,
     ConstraintError,
     DeterminismError,
     ExpectationFailed,
@@ -25,6 +26,7 @@ from hiqlite.errors import (
     ProtocolError,
     RowMappingError,
     SchemaError,
+    SessionExpired,
     StatementError,
     UsageError,
 )
@@ -33,6 +35,7 @@ VERSION: Final = 1
 HEAD: Final = struct.Struct("<BBHI")
 RESULT: Final = struct.Struct("<B3sIqq")
 ERROR: Final = struct.Struct("<HHiII")
+REPEATED: Final = 1  # flag: the answer was given before, by the entry whose index follows the results
 DONE, FAILED, ROWS = range(3)
 STATUS_DONE, STATUS_NOTHING_REMAINS, STATUS_PART_REMAINS = range(3)
 SQL_SHOWN_MAX: Final = 200
@@ -46,6 +49,8 @@ ERROR_CLASSES: Final[dict[int, type[HiqliteError]]] = {
     6: UsageError,
     7: ParameterError,
     8: MigrationError,
+    9: SessionExpired,
+    10: AnswerNotKept,
 }
 
 
@@ -137,6 +142,8 @@ def error_of(
     kind = ERROR_CLASSES.get(error_class)
     if kind is None:
         raise ProtocolError(f"answer: unknown error class {error_class}")
+    if kind is SessionExpired:  # it speaks of this entry alone: the write may stand in the log for a second time
+        return kind(message)
     outcome: Outcome = "applied" if status == STATUS_PART_REMAINS else "not_applied"
     if not issubclass(kind, StatementError):
         return kind(message, outcome=outcome)
@@ -171,16 +178,21 @@ class _Answer:
     view: memoryview
     status: int
     count: int
+    first_index: int  # of the entry that gave it before; 0: of none
 
     @classmethod
     def open(cls, answer: Any) -> _Answer:
         view = opened(answer, 0)
-        version, status, reserved, count = HEAD.unpack(_take(view, 0, HEAD.size)[0])
-        if version != VERSION or reserved or status > STATUS_PART_REMAINS:
+        version, status, flags, count = HEAD.unpack(_take(view, 0, HEAD.size)[0])
+        if version != VERSION or flags > REPEATED or status > STATUS_PART_REMAINS:
             raise ProtocolError("answer: a header that contradicts the format")
+        first_index = 0
+        if flags & REPEATED:
+            first_index = int.from_bytes(_take(view, max(HEAD.size, len(view) - 8), 8)[0], "little")
+            view = view[:-8]
         if count * RESULT.size > len(view) - HEAD.size:
             raise ProtocolError("answer: the bytes end inside it")
-        return cls(view, status, count)
+        return cls(view, status, count, first_index)
 
     def results(
         self, texts: Sequence[Any], log_index: int, *, strict_text: bool = False
@@ -198,7 +210,7 @@ class _Answer:
                 found.append((_error(tail, texts, self.status), None))
             else:
                 rows = _rows(memoryview(tail), not strict_text) if kind == ROWS else None
-                found.append((ExecuteResult(affected, rowid, log_index), rows))
+                found.append((ExecuteResult(affected, rowid, self.first_index or log_index), rows))
         if offset != len(self.view):
             raise ProtocolError("answer: bytes are left over")
         return found
@@ -303,6 +315,6 @@ def decode_txn(answer: Any, log_index: int, texts: Sequence[Any] = ()) -> list[S
 def decode_batch(answer: Any, log_index: int) -> list[Any]:
     """One ExecuteResult or error per statement of a batch; raises when the entry failed as a whole."""
     opened_answer = _Answer.open(answer)
-    if opened_answer.status == STATUS_NOTHING_REMAINS:
+    if opened_answer.status != STATUS_DONE:
         opened_answer.done((), log_index)
     return [result for result, _ in opened_answer.results((), log_index)]

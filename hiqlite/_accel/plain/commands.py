@@ -22,6 +22,7 @@ STATEMENT: Final = struct.Struct("<HHIq")
 PARAMETERS_MAX: Final = 32766  # SQLite's SQLITE_MAX_VARIABLE_NUMBER
 TEXTS_MAX: Final = 0xFFFF
 NAME_SIZE_MAX: Final = 0xFFFF
+KIND_AT, ENTRY_KIND_AT, PAYLOAD_LENGTH_AT = 5, 6, 8  # in a record
 SIZE_MAX_DEFAULT: Final = 0xFFFFFFF0  # what a record can hold; callers give max_entry_size
 
 ROWS_WANTED: Final = 1
@@ -135,6 +136,14 @@ def encode_migration(
     flags = FOREIGN_KEYS_OFF if foreign_keys_off else 0
     head = (Operation.MIGRATION, flags, session, sequence, window_low, request_id)
     return _record(EntryKind.MIGRATION, head, [text, name, sha256_hex], [], size_max)
+
+
+def in_session(record: bytes, session: int, sequence: int, window_low: int) -> bytes:
+    """The unsealed record of a command that was encoded outside of a session, as a write of one."""
+    (size,) = struct.unpack_from("<I", record, PAYLOAD_LENGTH_AT)
+    payload = bytearray(record[HEADER_SIZE : HEADER_SIZE + size])
+    struct.pack_into("<QQQ", payload, 8, session, sequence, window_low)
+    return unsealed(record[KIND_AT], record[ENTRY_KIND_AT], bytes(payload))
 
 
 def check_counts(operation: int, text_count: int, statement_count: int) -> None:

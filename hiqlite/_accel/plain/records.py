@@ -20,6 +20,7 @@ VERSION: Final = 1
 PAYLOAD_MAX: Final = 0xFFFFFFB0  # header, payload and padding must fit the u32 length
 SEALED: Final = struct.Struct("<QQqqQI")  # term, index, group time, wall time, seed, reserved
 SEALED_AT: Final = 16
+WALL_NS_AT: Final = 40  # the seed follows
 HEADER_CRC_AT: Final = 60
 MASK: Final = 2**64 - 1
 
@@ -168,16 +169,30 @@ def seal_records(
 ) -> int:
     """Seal the records that fill the buffer as `first`, `first + 1`, ...; gives their number.
 
-    The seed of each is `mix_seed(seed + index)`.
+    The seed of each is `mix_seed(seed + index)`; one that has a seed already (`stamp`) keeps it, and its wall time.
     """
     with memoryview(buffer).cast("B") as view:
         offset, index = 0, first
         while offset < len(view):
             whole(view, offset, False)
-            _write_seal(view, offset, term, index, group_time_ns, wall_time_ns, mix_seed((seed + index) & MASK))
+            _, _, _, kept_ns, kept, _ = SEALED.unpack_from(view, offset + SEALED_AT)
+            wall_ns, own = (kept_ns, kept) if kept else (wall_time_ns, mix_seed((seed + index) & MASK))
+            _write_seal(view, offset, term, index, group_time_ns, wall_ns, own)
             offset += _length(view, offset)
             index += 1
         return index - first
+
+
+def stamp(record: bytes, wall_time_ns: int, seed: int) -> bytes:
+    """The unsealed record with a wall time and a seed (not 0) that sealing leaves to it."""
+    stamped = bytearray(record)
+    struct.pack_into("<qQ", stamped, WALL_NS_AT, wall_time_ns, seed)
+    return bytes(stamped)
+
+
+def unseal(record: bytes) -> bytes:
+    """The record as it was before a leader sealed it: what leaders set is zero again."""
+    return record[:SEALED_AT] + bytes(HEADER_SIZE - SEALED_AT) + record[HEADER_SIZE:]
 
 
 def _write_seal(view: memoryview, offset: int, term: int, index: int, group_ns: int, wall_ns: int, seed: int) -> None:

@@ -24,7 +24,7 @@ class LeaderAppendOnly(Invariant):
         """A log that holds the image's entry is kept: what stands behind it may be promised (thesis 5.1)."""
         held = index < len(node.terms) and node.terms[index] == term
         damaged = index in node.disk.unknown
-        if held and not damaged and not node.began_beyond_open():
+        if held and not damaged and not node.replaces_open:
             self.fail(f"node {node.id} drops a log that holds the image's entry {index} of term {term}")
         if node.raft.leads:
             self.fail(f"node {node.id} drops its log while it leads")

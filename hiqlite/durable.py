@@ -1,0 +1,54 @@
+"""Names and whole files that a loss of power does not take back. Blocks; belongs on a thread.
+
+Must not know what the files mean. Invariant: what a function here did is on the disk when it returns.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def make_folder(path: Path) -> None:
+    """Makes `path` and what is missing above it."""
+    missing = [path]
+    while not missing[-1].exists() and missing[-1].parent != missing[-1]:
+        missing.append(missing[-1].parent)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder)
+
+
+def sync_folder(path: Path) -> None:
+    """The names in a folder."""
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """What anybody, a process that was killed too, has written to it. Raises FileNotFoundError."""
+    _sync(path, 0)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """The file is as it was until all of `data` is on the disk. Mode 0600; `path` with ".tmp" behind is used for it."""
+    half = path.with_name(path.name + ".tmp")
+    if half.is_dir():
+        half.rename(half.with_name(half.name + ".aside"))
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    half.replace(path)
+    sync_folder(path.parent)

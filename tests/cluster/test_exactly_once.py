@@ -1,0 +1,149 @@
+"""Writes that are sent again by the client itself: each happens once, whatever happens to leaders (semantics.md 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+import hiqlite
+from hiqlite.client.local import LocalClient
+from hiqlite.testing import Cluster, cluster
+from tests.cluster.agreement import check_equal, everywhere
+
+COUNT = "UPDATE counter SET n = n + 1 WHERE id = 1 RETURNING n"
+SETTINGS = {"cache": False, "wal_size": "1 MiB"}
+
+
+@pytest.fixture
+async def three() -> AsyncIterator[Cluster]:
+    async with cluster(3, **SETTINGS) as running:
+        await running.client.execute("CREATE TABLE counter (id INTEGER PRIMARY KEY, n)")
+        await running.client.execute("INSERT INTO counter VALUES (1, 0)")
+        yield running
+
+
+@dataclass
+class Counters:
+    """Tasks that add one, again and again, and what they were told."""
+
+    acknowledged: list[int] = field(default_factory=list)  # the number that each one made
+    unknown: int = 0
+    stopping: bool = False
+
+    def start(self, db: LocalClient, tasks: int = 4) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self._count(db)) for _ in range(tasks)]
+
+    async def _count(self, db: LocalClient) -> None:
+        while not self.stopping:
+            try:
+                (row,) = await db.execute_returning(COUNT, timeout=30)
+            except hiqlite.ShuttingDown as error:
+                self.unknown += error.outcome == "unknown"
+                return  # its node goes
+            except hiqlite.HiqliteError as error:
+                self.unknown += error.outcome == "unknown"
+            else:
+                self.acknowledged.append(row[0])
+
+
+async def check(three: Cluster, counters: Counters) -> None:
+    await check_equal(three)
+    ((n,),) = (await everywhere(three, "SELECT n FROM counter"))[0]
+    acknowledged = counters.acknowledged
+    assert len(set(acknowledged)) == len(acknowledged), "two writes made the same number"
+    assert len(acknowledged) <= n <= len(acknowledged) + counters.unknown
+
+
+async def progress(counters: Counters, more: int = 50) -> None:
+    wanted = len(counters.acknowledged) + more
+    while len(counters.acknowledged) < wanted:
+        await asyncio.sleep(0)
+
+
+async def test_counters_are_exact_while_leadership_moves(three: Cluster) -> None:
+    """Handed over, cut off, and given back: no caller of a living node is told anything but the number that he made."""
+    chance = Random(7)
+    counters = Counters()
+    tasks = [task for db in three.nodes.values() for task in counters.start(db)]
+    for turn in range(6):
+        await progress(counters)
+        leader = three.leader
+        if turn % 2:
+            await three.partition([leader], three.followers)
+            await three.wait_until(lambda leader=leader: any(
+                three.nodes[one]._group.leader_id not in (0, leader) for one in three.nodes if one != leader
+            ))  # fmt: skip
+            await progress(counters)
+            await three.heal()
+        else:
+            await three.client.transfer_leadership(chance.choice(three.followers))
+        await three.wait_for_leader()
+    await progress(counters)
+    counters.stopping = True
+    await asyncio.gather(*tasks)
+    assert counters.unknown == 0
+    await check(three, counters)
+    assert len(counters.acknowledged) == max(counters.acknowledged)
+
+
+async def test_counters_are_exact_while_leaders_are_killed(three: Cluster) -> None:
+    """Clients of the others go on by themselves; what a killed node's own clients asked may have happened once."""
+    counters = Counters()
+    tasks = [task for db in three.nodes.values() for task in counters.start(db)]
+    for _ in range(4):
+        await progress(counters)
+        leader = three.leader
+        await three.kill(leader)
+        await progress(counters)
+        tasks += counters.start(await three.start(leader))
+    await progress(counters)
+    counters.stopping = True
+    await asyncio.gather(*tasks)
+    await check(three, counters)
+
+
+async def test_a_request_id_is_known_on_every_node_and_after_a_restart(three: Cluster) -> None:
+    """Sent by hand through each node, before and after all of them were killed: one write, one answer."""
+    insert = "INSERT INTO counter (n) VALUES (7) RETURNING id"
+    rows = [await db.execute_returning(insert, request_id="once") for db in three.nodes.values()]
+    for number in list(three.nodes):
+        await three.kill(number)
+    for number in (1, 2, 3):
+        await three.start(number)
+    rows += [await db.execute_returning(insert, request_id="once", timeout=30) for db in three.nodes.values()]
+    assert [[tuple(row) for row in each] for each in rows] == [[(2,)]] * 6
+    with pytest.raises(hiqlite.UsageError, match="request id 'once'"):
+        await three.nodes[1].execute_returning("INSERT INTO counter (n) VALUES (8) RETURNING id", request_id="once")
+    assert await everywhere(three, "SELECT count(*) FROM counter") == [[(2,)]] * 3
+    await check_equal(three)
+
+
+async def test_a_change_of_the_schema_is_given_its_first_answer_too(three: Cluster) -> None:
+    """By every node: what it would be by the schema of now is not asked."""
+    for _ in range(2):
+        for db in three.nodes.values():
+            assert (await db.execute("CREATE TABLE made (x)", request_id="made")).rows_affected == 0
+    assert await three.client.batch("DROP TABLE made")
+    for db in three.nodes.values():
+        assert (await db.execute("CREATE TABLE made (x)", request_id="made")).rows_affected == 0
+    assert await everywhere(three, "SELECT name FROM sqlite_schema WHERE name = 'made'") == [[]] * 3
+
+
+async def test_a_node_that_came_by_an_image_knows_what_was_answered() -> None:
+    """It holds the sessions: whoever sends again through that node, once it leads, writes nothing a second time."""
+    insert = "INSERT INTO counter (n) VALUES (7)"
+    async with cluster(3, **{**SETTINGS, "wal_size": "256 KiB"}, logs_until_snapshot=200) as three:
+        await three.client.execute("CREATE TABLE counter (id INTEGER PRIMARY KEY, n)")
+        away = three.followers[0]
+        await three.kill(away)
+        first = await three.client.execute(insert, request_id="before the image")
+        while (await three.client.metrics()).db.first_index <= first.log_index:
+            await asyncio.gather(*(three.client.execute(insert) for _ in range(500)))
+        db = await three.start(away)
+        await db.transfer_leadership(away)
+        assert await db.execute(insert, request_id="before the image") == first
+        await check_equal(three)
