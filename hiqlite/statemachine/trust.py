@@ -31,6 +31,9 @@ _BODY: Final = struct.Struct("<8sQQ4s")
 _CRC: Final = struct.Struct("<I")
 # SQLite's own check reads the whole file: at each start only of one that is read in no time.
 LOG_HEAD_BYTES: Final = 32  # of SQLite's log; the salt at 16
+NO_SALT: Final = bytes(4)
+# SQLite adds 1 to the salt when it begins its log anew: at most twice behind one mark, which each checkpoint writes.
+TURNS_MAX: Final = 4
 CHECKED_BYTES_MAX: Final = 16 << 20
 log = observe.logger("statemachine")
 
@@ -38,11 +41,11 @@ log = observe.logger("statemachine")
 @dataclass(frozen=True, slots=True)
 class CheckpointMark:
     """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have; `salt`: of
-    SQLite's log when that began."""
+    SQLite's log when that began, or when the log was made; zero: there was none."""
 
     begun: int = 0
     done: int = 0
-    salt: bytes = bytes(4)
+    salt: bytes = NO_SALT
 
     def encode(self) -> bytes:
         body = _BODY.pack(MAGIC, self.begun, self.done, self.salt)
@@ -97,6 +100,7 @@ def unstamp(database: Path, settings: ConnectionSettings) -> None:
     """The database says of no cluster that it is its own; of one that nobody else writes to. Blocks."""
     if database.exists() and database.stat().st_size > 0:
         _look(database, settings, None)
+        _expect_new_log(database)
         with _opened(database, settings) as connection:
             _put_stamp(connection, None)
 
@@ -148,6 +152,7 @@ def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | No
     try:
         found = _examine(database, settings, cluster_id)
         if found > 0 and cluster_id is not None:  # last: what writes to SQLite's log changes what can be judged by it
+            _expect_new_log(database)
             stamp(database, settings, cluster_id)
         return found
     except OSError as error:
@@ -173,27 +178,59 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     for path in (database, log_path(database), mark_path(database)):
         if path.exists():
             path.open("r+b").close()  # it may be written; SQLite would go on as a reader
+    if _is_foreign(log_path(database), mark):
+        _drop_log(database, mark, f"{log_path(database)} is not the log of this database")
     found, frames = _look(database, settings, cluster_id)
     if found >= mark.begun and (frames > 0 or mark.done == mark.begun or _is_begun_anew(log_path(database), mark)):
         return found
-    what = f"{log_path(database)} is damaged: the database goes back to entry {found}"
-    if mark.done != mark.begun:
-        raise SnapshotCorruption(f"{what}, and holds parts of entries up to {mark.begun}")
-    log.warning("%s; it is moved aside, the database holds all up to %d without it", what, mark.done)
-    os.replace(log_path(database), log_path(database).with_name(log_path(database).name + ".aside"))
+    _drop_log(database, mark, f"{log_path(database)} is damaged: the database goes back to entry {found}")
     found, _ = _look(database, settings, cluster_id)
     if found < mark.done:
         raise SnapshotCorruption(f"{database} ends at entry {found}, it held all up to {mark.done}")
     return found
 
 
-def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
-    """SQLite begins its log anew only once all of it is in the database file."""
+def _drop_log(database: Path, mark: CheckpointMark, what: str) -> None:
+    """SQLite's log is moved aside; raises SnapshotCorruption if the database needs the one that it had."""
+    if mark.done != mark.begun:
+        raise SnapshotCorruption(f"{what}, and holds parts of entries up to {mark.begun}")
+    log.warning("%s; it is moved aside, the database holds all up to %d without it", what, mark.done)
+    os.replace(log_path(database), log_path(database).with_name(log_path(database).name + ".aside"))
+
+
+def _head_of(log_file: Path) -> bytes:
+    """Of SQLite's log; empty: there is none, or what stands there is no head."""
     if not log_file.is_file():
-        return False
+        return b""
     with log_file.open("rb") as file:
         head = file.read(LOG_HEAD_BYTES)
-    return len(head) == LOG_HEAD_BYTES and head[16:20] != mark.salt and _is_log_head(head)
+    return head if len(head) == LOG_HEAD_BYTES and _is_log_head(head) else b""
+
+
+def _is_foreign(log_file: Path, mark: CheckpointMark) -> bool:
+    """Whether it is a log that SQLite made beside another database, of this or of another node."""
+    head = _head_of(log_file)
+    turns = int.from_bytes(head[16:20], "big") - int.from_bytes(mark.salt, "big")
+    return head != b"" and mark.salt != NO_SALT and turns % (1 << 32) > TURNS_MAX
+
+
+def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
+    """SQLite begins its log anew only once all of it is in the database file."""
+    head = _head_of(log_file)
+    return head != b"" and head[16:20] != mark.salt
+
+
+def _expect_new_log(database: Path) -> None:
+    """Before something is written where SQLite has no log yet: it draws a new salt. In place, as the apply thread does,
+    which does the same when it begins: beside it there is nothing left to do."""
+    path = mark_path(database)
+    known = CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+    if known is None or known.salt == NO_SALT or _head_of(log_path(database)):
+        return
+    with path.open("r+b") as file:
+        file.write(CheckpointMark(known.begun, known.done).encode())
+        file.flush()
+        os.fdatasync(file.fileno())
 
 
 def _is_log_head(head: bytes) -> bool:

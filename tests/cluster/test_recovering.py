@@ -117,7 +117,8 @@ async def test_a_cache_group_that_is_damaged_is_given_up(tmp_path: Path) -> None
     """The database is what is recovered; the report says what went, and both groups take part again."""
     async with growing(tmp_path, cache_storage_disk=True) as nodes:
         await three_with_data(nodes)
-        await nodes.members(set(ALL), set())  # of both groups: before, there is nothing of the cache's that can be lost
+        # Before there was a leader, and a log, nothing of the cache's can be lost.
+        await nodes.wait_until(lambda: all(one.group.leader_id for one in nodes.running[1].groups.values()))
         for number in ALL:
             await nodes.stop(number)
         shutil.rmtree(Path(nodes.config(1, ALL).data_path) / "log" / "cache")

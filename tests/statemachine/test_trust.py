@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -31,7 +32,7 @@ async def checkpointed(folder: Path) -> tuple[Path, int]:
     Each row has a page of its own, and a run that changes it.
     """
     folder.mkdir()
-    path, left = folder / "a.db", folder.with_name("left")
+    path, left = folder / "a.db", folder.with_name(f"{folder.name}-left")
     trust.open_mark(path)
     async with opened(path, WriterSettings(apply_thread="always")) as driver:
         driver.submit(execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a, filler)"))
@@ -147,6 +148,79 @@ async def test_a_log_that_sqlite_has_begun_anew_is_not_needed(tmp_path: Path) ->
         log_path(whole).write_bytes(head[:at] + bytes([head[at] ^ 1]) + head[at + 1 :])
         with pytest.raises(SnapshotCorruption, match="holds parts of entries"):
             trust.examine(whole, SETTINGS)
+
+
+def aside(path: Path) -> Path:
+    """Where SQLite's log is moved to."""
+    return log_path(path).with_name(log_path(path).name + ".aside")
+
+
+async def test_the_log_of_another_database_is_not_read(tmp_path: Path) -> None:
+    """SQLite would: nothing in it says beside which file it was made, and its pages are sound."""
+    path, index = await checkpointed(tmp_path / "db")
+    other, _ = await checkpointed(tmp_path / "other")
+    shutil.copy(log_path(other), log_path(path))
+    half = tmp_path / "half" / "a.db"
+    shutil.copytree(path.parent, half.parent)
+    assert trust.examine(path, SETTINGS) == index
+    assert aside(path).read_bytes() == log_path(other).read_bytes()
+    assert read(path) == (index, NEWEST)
+    mark = trust.open_mark(half)
+    mark_path(half).write_bytes(CheckpointMark(index, index - 1, mark.salt).encode())
+    with pytest.raises(SnapshotCorruption, match="not the log of this database, and holds parts of entries"):
+        trust.examine(half, SETTINGS)
+    assert log_path(half).exists()
+
+
+@pytest.mark.parametrize("mode", ["always", "inline"])
+async def test_every_log_that_the_database_had_is_known_as_its_own(tmp_path: Path, mode: str) -> None:
+    """Whenever a crash comes: before and behind the first commit of a life, each checkpoint, and each that SQLite
+    begins its log anew with; and another's is known as such from the first commit on."""
+    other, _ = await checkpointed(tmp_path / "other")
+    path = tmp_path / "db" / "a.db"
+    path.parent.mkdir()
+    trust.open_mark(path)
+    salts = set()
+    for life in range(3):
+        async with opened(path, WriterSettings(apply_thread=mode)) as driver:
+            for turn in range(4):
+                crashed = tmp_path / f"{life}.{turn}" / "a.db"
+                shutil.copytree(path.parent, crashed.parent)
+                index = driver.writer.applied_index
+                assert trust.examine(crashed, SETTINGS) == index
+                assert not aside(crashed).exists()
+                driver.submit(execute(f"CREATE TABLE t{life}{turn}(a)"))
+                if turn % 2:
+                    await in_the_file(driver)
+                await driver.applied()
+                salts.add(log_path(path).read_bytes()[16:20])
+                swapped = tmp_path / f"{life}.{turn}.swapped" / "a.db"
+                shutil.copytree(path.parent, swapped.parent)
+                shutil.copy(log_path(other), log_path(swapped))
+                if trust.open_mark(swapped).done > 0:  # else nothing is in its file
+                    trust.examine(swapped, SETTINGS)
+                    assert aside(swapped).exists()
+            driver.writer.set_synced_index(driver.writer.applied_index)
+        assert log_path(path).stat().st_size == 0  # the next life's log is made from nothing
+    assert len(salts) > 3
+
+
+async def test_who_writes_where_there_is_no_log_does_not_make_one_that_is_foreign(tmp_path: Path) -> None:
+    """A stamp that is put there stays, and one that is taken away stays away."""
+    path, index = await checkpointed(tmp_path / "db")
+    for own in (b"\1" * 32, b"\2" * 32):
+        for write in (partial(trust.examine, path, SETTINGS, own), partial(trust.unstamp, path, SETTINGS)):
+            connection = apsw.Connection(str(path), vfs="unix-excl")
+            connection.execute("SELECT * FROM t").fetchall()  # else it does not know of a log
+            connection.close(True)
+            assert not log_path(path).exists()
+            mark_path(path).write_bytes(CheckpointMark(index, index, b"gone").encode())
+            write()
+            stamped = trust.stand_of(path, SETTINGS)
+            assert log_path(path).stat().st_size > 0 and stamped.index == index
+            assert trust.examine(path, SETTINGS) == index
+            assert trust.stand_of(path, SETTINGS) == stamped and not aside(path).exists()
+        assert stamped.cluster == ""
 
 
 async def test_a_database_without_its_file_is_not_begun_anew(tmp_path: Path) -> None:

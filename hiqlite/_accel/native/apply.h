@@ -11,6 +11,7 @@
 #ifndef HQ_APPLY_H
 #define HQ_APPLY_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stddef.h>
 #include "sqlite3ext.h"
@@ -222,6 +223,8 @@ typedef struct hq_apply {
     hq_failure failure;
     int mark_fd;       /* of the checkpoint mark; -1: this database has none */
     const char *log_name; /* of SQLite's log, where there is a mark */
+    int log_is_new;    /* nothing stands in it yet; the first commit draws its salt */
+    pthread_mutex_t mark_lock; /* of what stands in the mark */
     uint64_t run_count, entry_count, replay_count, checkpoint_count;
 } hq_apply;
 
@@ -319,6 +322,7 @@ uint64_t hq_checkpoint_due_pages(hq_apply *w);    /* pages written since then */
 /* ---- checkpoint mark (apply_mark.c); each gives SQLITE_OK or a code */
 void hq_mark_open(hq_apply *w);
 void hq_mark_close(hq_apply *w);
+void hq_mark_committed(hq_apply *w);
 int hq_mark_begun(hq_apply *w, uint64_t index);
 int hq_mark_ended(hq_apply *w, uint64_t index, int complete);
 

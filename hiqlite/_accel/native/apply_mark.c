@@ -5,11 +5,15 @@
    ok. So before pages are moved it is written down up to which entry they reach, and when all are there, that they are
    (docs/formats.md section 9). A start compares (statemachine/trust.py). SQLite's log is synced before the mark: else a
    loss of power could cut the log below a mark whose pages were never moved.
+   It also names SQLite's log, by the salt that it has: what lies in its place may be another database's, and SQLite would
+   read it. The salt of a log that is made from nothing is drawn: no salt is marked before, the drawn one behind the
+   first commit.
    The file is made by who opens the database; without it nothing is marked. Must not know entries. Invariant: the mark is
    never behind the file. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,8 +21,52 @@
 #include "apply.h"
 #include "crc32c.h"
 
-enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, CRC_AT = 28, MARK_BYTES = 32, PATH_BYTES = 4096 };
-enum { LOG_SALT_AT = 16 }; /* in SQLite's log: another one each time that SQLite begins it anew */
+enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, SALT_BYTES = 4, CRC_AT = 28, MARK_BYTES = 32, PATH_BYTES = 4096 };
+enum { LOG_SALT_AT = 16 }; /* in SQLite's log: greater by one each time that SQLite begins it anew */
+enum { KEPT = 0 };         /* as a place in the mark: no index changes */
+
+static int put(hq_apply *w, size_t at, uint64_t index, const uint8_t *salt) {
+    uint8_t bytes[MARK_BYTES] = {0};
+    int rc = SQLITE_OK;
+    pthread_mutex_lock(&w->mark_lock); /* the first commit may meet a checkpoint */
+    if (pread(w->mark_fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        rc = SQLITE_IOERR_READ;
+    if (at != KEPT)
+        hq_put_u64(bytes + at, index);
+    if (salt)
+        memcpy(bytes + SALT_AT, salt, SALT_BYTES);
+    hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
+    if (rc == SQLITE_OK && pwrite(w->mark_fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        rc = SQLITE_IOERR_WRITE;
+    if (rc == SQLITE_OK && fdatasync(w->mark_fd) != 0)
+        rc = SQLITE_IOERR_FSYNC;
+    pthread_mutex_unlock(&w->mark_lock);
+    return rc;
+}
+
+/* The salt of SQLite's log, zeros where there is none. SQLite holds no lock on it, so none is lost by closing it. */
+static int read_salt(hq_apply *w, uint8_t salt[SALT_BYTES], int synced) {
+    memset(salt, 0, SALT_BYTES);
+    int fd = open(w->log_name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT && !synced ? SQLITE_OK : SQLITE_CANTOPEN;
+    int rc = pread(fd, salt, SALT_BYTES, LOG_SALT_AT) >= 0 && (!synced || fdatasync(fd) == 0) ? SQLITE_OK
+                                                                                             : SQLITE_IOERR_FSYNC;
+    close(fd);
+    return rc;
+}
+
+static int is_none(const uint8_t *salt) { return hq_get_u32(salt) == 0; }
+
+/* Marks which log SQLite has, where the mark does not say so: by and by it may have begun it anew. */
+static int name_log(hq_apply *w) {
+    uint8_t salt[SALT_BYTES], marked[SALT_BYTES];
+    int rc = read_salt(w, salt, 0);
+    if (rc != SQLITE_OK || pread(w->mark_fd, marked, sizeof marked, SALT_AT) != (ssize_t)sizeof marked)
+        return rc != SQLITE_OK ? rc : SQLITE_IOERR_READ;
+    w->log_is_new = is_none(salt);
+    return is_none(salt) == is_none(marked) ? SQLITE_OK : put(w, KEPT, 0, salt);
+}
 
 void hq_mark_open(hq_apply *w) {
     char path[PATH_BYTES];
@@ -30,45 +78,35 @@ void hq_mark_open(hq_apply *w) {
     w->mark_fd = open(path, O_RDWR | O_CLOEXEC);
     if (w->mark_fd < 0 && errno != ENOENT) /* it would be left as it is, and say what is not so any more */
         hq_stop(w, SQLITE_CANTOPEN, "the checkpoint mark cannot be opened");
+    if (w->mark_fd < 0)
+        return;
+    pthread_mutex_init(&w->mark_lock, NULL);
+    int rc = name_log(w);
+    if (rc != SQLITE_OK)
+        hq_stop(w, rc, "the checkpoint mark cannot be used");
 }
 
 void hq_mark_close(hq_apply *w) {
-    if (w->mark_fd >= 0)
-        close(w->mark_fd);
+    if (w->mark_fd < 0)
+        return;
+    close(w->mark_fd);
+    pthread_mutex_destroy(&w->mark_lock);
     w->mark_fd = -1;
 }
 
-static int put(int fd, size_t at, uint64_t index, const uint8_t *salt) {
-    uint8_t bytes[MARK_BYTES];
-    if (pread(fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-        return SQLITE_IOERR_READ;
-    hq_put_u64(bytes + at, index);
-    if (salt)
-        memcpy(bytes + SALT_AT, salt, 4);
-    hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
-    if (pwrite(fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-        return SQLITE_IOERR_WRITE;
-    return fdatasync(fd) == 0 ? SQLITE_OK : SQLITE_IOERR_FSYNC;
-}
-
-/* SQLite holds no lock on its log, so none is lost by closing it. */
-static int sync_log(hq_apply *w, uint8_t salt[4]) {
-    int fd = open(w->log_name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return SQLITE_CANTOPEN;
-    memset(salt, 0, 4);
-    int rc = pread(fd, salt, 4, LOG_SALT_AT) >= 0 && fdatasync(fd) == 0 ? SQLITE_OK : SQLITE_IOERR_FSYNC;
-    close(fd);
-    return rc;
+/* A failure is left: the mark then takes any log, as before. */
+void hq_mark_committed(hq_apply *w) {
+    if (w->log_is_new && w->mark_fd >= 0)
+        (void)name_log(w);
 }
 
 /* The next checkpoint moves what is committed now, at least up to `index`. */
 int hq_mark_begun(hq_apply *w, uint64_t index) {
     if (w->mark_fd < 0)
         return SQLITE_OK;
-    uint8_t salt[4];
-    int rc = sync_log(w, salt);
-    return rc == SQLITE_OK ? put(w->mark_fd, BEGUN_AT, index, salt) : rc;
+    uint8_t salt[SALT_BYTES];
+    int rc = read_salt(w, salt, 1);
+    return rc == SQLITE_OK ? put(w, BEGUN_AT, index, salt) : rc;
 }
 
 /* It has ended. complete: everything up to `index` is in the file, and that is synced. Runs that were committed before it
@@ -78,5 +116,5 @@ int hq_mark_ended(hq_apply *w, uint64_t index, int complete) {
         return SQLITE_OK;
     uint64_t newest = __atomic_load_n(&w->applied_index, __ATOMIC_SEQ_CST);
     int rc = newest > index ? hq_mark_begun(w, newest) : SQLITE_OK;
-    return rc == SQLITE_OK && complete ? put(w->mark_fd, DONE_AT, index, NULL) : rc;
+    return rc == SQLITE_OK && complete ? put(w, DONE_AT, index, NULL) : rc;
 }

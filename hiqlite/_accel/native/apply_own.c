@@ -109,6 +109,7 @@ static int on_commit(void *worker, sqlite3 *db, const char *database, int pages)
     __atomic_store_n(&w->wal_pages, (uint64_t)pages, __ATOMIC_RELAXED);
     if (w->wal_pages < w->checkpoint_seen_pages)
         w->checkpoint_seen_pages = 0; /* SQLite has started its log from the beginning */
+    hq_mark_committed(w);
     return SQLITE_OK;
 }
 
