@@ -46,7 +46,6 @@ NOT_BUILT_YET = (
     "http_allow_plain",
     "metrics_public",
     "health_check_delay_secs",
-    "scrub_interval",
     "danger_raft_state_reset",
     "raft_install_timeout",
     "raft_snapshot_pin_bytes",

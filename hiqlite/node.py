@@ -24,6 +24,7 @@ from hiqlite.errors import HiqliteError, ShuttingDown, UsageError
 from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node_cache_life import CacheLife
 from hiqlite.node_calls import calls_of
+from hiqlite.node_equality import NodeEquality
 from hiqlite.node_events import hand_on
 from hiqlite.node_group import NodeGroup, Surroundings
 from hiqlite.node_healing import clear_aside
@@ -133,6 +134,8 @@ class Node:
             self._stack.push_async_callback(stop_task, caching)
         self.watch.start()
         self._stack.push_async_callback(self.watch.close)
+        self.equality.start()
+        self._stack.push_async_callback(self.equality.close)
         watching = self._loop.create_task(watch_space(self.storage, self.groups), name="hiqlite-space")
         self._stack.push_async_callback(stop_task, watching)
         clearing = self._loop.create_task(
@@ -220,9 +223,13 @@ class Node:
         self.members = NodeMembers(
             config, storage.meta, self.groups, self.links, self._mirrored, self._was_removed, self.clock, self._loop
         )
-        self.watch = NodeWatch(
-            config, storage, self.groups, self.links[DB], self.members, self.network, self.clock, self._loop
+        self.equality = NodeEquality(
+            config, storage.db, self.groups[DB], self.links[DB], lambda error: self.client.refuse(error), self._loop
         )
+        self.watch = NodeWatch(
+            config, storage, self.groups, self.links[DB], self.members, self.network, self.equality, self.clock,
+            self._loop,
+        )  # fmt: skip
 
     def _make_client(self) -> None:
         config, db = self.config, self.storage.db

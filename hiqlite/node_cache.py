@@ -83,7 +83,7 @@ class CacheStorage(GroupStorage):
     def drop_state(self) -> None:
         self._aside.put(self._file)
 
-    def distrust(self) -> None:
+    def distrust(self, evidence: str = "") -> None:
         """It is in memory while it is in use: no damage of its file is found then."""
 
     @property

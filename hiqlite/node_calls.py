@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from hiqlite.errors import ProtocolError
+from hiqlite.node_equality import NodeEquality
 from hiqlite.node_members import NodeMembers
 from hiqlite.runtime.metrics import Metrics
 from hiqlite.runtime.wishes import Wish
@@ -23,6 +24,7 @@ class Answering(Protocol):
     """What of a node can be asked for."""
 
     members: NodeMembers
+    equality: NodeEquality
 
     def metrics(self) -> Metrics: ...
     async def transfer_leadership(self, to: int, group: str | None, timeout: float) -> None: ...
@@ -59,7 +61,13 @@ def calls_of(node: Answering) -> dict[str, Handler]:
             case _:
                 raise ProtocolError("a transfer that cannot be read")
 
-    return {"metrics": metrics, "members": members, "manage": manage, "transfer": transfer}
+    async def equality(_client: int, payload: Any) -> Any:
+        match payload:
+            case {"timeout": timeout}:
+                return await node.equality.compare_anywhere(_seconds(timeout))
+        raise ProtocolError("a comparison that cannot be read")
+
+    return {"metrics": metrics, "members": members, "manage": manage, "transfer": transfer, "equality": equality}
 
 
 def _seconds(timeout: Any) -> float:

@@ -19,6 +19,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.engine.ports import StateMachine
 from hiqlite.errors import SnapshotCorruption, StorageError
+from hiqlite.logstore.aside import EVIDENCE
 from hiqlite.logstore.folder import DB, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.node_generations import Generations
@@ -132,8 +133,18 @@ class DatabaseStorage(GroupStorage):
     def drop_state(self) -> None:
         self._aside.put(self.generations.drop())
 
-    def distrust(self) -> None:
-        self.meta.worker.submit(self.meta.set_distrusted, self.number, self._path.parent.name)
+    def distrust(self, evidence: str = "") -> None:
+        self.meta.worker.submit(self._distrust, self._path.parent, evidence)
+
+    def _distrust(self, generation: Path, evidence: str) -> None:
+        self.meta.set_distrusted(self.number, generation.name)
+        if evidence:
+            durable.write_file(generation / EVIDENCE, f"{evidence}\n".encode())
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the database file."""
+        return self._path.stat().st_size
 
     async def place(self, image: IncomingImage, membership: Membership | None = None) -> Path:
         """The database is `image` from the next start on: complete, checked and synced by `finish`.

@@ -20,7 +20,7 @@ from hiqlite.engine.mirror import is_of_the_past, is_over
 from hiqlite.engine.model import Identity, Membership, Message, Role
 from hiqlite.engine.ports import Judge
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import HiqliteError, SnapshotCorruption, StorageError
+from hiqlite.errors import Diverged, HiqliteError, SnapshotCorruption, StorageError
 from hiqlite.logstore.folder import GROUP_NAMES
 from hiqlite.node_exchange import GroupImages, ImageExchange
 from hiqlite.node_group_storage import GroupStorage
@@ -160,6 +160,14 @@ class NodeGroup:
         start fetches it from them; one that is alone goes on with what can be read."""
         if not self.storage.is_alone:
             self.storage.distrust()
+            self.fail(error)
+
+    async def diverged(self, error: Diverged) -> None:
+        """The state is another one than a majority's: somebody else leads, and this node takes no part until its next
+        start has fetched everything from them."""
+        if self.group.failure is None and not self.storage.is_alone:
+            self.storage.distrust(str(error))
+            await self._leaving.hand_over()
             self.fail(error)
 
     async def until_leader(self) -> None:

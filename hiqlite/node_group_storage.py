@@ -125,8 +125,9 @@ class GroupStorage(ABC):
         """Moves the state machine's state out of the way; it begins empty."""
 
     @abstractmethod
-    def distrust(self) -> None:
-        """The state was found damaged in use: the next start does not trust it."""
+    def distrust(self, evidence: str = "") -> None:
+        """The state was found damaged in use: the next start does not trust it. `evidence`: it is to be kept, and this
+        is written beside it."""
 
     async def open_parts(self) -> None:
         """Log and state machine, each as far as it can be trusted.

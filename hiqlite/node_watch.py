@@ -18,6 +18,7 @@ from hiqlite.clock import Clock
 from hiqlite.config import NodeConfig
 from hiqlite.errors import HiqliteError
 from hiqlite.logstore.folder import DB
+from hiqlite.node_equality import BUILD, NodeEquality
 from hiqlite.node_group import NodeGroup
 from hiqlite.node_links import GroupLinks
 from hiqlite.node_members import NodeMembers
@@ -46,6 +47,7 @@ class NodeWatch:
         links: GroupLinks,
         members: NodeMembers,
         network: Network | None,
+        equality: NodeEquality,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -55,6 +57,7 @@ class NodeWatch:
         self._links = links
         self._members = members
         self._network = network
+        self._equality = equality
         self._clock = clock
         self._loop = loop
         self._version = version("hiqlite")
@@ -72,8 +75,9 @@ class NodeWatch:
         self.leaving = False  # soon: nobody is to come any more
         self.left = False  # in a forked child: to the parent
         self.watch = Watch(
-            config.node_id, self._process, self._word, links, self._removed, config.split_brain_interval, loop
-        )
+            config.node_id, self._process, self._word, links, self._removed, equality.heard,
+            config.split_brain_interval, loop,
+        )  # fmt: skip
         if network is not None:
             network.on_stranger = self.watch.met_stranger
             network.greeting, network.on_greeting = self.watch.greeting, self.watch.greeted
@@ -198,6 +202,7 @@ class NodeWatch:
             "split_brain": [one.text for one in self.watch.contradictions],
             "strangers": list(self.watch.strangers),
             "disk_low": self._storage.space.is_low,
+            "equality": self._equality.about(),
             "network": {} if self._network is None else self._network.metrics(),
             "reads": {} if self._closed else asdict(self._storage.db.reader.metrics()),
         }
@@ -206,7 +211,7 @@ class NodeWatch:
 
     def _word(self, asked: Asked, twice: tuple[int, ...]) -> Word:
         groups = {one.name: self._group_word(one, asked.get(one.name, 0)) for one in self._groups.values()}
-        return Word(self._config.node_id, self._process, self._cluster_id(), groups, twice)
+        return Word(self._config.node_id, self._process, self._cluster_id(), groups, twice, BUILD)
 
     def _cluster_id(self) -> bytes:
         """Empty before this node has formed or joined one; it stays what it is then."""
@@ -231,6 +236,7 @@ class NodeWatch:
         return GroupWord(
             incarnation, forgets, word.term, word.leader_id, entry(index), engine.membership_at(index),
             held=entry(asked) if asked <= index else (0, 0),
+            states=tuple(self._storage.db.writer.hashes().items()) if one.number == DB else (),
         )  # fmt: skip
 
     def _removed(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hiqlite._accel.answers import (
     ExecuteResult,
@@ -25,6 +25,7 @@ from hiqlite._accel.commands import encode_batch, encode_command, encode_migrati
 from hiqlite.errors import (
     HiqliteError,
     MigrationError,
+    Outcome,
     Overloaded,
     RowMappingError,
     ShuttingDown,
@@ -32,7 +33,7 @@ from hiqlite.errors import (
     UsageError,
 )
 from hiqlite.runtime.metrics import Member, Metrics
-from hiqlite.runtime.proposals import CHEAP_BYTES_MAX
+from hiqlite.runtime.proposals import CHEAP_BYTES_MAX, told
 from hiqlite.runtime.wishes import Wish
 from hiqlite.statemachine.migrations import load, validate
 
@@ -61,6 +62,7 @@ class LocalClient(Client):
         self._clock = services.clock
         self._timeout_ns = int(services.request_timeout_s * 1e9)
         self._closed = False
+        self._why_closed: HiqliteError = ShuttingDown("the client is closed")
 
     # -- writes
 
@@ -213,8 +215,7 @@ class LocalClient(Client):
         if consistency is not None:
             await self._consistent(consistency, timeout)
         if self._closed:
-            self.check_process()
-            raise ShuttingDown("the client is closed")
+            self._raise_why(None)
         if timeout is not None:
             timeout_ns(timeout)
         # With `into`, text that is not UTF-8 comes as bytes, and the mapping decides.
@@ -233,6 +234,8 @@ class LocalClient(Client):
         self, sql: str, params: Parameters = (), *, into: Into = None, consistency: Consistency | None = None
     ) -> AsyncIterator[Any]:
         self.check_process()
+        if self._closed:
+            self._raise_why(None)
         if consistency is not None:
             await self._consistent(consistency, None)
         services = self._services
@@ -312,6 +315,10 @@ class LocalClient(Client):
         self.check_process()
         return await self._services.content_hash()
 
+    def refuse(self, error: HiqliteError) -> None:
+        """Nothing of this node's database is given any more: each call raises this."""
+        self._closed, self._why_closed = True, error
+
     def left_to_parent(self) -> None:
         """In a forked child: each call raises UsageError."""
         self.inherited = self._closed = True
@@ -334,10 +341,13 @@ class LocalClient(Client):
     def check_process(self) -> None:
         self._services.node.check_process()
 
+    def _raise_why(self, outcome: Outcome | None) -> NoReturn:
+        self.check_process()
+        raise told(self._why_closed, outcome)
+
     def _check(self, request_id: str | None) -> None:
         if self._closed:
-            self.check_process()
-            raise ShuttingDown("the client is closed", outcome="not_applied")
+            self._raise_why("not_applied")
         if request_id is not None and (not isinstance(request_id, str) or not request_id):
             raise UsageError(f"a request id is text, and not empty, not {request_id!r}")
         if request_id is not None and not self._group.proposals.session.possible:

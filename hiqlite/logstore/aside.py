@@ -15,6 +15,8 @@ from hiqlite import durable, observe
 from hiqlite.errors import StorageError
 
 CLUSTERS: Final = "clusters"
+EVIDENCE: Final = "diverged.txt"  # beside a database that people are to look at
+EVIDENCE_KEPT: Final = 3
 log = observe.logger("logstore")
 
 
@@ -70,5 +72,21 @@ class Aside:
     def clear(self) -> None:
         """Removes what lies here; what cannot be removed stays for the next time."""
         if os.path.lexists(self.folder):
+            if self.folder.is_dir():
+                self._keep_evidence()
             shutil.rmtree(self.folder, ignore_errors=True)
             log.info("what could not be trusted at a start is not needed any more: %s is removed", self.folder)
+
+    def _keep_evidence(self) -> None:
+        """What people are to look at goes to a folder of its own, the newest few of it."""
+        kept = Aside(self._data_folder, "evidence")
+        try:
+            for path in sorted(self.folder.rglob(EVIDENCE)):
+                log.warning("the database in %s was another one than that of the other nodes", kept.folder)
+                kept.put(path.parent)
+            found = kept.folder.iterdir() if kept.folder.is_dir() else ()
+            there = sorted(found, key=lambda one: int(one.name.partition("-")[0]))
+            for one in there[:-EVIDENCE_KEPT]:
+                shutil.rmtree(one, ignore_errors=True)
+        except (OSError, ValueError, StorageError) as error:
+            log.warning("evidence is not kept: %s", error)

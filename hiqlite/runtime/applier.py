@@ -13,6 +13,7 @@ from hiqlite._accel.records import slice_records
 from hiqlite.engine.ports import LogStore, Run, StateMachine
 from hiqlite.errors import StorageError
 
+from .marks import Marks
 from .window import Window
 
 # Bytes handed over as one submission; the state machine cuts its transactions itself.
@@ -58,11 +59,13 @@ class Applier:
         self._fed_at = 0.0  # loop time of the last submission
         self._target = machine.applied_index
         self._held_from = 0  # nothing is handed over from here on; 0: no bound
+        self.marks = Marks()
         self._answers = False
         self._term_at: Callable[[int], int] = lambda index: 0
         self._replay: asyncio.Task[None] | None = None
         self._closed = False
         self._paused = False
+        self.marks.forget()
         self.submitted = machine.applied_index
         self.applied_index = machine.applied_index
 
@@ -100,6 +103,7 @@ class Applier:
         if runs:
             # Runs of a database that an image has replaced may still come: the index never goes back.
             self.applied_index = max(self.applied_index, runs[-1].last)
+            self.marks.applied(self.applied_index)
         if self._machine.failure is not None and self._retry is None and not (self._closed or self._paused):
             self._say_why()
             self._retry = self._loop.call_later(RETRY_S, self._try_again)
@@ -120,6 +124,7 @@ class Applier:
     def go_on(self) -> None:
         """Feed on behind where the state machine stands now: an image took the place of what came before."""
         self._paused = False
+        self.marks.forget()
         self.submitted = self.applied_index = self._machine.applied_index
         self._target = max(self._target, self.submitted)
         self._feed()
@@ -151,7 +156,8 @@ class Applier:
 
     @property
     def _limit(self) -> int:
-        return min(self._target, self._held_from - 1) if self._held_from else self._target
+        limit = min(self._target, self._held_from - 1) if self._held_from else self._target
+        return min(limit, self.marks.stops_at or limit)
 
     def _feed(self) -> None:
         if self._later is not None:
@@ -165,7 +171,10 @@ class Applier:
                 self._replay = self._loop.create_task(self._read_log())
                 return
             last = min(self._window.last_within(first, SUBMIT_BYTES), self._limit)
-            self._submit(first, last, self._window.pieces(first, last))
+            pieces = self._window.pieces(first, last)
+            if self.marks.expected and 0 < (mark := self.marks.find(pieces)) < last:
+                last, pieces = mark, self._window.pieces(first, mark)
+            self._submit(first, last, pieces)
 
     def _submit(self, first: int, last: int, pieces: list[bytes]) -> None:
         self._fed_at = self._loop.time()
@@ -180,6 +189,8 @@ class Applier:
             if last > self._limit:
                 last = self._limit  # it only grows: a bound is set before anything from it on is committed
                 records = slice_records(records, first, first, last)
+            if self.marks.expected and 0 < (mark := self.marks.find([records])) < last:
+                last, records = mark, slice_records(records, first, first, mark)
             self._submit(first, last, [records])
         except Exception as error:
             self._fail(error if isinstance(error, StorageError) else StorageError(f"committed entries: {error!r}"))

@@ -20,7 +20,7 @@ log = observe.logger("runtime")
 class Troubles:
     """The troubles of one group, told to its proposals. `on_damage` is told of a damaged state: no retry helps."""
 
-    __slots__ = ("_log", "_machine", "_proposals", "_space", "on_damage")
+    __slots__ = ("_log", "_machine", "_proposals", "_space", "_states", "on_damage")
 
     def __init__(self, proposals: Proposals) -> None:
         self._proposals = proposals
@@ -28,6 +28,7 @@ class Troubles:
         self._log: StorageError | None = None
         self._space: StorageError | None = None
         self._machine: StorageError | None = None
+        self._states: StorageError | None = None
 
     def of_log(self, log_store: LogStore) -> StorageError | None:
         """Looks whether the log has space ahead; what ends this node, if the log failed."""
@@ -48,6 +49,12 @@ class Troubles:
             self._space = error if low else None
             self._changed(self._space, "the disk has room again")
 
+    def states_differ(self, error: StorageError | None) -> None:
+        """Why no node's state can be taken for right; None: some can."""
+        if (error is None) is not (self._states is None):
+            self._states = error
+            self._changed(error, "a majority holds the same state again")
+
     def machine_stopped(self, error: StorageError | None) -> None:
         """Why the state machine stopped by itself; None when it goes on."""
         if isinstance(error, SnapshotCorruption):
@@ -61,4 +68,4 @@ class Troubles:
             log.warning("%s", end)
         else:
             log.error("no writes are taken for now: %s", error)
-        self._proposals.refusal = self._machine or self._log or self._space
+        self._proposals.refusal = self._states or self._machine or self._log or self._space

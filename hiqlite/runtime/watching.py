@@ -43,6 +43,7 @@ class Watch:
         process: a number that no other process has.
         word: what this node says now; given what a peer asks for, its `held` answer that.
         removed: ids that were members once and are none any more.
+        heard: told what a peer of this cluster says.
         interval_s: how often all are asked when nothing happens.
     """
 
@@ -53,6 +54,7 @@ class Watch:
         word: Callable[[Asked, tuple[int, ...]], Word],
         peers: Peers,
         removed: Callable[[], Collection[int]],
+        heard: Callable[[Word], None],
         interval_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -60,6 +62,7 @@ class Watch:
         self._word = word
         self._peers = peers
         self._removed = removed
+        self._heard = heard
         self._interval_s = interval_s
         self._loop = loop
         self._book = Book(own_id)
@@ -143,7 +146,7 @@ class Watch:
         self._book.hear(own)
         try:
             answer = await self._peers.request(peer_id, REQUEST, own.to_wire(), ASK_S)
-            self._book.hear(Word.from_wire(peer_id, answer))
+            self._hear(own, Word.from_wire(peer_id, answer))
         except HiqliteError as error:
             log.debug("node %d did not say what it knows: %s", peer_id, error)
 
@@ -151,9 +154,14 @@ class Watch:
         asked = Word.from_wire(peer_id, payload)
         own = self._word({name: one.committed[0] for name, one in asked.groups.items()}, self._book.twice)
         self._book.hear(own)
-        self._book.hear(asked)
+        self._hear(own, asked)
         self._judge()
         return own.to_wire()
+
+    def _hear(self, own: Word, said: Word) -> None:
+        self._book.hear(said)
+        if said.cluster_id and said.cluster_id == own.cluster_id:
+            self._heard(said)
 
     def _judge(self) -> None:
         """Says what is new, and what is over."""

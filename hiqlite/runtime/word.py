@@ -19,6 +19,8 @@ NUMBER_MAX = 1 << 64
 GROUPS_MAX = 8
 NAME_CHARS_MAX = 32
 TWICE_MAX = 256
+STATES_MAX = 64
+BUILD_CHARS_MAX = 256
 CLUSTER_ID_BYTES = (0, 32)
 
 
@@ -28,6 +30,7 @@ class GroupWord:
 
     `committed` is (index, term) of the newest entry that this node knows to be committed. `held` is the same of an
     entry that it was asked about. `members` is the newest committed configuration; `forgets`: nobody keeps the group.
+    `states` are (index, running hash of what entries gave) of some entries that are applied here.
     """
 
     incarnation: int
@@ -37,6 +40,7 @@ class GroupWord:
     committed: tuple[int, int] = (0, 0)
     members: Membership | None = None
     held: tuple[int, int] = (0, 0)
+    states: tuple[tuple[int, int], ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -47,6 +51,7 @@ class GroupWord:
             "committed": list(self.committed),
             "members": None if self.members is None else encode_membership(self.members),
             "held": list(self.held),
+            "states": [list(one) for one in self.states],
         }
 
     @classmethod
@@ -54,6 +59,9 @@ class GroupWord:
         members = wire["members"]
         if members is not None and not isinstance(members, bytes):
             raise ValueError("members that are no bytes")
+        states = wire.get("states", [])  # a node of 0.2.0 says nothing
+        if not isinstance(states, list) or len(states) > STATES_MAX:
+            raise ValueError("no list of states, or too long")
         return cls(
             _number(wire["incarnation"]),
             wire["forgets"] is True,
@@ -62,19 +70,21 @@ class GroupWord:
             _pair(wire["committed"]),
             None if members is None else decode_membership(members),
             _pair(wire["held"]),
+            tuple(_pair(one) for one in states),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
     """Of one node. `process` is a number that no other process has; `cluster_id` is empty before it has formed or
-    joined; `twice` are ids under which it met two processes."""
+    joined; `twice` are ids under which it met two processes; `build`: what it computes with, in words."""
 
     node_id: int
     process: int
     cluster_id: bytes = b""
     groups: Mapping[str, GroupWord] = field(default_factory=dict)
     twice: tuple[int, ...] = ()
+    build: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -82,6 +92,7 @@ class Word:
             "cluster_id": self.cluster_id,
             "groups": {name: group.to_wire() for name, group in self.groups.items()},
             "twice": list(self.twice),
+            "build": self.build,
         }
 
     @classmethod
@@ -99,8 +110,9 @@ class Word:
             process = _number(wire["process"])
             if not process:
                 raise ValueError("no process")
-            return cls(node_id, process, cluster_id, found, tuple(_number(one) for one in twice))
-        except (KeyError, TypeError, ValueError) as error:
+            build = str(wire.get("build", ""))[:BUILD_CHARS_MAX]
+            return cls(node_id, process, cluster_id, found, tuple(_number(one) for one in twice), build)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProtocolError(f"a word of the watch that cannot be read: {error!r}") from error
 
 

@@ -1,4 +1,4 @@
-"""The command line: `hiqlite serve | demo | status | config | members | recover | bench`.
+"""The command line: `hiqlite serve | demo | status | config | members | doctor | recover | bench`.
 
 Parses arguments and hands on; each command stands in a file of its own. Must not know rooms below the node.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hiqlite import errors
 from hiqlite.bench import command as bench
 
-from . import config_check, demo, members, recover, serve, status
+from . import config_check, demo, doctor, members, recover, serve, status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         ("status", status, "ask the nodes of a config how they are"),
         ("config", config_check, "check config files"),
         ("members", members, "who the members are, and the calls that change them"),
+        ("doctor", doctor, "compare the data of all nodes"),
         ("recover", recover, "start again after a majority, or a lone node's data, were lost"),
         ("bench", bench, "measure this machine"),
     ):

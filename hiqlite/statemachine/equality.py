@@ -9,8 +9,8 @@ not on indexes that exist to find rows, not on how often it is called.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,29 @@ import msgpack
 
 INTERNAL_PREFIX = "_hiqlite"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
-ROWS_PER_STEP = 1000  # part of the hash's meaning: rows are packed in lists of this length
+HASH_BYTES = 32
+ROWS_PER_QUERY = 1000  # part of the hash's meaning, where text is not UTF-8
+REST_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part begins: behind the row with this key, or at the first row of the first table from `table` on."""
+
+    table: str = ""
+    key: tuple[Any, ...] = ()
+
+
+START = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of a database: its schema, and the rows from one place to the next; `end` is None where there are no more."""
+
+    digest: bytes
+    rows: int
+    end: Place | None
 
 
 def content_hash(connection: apsw.Connection) -> str:
@@ -28,23 +50,65 @@ def content_hash(connection: apsw.Connection) -> str:
     Args:
         connection: of the database to be read; a reader's guard lets everything pass that is used here.
     """
-    digest = hashlib.blake2b(digest_size=32)
     with one_snapshot(connection):
-        for row in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"):
-            if not str(row[2]).startswith(INTERNAL_PREFIX):
-                digest.update(msgpack.packb(row))
-        for table in _tables(connection):
-            digest.update(msgpack.packb((table.name, table.columns)))
-            _add_rows(digest, connection, table)
-    return digest.hexdigest()
+        return hash_part(connection, START).digest.hex()
+
+
+def hash_part(
+    connection: apsw.Connection,
+    begin: Place,
+    bytes_max: int | None = None,
+    rest: Callable[[], object] = lambda: None,
+) -> Part:
+    """Hash of the schema and of the rows from `begin` on; the caller holds the snapshot (`one_snapshot`).
+
+    Args:
+        bytes_max: ends behind the row that reaches so many bytes; None: with the last row of all.
+        rest: called whenever some `REST_BYTES` of rows were read.
+    """
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    for row in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"):
+        if not str(row[2]).startswith(INTERNAL_PREFIX):
+            digest.update(msgpack.packb(row))
+    count = size_bytes = rested_bytes = 0
+    for table in _tables(connection):
+        if table.name < begin.table:
+            continue
+        digest.update(msgpack.packb((table.name, table.columns)))
+        for row, end in _rows(connection, table, begin.key if table.name == begin.table else ()):
+            packed = msgpack.packb(row)
+            digest.update(packed)
+            count += 1
+            size_bytes += len(packed)
+            if bytes_max is not None and size_bytes >= bytes_max and end:
+                return Part(digest.digest(), count, Place(table.name, end))
+            if size_bytes >= rested_bytes + REST_BYTES:
+                rested_bytes = size_bytes
+                rest()
+    return Part(digest.digest(), count, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
     name: str
     columns: tuple[str, ...]
-    primary_key: tuple[str, ...]
+    key: tuple[str, ...]  # what rows are told apart by; empty: nothing that a statement can name
     without_rowid: bool
+
+    def select(self, *, behind: bool, as_bytes: bool, keyed: bool = True) -> str:
+        """The next rows, `behind` the key that is bound: key, then columns. Not `keyed`: all of them, without keys."""
+        key = [quoted(name) for name in self.key]
+        names = [quoted(name) for name in self.columns]
+        if as_bytes:
+            names = [part for name in names for part in (f"typeof({name})", f"CAST({name} AS BLOB)")]
+        parts = [f"SELECT {', '.join((*key, *names) if keyed else names)} FROM {quoted(self.name)}"]
+        if not self.without_rowid:
+            parts.append("NOT INDEXED")
+        if behind:
+            parts.append(f"WHERE ({', '.join(key)}) > ({', '.join('?' * len(key))})")
+        if key:
+            parts.append(f"ORDER BY {', '.join(key)}" + (f" LIMIT {ROWS_PER_QUERY}" if keyed else ""))
+        return " ".join(parts)
 
 
 @contextmanager
@@ -68,44 +132,47 @@ def _tables(connection: apsw.Connection) -> list[_Table]:
             continue
         if name.startswith(INTERNAL_PREFIX):
             continue
-        columns = connection.execute(f"PRAGMA table_xinfo({quoted(name)})").fetchall()
-        key = [str(column[1]) for column in sorted(columns, key=lambda column: column[5] or 0) if column[5]]
-        found.append(_Table(name, tuple(str(column[1]) for column in columns), tuple(key), bool(without_rowid)))
+        described = connection.execute(f"PRAGMA table_xinfo({quoted(name)})").fetchall()
+        columns = tuple(str(column[1]) for column in described)
+        if without_rowid:
+            key = [str(column[1]) for column in sorted(described, key=lambda column: column[5] or 0) if column[5]]
+        else:
+            taken = {column.lower() for column in columns}
+            key = [one for one in ROWID_NAMES if one not in taken][:1]
+        found.append(_Table(name, columns, tuple(key), bool(without_rowid)))
     return sorted(found, key=lambda table: table.name)
 
 
-def _add_rows(digest: Any, connection: apsw.Connection, table: _Table) -> None:
-    try:
-        for rows in _steps(connection, _query(table, as_bytes=False)):
-            digest.update(msgpack.packb(rows))
-    except UnicodeDecodeError:
-        # Text that is not UTF-8: on every equal database, so every one of them comes here.
-        for rows in _steps(connection, _query(table, as_bytes=True)):
-            digest.update(msgpack.packb(rows))
+Row = tuple[Any, ...]
 
 
-def _steps(connection: apsw.Connection, sql: str) -> Iterator[list[tuple[Any, ...]]]:
-    cursor = connection.execute(sql)
-    try:
-        while rows := [row for _, row in zip(range(ROWS_PER_STEP), cursor, strict=False)]:
-            yield rows
-    finally:
-        cursor.close(True)
+def _rows(connection: apsw.Connection, table: _Table, key: Row) -> Iterator[tuple[Row, Row]]:
+    """Rows behind `key`, each with its own; () where no statement can name it."""
+    while table.key:
+        count = 0
+        try:
+            for row in _select(connection, table.select(behind=bool(key), as_bytes=False), key):
+                key = row[: len(table.key)]
+                count += 1
+                yield row, key
+        except UnicodeDecodeError:
+            # Text that is not UTF-8: on every equal database, so every one of them comes here.
+            if table.without_rowid:  # it may be in the key
+                break
+            count = 0
+            for row in _select(connection, table.select(behind=bool(key), as_bytes=True), key):
+                key = row[: len(table.key)]
+                count += 1
+                yield row, key
+        if count == 0:
+            return
+    sql = table.select(behind=bool(key), as_bytes=True, keyed=False)
+    yield from ((row, ()) for row in _select(connection, sql, key))
 
 
-def _query(table: _Table, *, as_bytes: bool) -> str:
-    names = [quoted(name) for name in table.columns]
-    if table.without_rowid:
-        order = ", ".join(quoted(name) for name in table.primary_key)
-    else:
-        taken = {name.lower() for name in table.columns}
-        free = [name for name in ROWID_NAMES if name not in taken]
-        order = free[0] if free else ""
-        names[:0] = free[:1]
-    if as_bytes:
-        names = [part for name in names for part in (f"typeof({name})", f"CAST({name} AS BLOB)")]
-    hint = "" if table.without_rowid else " NOT INDEXED"
-    return f"SELECT {', '.join(names)} FROM {quoted(table.name)}{hint}" + (f" ORDER BY {order}" if order else "")
+def _select(connection: apsw.Connection, sql: str, key: Row) -> Iterator[Row]:
+    with closing(connection.execute(sql, key or None)) as cursor:
+        yield from cursor
 
 
 def quoted(name: str) -> str:

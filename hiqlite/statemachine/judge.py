@@ -212,5 +212,6 @@ class Judge:
 
 
 def asked_by(record: bytes) -> tuple[int, int, list[str]]:
-    """(operation, number of statements, texts) of a write; what opens a session is no command, and has none of them."""
-    return (0, 0, []) if record[ENTRY_KIND_AT] == EntryKind.SESSION else command_texts(record)
+    """(operation, number of statements, texts) of a write; what opens a session, or is a mark, has none of them."""
+    is_command = record[ENTRY_KIND_AT] in (EntryKind.COMMAND, EntryKind.MIGRATION)
+    return command_texts(record) if is_command else (0, 0, [])

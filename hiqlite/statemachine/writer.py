@@ -18,7 +18,7 @@ import apsw
 
 from hiqlite import observe
 from hiqlite._accel import apply, forks, guard
-from hiqlite._accel.apply import AppliedRun, Applier, Trial
+from hiqlite._accel.apply import HASH_EVERY, AppliedRun, Applier, Trial
 from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 
@@ -32,6 +32,7 @@ INLINE_NS_MAX = 250_000
 CLOSE_PATIENCE_S = 0.5
 CLOSE_RETRY_S = 0.05
 CPUS_MIN_FOR_OWN = 4
+HASHES_MAX = 64
 
 ApplyThread = Literal["auto", "always", "inline"]
 
@@ -248,6 +249,12 @@ class Writer:
     def hash_at(self, index: int) -> int | None:
         """Running equality hash at `index`, a multiple of `apply.HASH_EVERY`, while it is remembered."""
         return None if self._closed else self._applier.hash_at(index)
+
+    def hashes(self) -> dict[int, int]:
+        """The newest that are remembered: index -> running equality hash."""
+        last = self.applied_index // HASH_EVERY
+        found = {one * HASH_EVERY: self.hash_at(one * HASH_EVERY) for one in range(last, max(0, last - HASHES_MAX), -1)}
+        return {index: value for index, value in found.items() if value is not None}
 
     @property
     def equality_hash(self) -> int:
