@@ -203,11 +203,15 @@ class DatabaseStorage(GroupStorage):
         """The file of the current generation."""
         return self._path
 
+    def open_reader(self) -> apsw.Connection:
+        """One more connection to the database, for somebody who looks at it beside the readers. Raises StorageError."""
+        return open_reader(self._path, self._connection)
+
     async def content_hash(self) -> str:
         """Hash of schema and rows, read on a thread and a connection of its own from one snapshot."""
 
         def scan() -> str:
-            connection = open_reader(self._path, self._connection)
+            connection = self.open_reader()
             try:
                 return content_hash(connection)
             finally:

@@ -95,6 +95,7 @@ class NodeEquality:
         self._builds: dict[int, str] = {}
         self._quarantine: asyncio.Task[None] | None = None
         self._scrubbing: asyncio.Task[None] | None = None
+        self.part_bytes = PART_BYTES
         self.parts = 0  # read and compared by this leader
         self.passes = 0
         for name, handler in ((EXPECT, self._expect), (FOUND, self._found), (VERDICT, self._verdict)):
@@ -197,7 +198,7 @@ class NodeEquality:
         group = self._group.group
         deadline_ns = group.clock.monotonic_ns() + int(ASK_S * 1e9)
         op = Op(self._loop, lambda answer, index, detail: index, None, deadline_ns)
-        group.proposals.put(mark.record(), op)
+        group.proposals.mark(mark.record(), op)
         await op
 
     async def _ask_to_expect(self, node: int, number: int, silent: dict[int, str]) -> None:
@@ -241,7 +242,7 @@ class NodeEquality:
                 continue
             await asyncio.sleep(wait_s)
             try:
-                done = await self.compare(table, key, bytes_max=PART_BYTES)
+                done = await self.compare(table, key, bytes_max=self.part_bytes)
             except HiqliteError as error:
                 log.info("a part of the database is not compared now: %s", error)
                 wait_s = min(AGAIN_S, self._interval_s)
@@ -256,7 +257,7 @@ class NodeEquality:
 
     def _pause_s(self) -> float:
         """Between two parts; none to speak of while nodes compute by different programs."""
-        parts = 1 + self._storage.size_bytes // PART_BYTES
+        parts = 1 + self._storage.size_bytes // self.part_bytes
         return min(AGAIN_S, self._interval_s) if self.other_builds else self._interval_s / parts
 
     # -- every member

@@ -21,7 +21,6 @@ from hiqlite.errors import StorageError
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.runtime.marks import Marks
 from hiqlite.runtime.scrub_record import Found, ScrubMark
-from hiqlite.statemachine.connection import open_reader
 from hiqlite.statemachine.equality import Place, hash_part, one_snapshot
 
 # How long a mark is waited for, and what was found is kept for who asks: a node that lags comes to it late.
@@ -73,7 +72,7 @@ class Looks:
     async def expect(self, number: int) -> None:
         """The mark of this number will come. Raises StorageError: the database cannot be opened once more."""
         path = self._storage.database
-        connection = await self._loop.run_in_executor(self._threads, open_reader, path)
+        connection = await self._loop.run_in_executor(self._threads, self._storage.open_reader)
         if self._closed:
             connection.close()
             raise StorageError("the node is shutting down")

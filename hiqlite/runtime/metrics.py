@@ -52,8 +52,9 @@ class Metrics:
     """Of one node. `groups` by name; also as attributes `db` and `cache`.
 
     `node`: id, version, cluster_id (hex, empty before there is one), uptime_s, healthy, ready, reasons (texts: why it
-    is not ready), split_brain (texts: contradictions), strangers (ids), disk_low, and maps of counters: network (peers,
-    refusals), reads.
+    is not ready), split_brain (texts: contradictions), strangers (ids), disk_low, equality (differs: texts,
+    other_builds: ids, parts and passes that this leader compared), and maps of counters: network (peers, refusals),
+    reads.
     """
 
     groups: dict[str, GroupMetrics]

@@ -110,6 +110,13 @@ class Proposals:
         self.gate.take(record, waiting)
         self._wake()
 
+    def mark(self, record: bytes, op: Op) -> None:
+        """An entry of this leader that changes nothing: whatever is refused now, it is taken."""
+        if self.failure is not None:
+            raise told(self.failure, "not_applied")
+        self.gate.take(record, op)
+        self._wake()
+
     def _route(self, record: bytes, op: Op) -> None:
         if self._leads() and not self.forwarder.holds:
             self.gate.take(record, op)

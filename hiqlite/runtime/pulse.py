@@ -136,7 +136,7 @@ class GroupPulse:
         group = self.group
         self._set_bounds(now_ns)
         group.engine.disk_waits(group.log_store.waiting_since_ns)
-        group.engine.disk_full(group.proposals.refusal is not None, now_ns)
+        group.engine.disk_full(group.troubles.has_own, now_ns)
         group.purger.turn(group.engine)
         group.pump()
 

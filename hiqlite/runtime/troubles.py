@@ -55,6 +55,11 @@ class Troubles:
             self._states = error
             self._changed(error, "a majority holds the same state again")
 
+    @property
+    def has_own(self) -> bool:
+        """Whether there is a trouble that others need not have: one of them shall lead."""
+        return (self._machine or self._log or self._space) is not None
+
     def machine_stopped(self, error: StorageError | None) -> None:
         """Why the state machine stopped by itself; None when it goes on."""
         if isinstance(error, SnapshotCorruption):

@@ -12,7 +12,6 @@ import apsw
 import pytest
 
 import hiqlite
-from hiqlite import node_equality
 from hiqlite.runtime.agreement import Standing
 from hiqlite.server import doctor
 from hiqlite.server.members import ask_any
@@ -92,9 +91,14 @@ async def check_comes_back(nodes: Growing, number: int, evidence: str) -> None:
 
 @pytest.mark.parametrize("leads", [False, True])
 async def test_a_row_that_changed_on_a_disk_is_found_by_a_comparison(tmp_path: Path, leads: bool) -> None:
-    """Of a follower or of the leader, which hands over first; nothing that was acknowledged is lost."""
-    async with growing(tmp_path) as nodes:
+    """Of a follower or of the leader, which hands over first; nothing that was acknowledged is lost. The log may reach
+    back to the first entry, or only the others can give what came before it."""
+    async with growing(tmp_path, **({"logs_until_snapshot": 20} if leads else {})) as nodes:
         await filled(nodes)
+        for _ in range(100):
+            await nodes.client(1).execute("UPDATE t SET n = 1 WHERE id = 1")
+        if leads:
+            await nodes.wait_until(lambda: nodes.running[3].group.engine.base_index > 0)
         await tamper(nodes, 3, "UPDATE t SET n = 7 WHERE id = 150")
         await lead(nodes, 3 if leads else 1)
         assert await nodes.client(3).query("SELECT n FROM t WHERE id = 150") == [(7,)]  # nobody knows yet
@@ -107,13 +111,13 @@ async def test_a_row_that_changed_on_a_disk_is_found_by_a_comparison(tmp_path: P
         await check_comes_back(nodes, 3, "SELECT count(*) FROM t WHERE n = 7")
 
 
-async def test_the_scrub_finds_it_by_itself_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_scrub_finds_it_by_itself_part_by_part(tmp_path: Path) -> None:
     """Nobody has to ask: the leader's passes go on, over parts of a bounded size, and find it where it is."""
-    monkeypatch.setattr(node_equality, "PART_BYTES", 1 << 8)
     async with growing(tmp_path, scrub_interval="10 ms") as nodes:
         await filled(nodes)
         await lead(nodes, 1)
         scrub = nodes.running[1].equality
+        scrub.part_bytes = 1 << 8
         await nodes.wait_until(lambda: scrub.passes >= 2)
         assert scrub.parts > 2 * scrub.passes and scrub.judgement.others == ()
         await tamper(nodes, 3, "DELETE FROM t WHERE id = 199")
@@ -154,6 +158,15 @@ async def test_where_no_majority_agrees_writes_stop_and_people_are_asked(tmp_pat
             assert not nodes.running[number].health().ready
             assert len(await nodes.client(number).query("SELECT n FROM t")) == ROWS
             assert nodes.running[number].group.failure is None
+        # Node 1 is right: a node that comes back empty takes what it has, and then there is a majority.
+        await nodes.stop(2)
+        nodes.lose(2)
+        await nodes.start(2, ALL, wait=True)
+        await nodes.members(set(ALL), set())
+        await lead(nodes, 1)
+        await nodes.running[1].equality.compare()
+        await check_refused(nodes, 3)
+        await nodes.client(2).execute("UPDATE t SET n = 1")
 
 
 async def test_the_doctor_tells_of_all_nodes(tmp_path: Path) -> None:
