@@ -25,6 +25,8 @@
 
 #include "apply_thread.h"
 
+enum { MISSES_MAX = 3 };
+
 static int synced_past_applied(hq_queue *q) {
     return __atomic_load_n(&q->synced_index, __ATOMIC_SEQ_CST) >= q->worker->applied_index;
 }
@@ -55,21 +57,30 @@ static void adopt(hq_queue *q) {
     hq_checkpointer *c = &q->checkpointer;
     hq_apply *w = q->worker;
     c->state = HQ_COPY_IDLE;
-    if (c->code != SQLITE_OK) {
+    int missed = (c->code & 0xff) == SQLITE_BUSY;
+    if (c->code != SQLITE_OK && !missed) {
         c->closing_in = 0;
-        if ((c->code & 0xff) != SQLITE_BUSY && (c->code & 0xff) != SQLITE_INTERRUPT && !w->failure.code)
+        if ((c->code & 0xff) != SQLITE_INTERRUPT && !w->failure.code)
             hq_stop(w, c->code, "the checkpoint failed");
         return;
     }
-    hq_count(&w->checkpoint_count, 1);
-    /* Fewer pages than when it began: SQLite has begun its log anew since, which it does when all of it was moved. */
-    if (c->copied >= c->from_pages || w->wal_pages < c->from_pages)
-        hq_durable_up_to(w, c->from_index);
-    if (c->copied > w->wal_pages || w->wal_pages < c->from_pages)
-        c->copied = c->from_pages = 0; /* none of what is in the new one was moved */
-    int blocked = c->copied < c->from_pages; /* an older reader: the next attempt after as many pages again */
-    w->checkpoint_seen_pages = blocked ? w->wal_pages : c->copied;
-    c->closing_in = !blocked && w->wal_pages > c->copied;
+    if (!missed) {
+        hq_count(&w->checkpoint_count, 1);
+        /* Fewer pages than when it began: SQLite has begun its log anew since, which it does when all of it was moved. */
+        if (c->copied >= c->from_pages || w->wal_pages < c->from_pages)
+            hq_durable_up_to(w, c->from_index);
+        if (c->copied > w->wal_pages || w->wal_pages < c->from_pages)
+            c->copied = c->from_pages = 0; /* none of what is in the new one was moved */
+        missed = c->copied < c->from_pages;
+        w->checkpoint_seen_pages = c->copied;
+    }
+    /* Once that is chance, a commit at that very moment: tried again at once, or the log would go on growing. Again and
+       again it is an older reader, or somebody else's checkpoint: the next attempt is after as many pages again. */
+    c->misses = missed ? c->misses + 1 : 0;
+    int waits = c->misses >= MISSES_MAX;
+    if (waits)
+        w->checkpoint_seen_pages = w->wal_pages;
+    c->closing_in = !waits && w->wal_pages > w->checkpoint_seen_pages;
 }
 
 /* One step; gives up the mutex meanwhile. 0: there was none. */

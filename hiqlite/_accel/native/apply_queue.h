@@ -68,6 +68,7 @@ typedef struct hq_checkpointer {
     pthread_cond_t wake;
     enum hq_copy_state state;
     int started, stop;
+    int misses;      /* copies in a row that did not reach what they were to */
     int closing_in;  /* few pages are left since the last copy: go on until none is */
     int code;        /* of the last copy */
     int asked;       /* somebody wants more of the database to be durable, however few pages that is */
