@@ -29,12 +29,15 @@ from hiqlite.runtime.agreement import NOTHING, Judgement, Standing, States, judg
 from hiqlite.runtime.scrub_record import Claims, Found, ScrubMark
 from hiqlite.runtime.waiting import until_next
 from hiqlite.runtime.word import Word
+from hiqlite.statemachine.equality import START, Place
 
 EXPECT, FOUND, VERDICT, COMPARE = "scrub_expect", "scrub_found", "scrub_verdict", "compare"
 PART_BYTES = 64 << 20
 ASK_S = 5.0
 POLL_S = 0.25
-PART_S = 120.0  # a part that is not read by then is one that this node did not look at
+PATIENCE_S_MAX = 90_000.0
+PART_S = 120.0  # a part that is not read by then is one that a node did not look at
+TRIES_MAX = 2  # of a part that cannot be compared, before the pass goes on with the next table
 FIRST_S = 600.0  # a new leader begins after this time, if not before
 AGAIN_S = 60.0
 HINT_WRONG = "restart this node: it fetches everything from the others, and keeps what it had in `evidence`"
@@ -51,7 +54,7 @@ class Comparison:
     digests: dict[int, bytes]
     silent: dict[int, str]
     voters: tuple[int, ...]
-    end: tuple[str, tuple[Any, ...]] | None
+    end: Place | None
 
     @property
     def equal(self) -> bool:
@@ -89,9 +92,10 @@ class NodeEquality:
         self._links = links
         self._refuse = refuse
         self._loop = loop
-        self._looks = Looks(storage, group.group.applier.marks, loop)
+        self._looks = Looks(storage, group.group.applier.marks, group.damaged, loop)
         self._states = States(config.node_id, group.name)
         self._by_hash = self._by_scrub = NOTHING
+        self._differs_at: Place | None = None  # where the scrub found it
         self._builds: dict[int, str] = {}
         self._quarantine: asyncio.Task[None] | None = None
         self._scrubbing: asyncio.Task[None] | None = None
@@ -112,7 +116,7 @@ class NodeEquality:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._looks.close()
+        await self._looks.close()
 
     # -- what is known
 
@@ -143,15 +147,22 @@ class NodeEquality:
         self._states.hear(word)
         members = self._members()
         if members is not None:
+            self._builds = {node: build for node, build in self._builds.items() if node in members[1]}
             self._states.forget_all_but(members[1])
             found = self._states.judge(self._storage.writer.hashes(), members[0])
-            self._by_hash = self._learn(self._by_hash, found)
+            # A node that began anew says nothing of what it said before: that settles nothing.
+            if self._by_hash.standing is not Standing.SPLIT or found.standing is not Standing.UNKNOWN:
+                self._by_hash = self._learn(self._by_hash, found)
             self._act()
 
     # -- the leader
 
-    async def compare(self, table: str = "", key: tuple[Any, ...] = (), *, bytes_max: int = 0) -> Comparison:
+    async def compare(self, begin: Place = START, *, bytes_max: int = 0, limit_s: float = PART_S) -> Comparison:
         """One part of the database, or all of it, of all members behind the same entry; each hears what was found.
+
+        Args:
+            bytes_max: see `equality.hash_part`; 0: all of it.
+            limit_s: how long the reading may take.
 
         Raises:
             NotLeader: another node has to. RequestTimeout, LeadershipLost, StorageError.
@@ -160,22 +171,24 @@ class NodeEquality:
         if members is None or not self._group.group.leads:
             raise NotLeader("only the leader compares", outcome="not_applied")
         voters, everybody = members
-        mark = ScrubMark(secrets.randbits(62), table, key, bytes_max)
+        mark = ScrubMark(secrets.randbits(62), begin.table, begin.key, bytes_max)
         silent: dict[int, str] = {}
-        await self._looks.expect(mark.number)
-        await asyncio.gather(*(self._ask_to_expect(node, mark.number, silent) for node in self._others(everybody)))
+        expected = {"number": mark.number, "seconds": limit_s + 4 * ASK_S}
+        await self._expect(self._own_id, expected)
+        await asyncio.gather(*(self._ask_to_expect(node, expected, silent) for node in self._others(everybody)))
         await self._propose(mark)
         asked = [node for node in everybody if node not in silent]
-        answers = await asyncio.gather(*(self._wait_for(node, mark.number, silent) for node in asked))
+        answers = await asyncio.gather(*(self._wait_for(node, mark.number, limit_s, silent) for node in asked))
         found = {node: one for node, one in answers if one is not None}
         if self._own_id not in found:
-            raise RequestTimeout(f"this node did not read its own database in time: {silent.get(self._own_id)}")
+            raise RequestTimeout(f"the leader did not read its own database: {silent.get(self._own_id)}")
         own = found[self._own_id]
         digests = {node: one.digest for node, one in found.items() if one.index == own.index}
-        claims = Claims(own.index, digests, voters)
+        whole = begin == START and own.end is None
+        claims = Claims(own.index, digests, voters, (begin.table, begin.key), whole)
         await asyncio.gather(*(self._tell(node, claims, silent) for node in self._others(digests)))
         self._judge(claims)
-        return Comparison(own.index, digests, silent, voters, own.end)
+        return Comparison(own.index, digests, silent, voters, None if own.end is None else Place(*own.end))
 
     async def compare_anywhere(self, timeout: float) -> dict[str, Any]:
         """All of it, through whoever leads. Raises NotLeader: nobody does."""
@@ -183,16 +196,15 @@ class NodeEquality:
         if not leader:
             raise NotLeader("nobody leads now", outcome="not_applied")
         if leader != self._own_id:
-            answer: dict[str, Any] = await self._links.request(leader, COMPARE, None, timeout)
+            answer: dict[str, Any] = await self._links.request(leader, COMPARE, {"seconds": timeout}, timeout)
             return answer
-        try:
-            async with asyncio.timeout(timeout):
-                return (await self.compare()).as_dict()
-        except TimeoutError as error:
-            raise RequestTimeout("the databases were not compared in time") from error
+        return (await self.compare(limit_s=timeout)).as_dict()
 
     async def _asked_to_compare(self, _peer_id: int, payload: Any) -> Any:
-        return (await self.compare()).as_dict()
+        match payload:
+            case {"seconds": int() | float() as seconds}:
+                return (await self.compare(limit_s=seconds)).as_dict()
+        raise ProtocolError("a comparison that cannot be read")
 
     async def _propose(self, mark: ScrubMark) -> None:
         group = self._group.group
@@ -201,14 +213,16 @@ class NodeEquality:
         group.proposals.mark(mark.record(), op)
         await op
 
-    async def _ask_to_expect(self, node: int, number: int, silent: dict[int, str]) -> None:
+    async def _ask_to_expect(self, node: int, expected: dict[str, Any], silent: dict[int, str]) -> None:
         try:
-            await self._links.request(node, EXPECT, {"number": number}, ASK_S)
+            await self._links.request(node, EXPECT, expected, ASK_S)
         except HiqliteError as error:
             silent[node] = str(error)
 
-    async def _wait_for(self, node: int, number: int, silent: dict[int, str]) -> tuple[int, Found | None]:
-        end_s = self._loop.time() + PART_S
+    async def _wait_for(
+        self, node: int, number: int, limit_s: float, silent: dict[int, str]
+    ) -> tuple[int, Found | None]:
+        end_s = self._loop.time() + limit_s
         try:
             while self._loop.time() < end_s:
                 if node == self._own_id:
@@ -232,28 +246,43 @@ class NodeEquality:
 
     async def _scrub(self) -> None:
         """While this node leads: part after part, so that all is read within the interval."""
-        table, key = "", ()
-        wait_s = min(FIRST_S, self._interval_s)
         group = self._group.group
         while True:
-            if not (group.leads and self._others(self._members_or_nobody())):
-                table, key, wait_s = "", (), min(FIRST_S, self._interval_s)
-                await until_next(group.changed, 60.0)
-                continue
-            await asyncio.sleep(wait_s)
+            if group.leads and self._others(self._members_or_nobody()):
+                await self._lead_passes()
+            await until_next(group.changed, AGAIN_S)
+
+    async def _lead_passes(self) -> None:
+        """Until this node leads no more."""
+        begin, misses = START, 0
+        wait_s = min(FIRST_S, self._interval_s)
+        while await self._leads_for(wait_s):
+            wait_s = min(AGAIN_S, self._interval_s)
+            begin = self._differs_at or begin  # the same part, until it is settled
             try:
-                done = await self.compare(table, key, bytes_max=self.part_bytes)
+                done = await self.compare(begin, bytes_max=self.part_bytes)
             except HiqliteError as error:
-                log.info("a part of the database is not compared now: %s", error)
-                wait_s = min(AGAIN_S, self._interval_s)
+                misses += 1
+                log.warning("a part of the database is not compared now: %s", error)
+                if misses >= TRIES_MAX and begin.table:
+                    begin, misses = Place(f"{begin.table}\0"), 0
                 continue
             self.parts += 1
-            if self._by_scrub.standing is Standing.SPLIT:
-                wait_s = min(AGAIN_S, self._interval_s)
-                continue  # the same part, until it is settled
-            table, key = done.end or ("", ())
-            self.passes += done.end is None
-            wait_s = self._pause_s()
+            misses = 0
+            for node, why in done.silent.items():
+                log.warning("node %d did not read its database: %s", node, why)
+            if self._differs_at is None:
+                begin = done.end or START
+                self.passes += done.end is None
+                wait_s = self._pause_s()
+
+    async def _leads_for(self, seconds: float) -> bool:
+        """Whether this node still leads after that time; at once when it does not."""
+        group = self._group.group
+        end_s = self._loop.time() + seconds
+        while group.leads and (left_s := end_s - self._loop.time()) > 0:
+            await until_next(group.changed, left_s)
+        return group.leads
 
     def _pause_s(self) -> float:
         """Between two parts; none to speak of while nodes compute by different programs."""
@@ -264,8 +293,8 @@ class NodeEquality:
 
     async def _expect(self, _peer_id: int, payload: Any) -> None:
         match payload:
-            case {"number": int(number)}:
-                await self._looks.expect(number)
+            case {"number": int(number), "seconds": int() | float() as seconds} if 0 < seconds < PATIENCE_S_MAX:
+                await self._looks.expect(number, seconds)
             case _:
                 raise ProtocolError("a scrub that cannot be read")
 
@@ -280,10 +309,22 @@ class NodeEquality:
         self._judge(Claims.from_wire(payload))
 
     def _judge(self, claims: Claims) -> None:
-        if self._looks.last(claims.index) == claims.digests.get(self._own_id):
-            found = judge(self._own_id, claims.index, claims.digests, claims.voters)
-            self._by_scrub = self._learn(self._by_scrub, found)
-            self._act()
+        """What was found behind one entry; whatever others say, this node counts by what it has read itself."""
+        own = claims.digests.get(self._own_id)
+        if own is None or own != self._looks.last(claims.index):
+            return
+        found = judge(self._own_id, claims.index, claims.digests, claims.voters)
+        place = Place(*claims.place)
+        if found.others:
+            self._differs_at = place if found.standing is Standing.SPLIT else None
+        elif found.standing is not Standing.RIGHT or not (claims.whole or self._differs_at in (None, place)):
+            return  # it settles nothing of what was found elsewhere
+        else:
+            self._differs_at = None
+            if claims.whole:
+                self._by_hash = self._learn(self._by_hash, found)
+        self._by_scrub = self._learn(self._by_scrub, found)
+        self._act()
 
     def _learn(self, before: Judgement, found: Judgement) -> Judgement:
         """What stands from now on; what was said once is not said again."""

@@ -73,6 +73,7 @@ class Proposals:
         self.failure: HiqliteError | None = None
         self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself
         self._closing = False
+        self._marks: set[Op] = set()  # since this node leads
         self._wake = wake
         self._queue_bytes_max = settings.proposal_queue_bytes
         self._cheap_bytes_max = min(CHEAP_BYTES_MAX, settings.entry_bytes_max)
@@ -111,9 +112,12 @@ class Proposals:
         self._wake()
 
     def mark(self, record: bytes, op: Op) -> None:
-        """An entry of this leader that changes nothing: whatever is refused now, it is taken."""
+        """An entry of this leader that changes nothing: it is taken whatever is refused now. Raises NotLeader."""
         if self.failure is not None:
             raise told(self.failure, "not_applied")
+        if not self._leads():
+            raise NOT_HERE
+        self._marks.add(op)
         self.gate.take(record, op)
         self._wake()
 
@@ -216,10 +220,12 @@ class Proposals:
             writes += [(batch.data[starts[n] : starts[n + 1]], waiting) for n, waiting in enumerate(batch.ops)]
         writes += self.gate.take_all()
         for _, waiting in writes:
-            if not isinstance(waiting, Op):
+            if not isinstance(waiting, Op) or waiting in self._marks:
                 waiting.set_exception(NOT_HERE)
         # Before what was issued since: one client's writes keep their order.
-        self.forwarder.put_first([(record, op) for record, op in writes if isinstance(op, Op)])
+        own = [(record, op) for record, op in writes if isinstance(op, Op) and op not in self._marks]
+        self.forwarder.put_first(own)
+        self._marks.clear()
 
     # -- ends
 

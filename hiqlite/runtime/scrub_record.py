@@ -74,21 +74,31 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What all of them found behind the entry `index`, as the leader tells it to each."""
+    """What all of them found behind the entry `index`, as the leader tells it to each; `place`: (table, key) where the
+    part begins; `whole`: it is all there is."""
 
     index: int
     digests: Mapping[int, bytes]
     voters: tuple[int, ...]
+    place: tuple[str, tuple[Any, ...]] = ("", ())
+    whole: bool = False
 
     def to_wire(self) -> dict[str, Any]:
+        table, key = self.place
         digests = [[node, digest] for node, digest in self.digests.items()]
-        return {"index": self.index, "digests": digests, "voters": list(self.voters)}
+        return {
+            "index": self.index, "digests": digests, "voters": list(self.voters), "place": [table, list(key)],
+            "whole": self.whole,
+        }  # fmt: skip
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
         """Raises ProtocolError."""
         match wire:
-            case {"index": int(index), "digests": [*pairs], "voters": [*voters]} if len(pairs) <= MEMBERS_MAX:
+            case {
+                "index": int(index), "digests": [*pairs], "voters": [*voters], "place": [str(table), [*key]],
+                "whole": bool(whole),
+            } if len(pairs) <= MEMBERS_MAX:  # fmt: skip
                 digests: dict[int, bytes] = {}
                 for pair in pairs:
                     match pair:
@@ -97,5 +107,5 @@ class Claims:
                         case _:
                             raise ProtocolError("a claim that cannot be read")
                 if all(isinstance(one, int) for one in voters) and 0 < len(voters) <= MEMBERS_MAX:
-                    return cls(index, digests, tuple(voters))
+                    return cls(index, digests, tuple(voters), (table, tuple(key)), whole)
         raise ProtocolError("claims that cannot be read")

@@ -16,6 +16,7 @@ from hiqlite.errors import UsageError
 from .members import ask_any
 
 TIMEOUT_S = 300.0
+TELL_S = 30.0  # beside the reading
 HEADER = f"{'node':>4}  {'votes':<5} found"
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "compare the databases of all nodes"
     equality = actions.add_parser("equality", help=text, description=__doc__)
     equality.add_argument("-c", "--config-file", type=Path, help="TOML or env file (default ~/.hiqlite/hiqlite.toml)")
-    equality.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that it may take (300)")
+    equality.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that the reading may take (300)")
 
 
 def lines(answer: dict[str, Any]) -> list[str]:
@@ -56,6 +57,6 @@ def main(options: argparse.Namespace) -> int:
     if not config.nodes:
         raise UsageError("this config names no nodes: a single node has nothing to compare with")
     payload = {"timeout": options.timeout}
-    answer = asyncio.run(ask_any(config, "equality", payload, options.timeout))
+    answer = asyncio.run(ask_any(config, "equality", payload, options.timeout + TELL_S))
     print("\n".join(lines(answer)))
     return 0 if is_well(answer) else 1

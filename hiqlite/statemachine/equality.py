@@ -20,7 +20,7 @@ import msgpack
 INTERNAL_PREFIX = "_hiqlite"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 HASH_BYTES = 32
-ROWS_PER_QUERY = 1000  # part of the hash's meaning, where text is not UTF-8
+VIRTUAL = 2  # of PRAGMA table_xinfo's `hidden`: a generated column that is not stored
 REST_BYTES = 1 << 18
 
 
@@ -75,7 +75,9 @@ def hash_part(
         if table.name < begin.table:
             continue
         digest.update(msgpack.packb((table.name, table.columns)))
-        for row, end in _rows(connection, table, begin.key if table.name == begin.table else ()):
+        # Between two parts it may have become another table of that name: then all of it is read.
+        is_begun = table.name == begin.table and len(begin.key) == len(table.key)
+        for row, end in _rows(connection, table, begin.key if is_begun else ()):
             packed = msgpack.packb(row)
             digest.update(packed)
             count += 1
@@ -89,26 +91,53 @@ def hash_part(
 
 
 @dataclass(frozen=True, slots=True)
+class _Key:
+    """One column of what rows are told apart by, as the table's own order has it."""
+
+    name: str
+    collation: str
+    descending: bool
+
+    @property
+    def column(self) -> str:
+        return f"{quoted(self.name)} COLLATE {quoted(self.collation)}" if self.collation else quoted(self.name)
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     name: str
     columns: tuple[str, ...]
-    key: tuple[str, ...]  # what rows are told apart by; empty: nothing that a statement can name
+    key: tuple[_Key, ...]  # empty: nothing that a statement can name
     without_rowid: bool
 
-    def select(self, *, behind: bool, as_bytes: bool, keyed: bool = True) -> str:
-        """The next rows, `behind` the key that is bound: key, then columns. Not `keyed`: all of them, without keys."""
-        key = [quoted(name) for name in self.key]
+    def select(self, *, behind: bool, as_bytes: bool) -> str:
+        """All rows, or those `behind` the key that is bound: key, then columns; `as_bytes`: no key that may be text."""
         names = [quoted(name) for name in self.columns]
         if as_bytes:
             names = [part for name in names for part in (f"typeof({name})", f"CAST({name} AS BLOB)")]
-        parts = [f"SELECT {', '.join((*key, *names) if keyed else names)} FROM {quoted(self.name)}"]
+        if not (as_bytes and self.without_rowid):
+            names[:0] = [quoted(one.name) for one in self.key]
+        parts = [f"SELECT {', '.join(names)} FROM {quoted(self.name)}"]
         if not self.without_rowid:
             parts.append("NOT INDEXED")
         if behind:
-            parts.append(f"WHERE ({', '.join(key)}) > ({', '.join('?' * len(key))})")
-        if key:
-            parts.append(f"ORDER BY {', '.join(key)}" + (f" LIMIT {ROWS_PER_QUERY}" if keyed else ""))
+            parts.append(f"WHERE {self._behind()}")
+        if self.key:
+            order = (f"{one.column}{' DESC' if one.descending else ''}" for one in self.key)
+            parts.append(f"ORDER BY {', '.join(order)}")
         return " ".join(parts)
+
+    def _behind(self) -> str:
+        """`?1` and so on are the key."""
+        named = [(one, f"?{number}") for number, one in enumerate(self.key, 1)]
+        if len({one.descending for one in self.key}) == 1:  # one comparison, which the table's tree answers
+            operator = "<" if self.key[0].descending else ">"
+            return f"({', '.join(one.column for one in self.key)}) {operator} ({', '.join(text for _, text in named)})"
+        choices = []
+        for at, (one, text) in enumerate(named):
+            same = [f"{before.column} = {value}" for before, value in named[:at]]
+            choices.append(" AND ".join([*same, f"{one.column} {'<' if one.descending else '>'} {text}"]))
+        return " OR ".join(f"({choice})" for choice in choices)
 
 
 @contextmanager
@@ -133,14 +162,23 @@ def _tables(connection: apsw.Connection) -> list[_Table]:
         if name.startswith(INTERNAL_PREFIX):
             continue
         described = connection.execute(f"PRAGMA table_xinfo({quoted(name)})").fetchall()
-        columns = tuple(str(column[1]) for column in described)
+        # What is computed at each reading follows from the other columns, and may fail.
+        columns = tuple(str(column[1]) for column in described if column[6] != VIRTUAL)
         if without_rowid:
-            key = [str(column[1]) for column in sorted(described, key=lambda column: column[5] or 0) if column[5]]
+            key = _primary_key(connection, name)
         else:
-            taken = {column.lower() for column in columns}
-            key = [one for one in ROWID_NAMES if one not in taken][:1]
+            taken = {str(column[1]).lower() for column in described}
+            key = [_Key(one, "", descending=False) for one in ROWID_NAMES if one not in taken][:1]
         found.append(_Table(name, columns, tuple(key), bool(without_rowid)))
     return sorted(found, key=lambda table: table.name)
+
+
+def _primary_key(connection: apsw.Connection, table: str) -> list[_Key]:
+    """Of a table WITHOUT ROWID, as its tree is ordered: that may be otherwise than by the columns' own collations."""
+    indexes = connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall()
+    (index,) = (str(one[1]) for one in indexes if one[3] == "pk")
+    described = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
+    return [_Key(str(one[2]), str(one[4]), bool(one[3])) for one in described if one[5]]
 
 
 Row = tuple[Any, ...]
@@ -148,26 +186,18 @@ Row = tuple[Any, ...]
 
 def _rows(connection: apsw.Connection, table: _Table, key: Row) -> Iterator[tuple[Row, Row]]:
     """Rows behind `key`, each with its own; () where no statement can name it."""
-    while table.key:
-        count = 0
-        try:
-            for row in _select(connection, table.select(behind=bool(key), as_bytes=False), key):
-                key = row[: len(table.key)]
-                count += 1
-                yield row, key
-        except UnicodeDecodeError:
-            # Text that is not UTF-8: on every equal database, so every one of them comes here.
-            if table.without_rowid:  # it may be in the key
-                break
-            count = 0
-            for row in _select(connection, table.select(behind=bool(key), as_bytes=True), key):
-                key = row[: len(table.key)]
-                count += 1
-                yield row, key
-        if count == 0:
-            return
-    sql = table.select(behind=bool(key), as_bytes=True, keyed=False)
-    yield from ((row, ()) for row in _select(connection, sql, key))
+    width = len(table.key)
+    try:
+        for row in _select(connection, table.select(behind=bool(key), as_bytes=False), key):
+            key = row[:width]
+            yield row, key
+        return
+    except UnicodeDecodeError:
+        pass  # text that is not UTF-8: on every equal database, so every one of them comes here
+    if width == 0:
+        key = ()
+    for row in _select(connection, table.select(behind=bool(key), as_bytes=True), key):
+        yield row, () if table.without_rowid else row[:width]
 
 
 def _select(connection: apsw.Connection, sql: str, key: Row) -> Iterator[Row]:

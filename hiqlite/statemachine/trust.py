@@ -26,7 +26,8 @@ from hiqlite.errors import DataFolderInUse, SnapshotCorruption, StorageError
 from .connection import VFS_EXCLUSIVE, VFS_SHARED, ConnectionSettings
 from .image import fault_in, position_of
 
-MAGIC: Final = b"HQCHKPT1"
+MAGIC: Final = b"HQCHKPT2"
+MAGIC_BEFORE: Final = b"HQCHKPT1"  # of 0.2.0, which noted the salt at a checkpoint only
 _BODY: Final = struct.Struct("<8sQQ4s")
 _CRC: Final = struct.Struct("<I")
 # SQLite's own check reads the whole file: at each start only of one that is read in no time.
@@ -41,14 +42,16 @@ log = observe.logger("statemachine")
 @dataclass(frozen=True, slots=True)
 class CheckpointMark:
     """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have; `salt`: of
-    SQLite's log when that began, or when the log was made; zero: there was none."""
+    SQLite's log when that began, or when the log was made; zero: there was none. `names_log`: whether a log that is
+    another one than the salt says cannot be this database's."""
 
     begun: int = 0
     done: int = 0
     salt: bytes = NO_SALT
+    names_log: bool = True
 
     def encode(self) -> bytes:
-        body = _BODY.pack(MAGIC, self.begun, self.done, self.salt)
+        body = _BODY.pack(MAGIC if self.names_log else MAGIC_BEFORE, self.begun, self.done, self.salt)
         return body + _CRC.pack(crc32c(body))
 
     @classmethod
@@ -57,7 +60,7 @@ class CheckpointMark:
         if len(data) != _BODY.size + _CRC.size or _CRC.unpack(data[_BODY.size :])[0] != crc32c(data[: _BODY.size]):
             return None
         magic, begun, done, salt = _BODY.unpack_from(data)
-        return cls(begun, done, salt) if magic == MAGIC else None
+        return cls(begun, done, salt, magic == MAGIC) if magic in (MAGIC, MAGIC_BEFORE) else None
 
 
 def mark_path(database: Path) -> Path:
@@ -211,7 +214,7 @@ def _is_foreign(log_file: Path, mark: CheckpointMark) -> bool:
     """Whether it is a log that SQLite made beside another database, of this or of another node."""
     head = _head_of(log_file)
     turns = int.from_bytes(head[16:20], "big") - int.from_bytes(mark.salt, "big")
-    return head != b"" and mark.salt != NO_SALT and turns % (1 << 32) > TURNS_MAX
+    return head != b"" and mark.names_log and mark.salt != NO_SALT and turns % (1 << 32) > TURNS_MAX
 
 
 def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:

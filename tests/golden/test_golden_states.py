@@ -19,6 +19,8 @@ VALUES = {
     "cache_state_empty": (CacheState(), CacheState.decode),
     "checkpoint_mark": (CheckpointMark(2000, 1000, b"salt"), CheckpointMark.decode),
     "checkpoint_mark_empty": (CheckpointMark(), CheckpointMark.decode),
+    "checkpoint_mark_of_0.2.0": (CheckpointMark(2000, 1000, b"salt", names_log=False), CheckpointMark.decode),
+    "checkpoint_mark_empty_of_0.2.0": (CheckpointMark(names_log=False), CheckpointMark.decode),
 }
 
 

@@ -41,6 +41,8 @@ class Side:
     removed: tuple[int, ...] = ()
     answer: Callable[[int, Any], Awaitable[Any]] | None = None
     asked: int = 0
+    heard: list[Word] = field(default_factory=list)  # from others
+    cluster_id: bytes = CLUSTER
 
     def __post_init__(self) -> None:
         self.wire[self.number] = self
@@ -50,7 +52,7 @@ class Side:
     def begin(self) -> None:
         loop = asyncio.get_running_loop()
         self.watch = Watch(
-            self.number, self.process, self.word, self, lambda: self.removed, self.interval_s, loop
+            self.number, self.process, self.word, self, lambda: self.removed, self.heard.append, self.interval_s, loop
         )
 
     def word(self, asked: Asked, twice: tuple[int, ...]) -> Word:
@@ -58,7 +60,7 @@ class Side:
         held = (index, self.terms[index]) if index in self.terms else (0, 0)
         said = self.said
         group = GroupWord(1, said.forgets, said.term, said.leader_id, said.committed, said.members, held)
-        return Word(self.number, self.process, CLUSTER, {"db": group}, twice)
+        return Word(self.number, self.process, self.cluster_id, {"db": group}, twice)
 
     # -- the wire
 
@@ -168,6 +170,16 @@ async def test_two_logs_that_parted_are_found_by_the_entry_that_is_asked_about()
     two = Side(2, wire, said=GroupWord(1, committed=(90, 5)), terms={50: 4, 90: 5})
     await one.watch.ask_all()
     assert [side.watch.contradictions[0].kind for side in (one, two)] == [Kind.ENTRY] * 2
+
+
+async def test_what_nodes_of_this_cluster_say_is_handed_on_by_both() -> None:
+    """Who asks and who answers; a node of another cluster, or of none yet, says nothing of this one."""
+    wire: dict[int, Side] = {}
+    one, two = Side(1, wire), Side(2, wire)
+    Side(3, wire, cluster_id=b"")
+    await one.watch.ask_all()
+    assert [word.node_id for word in one.heard] == [2]
+    assert [word.node_id for word in two.heard] == [1]
 
 
 async def test_a_removed_node_is_held_against_nobody() -> None:

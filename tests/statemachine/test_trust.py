@@ -205,6 +205,23 @@ async def test_every_log_that_the_database_had_is_known_as_its_own(tmp_path: Pat
     assert len(salts) > 3
 
 
+async def test_a_mark_of_the_release_before_says_nothing_of_a_log_that_was_made_since(tmp_path: Path) -> None:
+    """It was written by checkpoints alone: what it says may be of a log that is gone. With the next start it does."""
+    path, index = await checkpointed(tmp_path / "db")
+    mark_path(path).write_bytes(CheckpointMark(index, index, b"gone", names_log=False).encode())
+    assert trust.examine(path, SETTINGS) == index and not aside(path).exists()
+    async with opened(path, WriterSettings(apply_thread="always")):
+        mark = CheckpointMark.decode(mark_path(path).read_bytes())
+        assert mark == CheckpointMark(index, index, log_path(path).read_bytes()[16:20])
+    mark_path(path).write_bytes(CheckpointMark(index, index - 1, b"gone", names_log=False).encode())
+    async with opened(path, WriterSettings(apply_thread="always")) as driver:
+        driver.submit(execute("CREATE TABLE another(a)"))
+        await driver.applied()
+        assert CheckpointMark.decode(mark_path(path).read_bytes()) == CheckpointMark(
+            index, index - 1, b"gone", names_log=False
+        )
+
+
 async def test_who_writes_where_there_is_no_log_does_not_make_one_that_is_foreign(tmp_path: Path) -> None:
     """A stamp that is put there stays, and one that is taken away stays away."""
     path, index = await checkpointed(tmp_path / "db")

@@ -223,7 +223,7 @@ typedef struct hq_apply {
     hq_failure failure;
     int mark_fd;       /* of the checkpoint mark; -1: this database has none */
     const char *log_name; /* of SQLite's log, where there is a mark */
-    int log_is_new;    /* nothing stands in it yet; the first commit draws its salt */
+    int log_is_new;    /* nothing was committed to it in this life */
     pthread_mutex_t mark_lock; /* of what stands in the mark */
     uint64_t run_count, entry_count, replay_count, checkpoint_count;
 } hq_apply;

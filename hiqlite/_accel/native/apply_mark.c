@@ -6,8 +6,8 @@
    (docs/formats.md section 9). A start compares (statemachine/trust.py). SQLite's log is synced before the mark: else a
    loss of power could cut the log below a mark whose pages were never moved.
    It also names SQLite's log, by the salt that it has: what lies in its place may be another database's, and SQLite would
-   read it. The salt of a log that is made from nothing is drawn: no salt is marked before, the drawn one behind the
-   first commit.
+   read it. SQLite draws the salt of a log that it makes from nothing, or that holds no commit: no salt is marked where
+   there is no log, and behind the first commit of a life the one that it has then.
    The file is made by who opens the database; without it nothing is marked. Must not know entries. Invariant: the mark is
    never behind the file. */
 #define _GNU_SOURCE
@@ -24,6 +24,9 @@
 enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, SALT_BYTES = 4, CRC_AT = 28, MARK_BYTES = 32, PATH_BYTES = 4096 };
 enum { LOG_SALT_AT = 16 }; /* in SQLite's log: greater by one each time that SQLite begins it anew */
 enum { KEPT = 0 };         /* as a place in the mark: no index changes */
+enum { TURNS_MAX = 4 };    /* so much greater it may be than the marked one, as in statemachine/trust.py */
+
+static const uint8_t MAGIC[8] = "HQCHKPT2";
 
 static int put(hq_apply *w, size_t at, uint64_t index, const uint8_t *salt) {
     uint8_t bytes[MARK_BYTES] = {0};
@@ -33,8 +36,10 @@ static int put(hq_apply *w, size_t at, uint64_t index, const uint8_t *salt) {
         rc = SQLITE_IOERR_READ;
     if (at != KEPT)
         hq_put_u64(bytes + at, index);
-    if (salt)
+    if (salt) {
+        memcpy(bytes, MAGIC, sizeof MAGIC);
         memcpy(bytes + SALT_AT, salt, SALT_BYTES);
+    }
     hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
     if (rc == SQLITE_OK && pwrite(w->mark_fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         rc = SQLITE_IOERR_WRITE;
@@ -56,16 +61,24 @@ static int read_salt(hq_apply *w, uint8_t salt[SALT_BYTES], int synced) {
     return rc;
 }
 
-static int is_none(const uint8_t *salt) { return hq_get_u32(salt) == 0; }
+static uint32_t number_of(const uint8_t *salt) {
+    return (uint32_t)salt[0] << 24 | (uint32_t)salt[1] << 16 | (uint32_t)salt[2] << 8 | salt[3];
+}
 
-/* Marks which log SQLite has, where the mark does not say so: by and by it may have begun it anew. */
+/* Marks which log SQLite has, where the mark does not say so. One that it has begun anew since is known by the salt before:
+   that stays, because it tells that all was moved. */
 static int name_log(hq_apply *w) {
-    uint8_t salt[SALT_BYTES], marked[SALT_BYTES];
+    uint8_t salt[SALT_BYTES], mark[MARK_BYTES];
     int rc = read_salt(w, salt, 0);
-    if (rc != SQLITE_OK || pread(w->mark_fd, marked, sizeof marked, SALT_AT) != (ssize_t)sizeof marked)
+    if (rc != SQLITE_OK || pread(w->mark_fd, mark, sizeof mark, 0) != (ssize_t)sizeof mark)
         return rc != SQLITE_OK ? rc : SQLITE_IOERR_READ;
-    w->log_is_new = is_none(salt);
-    return is_none(salt) == is_none(marked) ? SQLITE_OK : put(w, KEPT, 0, salt);
+    uint32_t found = number_of(salt), marked = number_of(mark + SALT_AT);
+    int is_named = memcmp(mark, MAGIC, sizeof MAGIC) == 0;
+    if (is_named && (found == marked || (found != 0 && marked != 0 && found - marked <= TURNS_MAX)))
+        return SQLITE_OK;
+    if (!is_named && memcmp(mark + BEGUN_AT, mark + DONE_AT, 8) != 0)
+        return SQLITE_OK; /* of 0.2.0, and needed as it is; the next checkpoint writes another one */
+    return put(w, KEPT, 0, salt);
 }
 
 void hq_mark_open(hq_apply *w) {
@@ -81,6 +94,7 @@ void hq_mark_open(hq_apply *w) {
     if (w->mark_fd < 0)
         return;
     pthread_mutex_init(&w->mark_lock, NULL);
+    w->log_is_new = 1;
     int rc = name_log(w);
     if (rc != SQLITE_OK)
         hq_stop(w, rc, "the checkpoint mark cannot be used");
@@ -94,10 +108,13 @@ void hq_mark_close(hq_apply *w) {
     w->mark_fd = -1;
 }
 
-/* A failure is left: the mark then takes any log, as before. */
+/* Behind each commit; the first one of a life may have drawn a salt. A failure is left: the mark takes any log then, or
+   this one is moved aside at the next start, and what it holds comes from the node's log. */
 void hq_mark_committed(hq_apply *w) {
-    if (w->log_is_new && w->mark_fd >= 0)
-        (void)name_log(w);
+    if (w->mark_fd < 0 || !w->log_is_new)
+        return;
+    w->log_is_new = 0;
+    (void)name_log(w);
 }
 
 /* The next checkpoint moves what is committed now, at least up to `index`. */
