@@ -23,7 +23,7 @@ SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxi hiqlite
 	hiqlite/_accel/native/*.h hiqlite/engine/*.py hiqlite/engine/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all sim foundings mutants sweep sanitize chaos bench lint fix types docs wheel clean
+.PHONY: help build run test test-all sim foundings mutants fuzz-sql sweep sanitize chaos bench lint fix types docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ foundings: build ## the simulator, only how groups come to be (SECONDS=60 SEED=1
 
 mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS="M1 M3", "--rotate 5")
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)
+
+fuzz-sql: build ## random programs of SQL, on a cluster and on plain SQLite (MINUTES=1 SEED=1)
+	$(BIN)/python -m tests.differential.run --minutes $(MINUTES) --seed $(SEED)
 
 sweep: build ## a node killed at every change of its disk, with and without its power (EVERY=1 SEED=1)
 	$(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)

@@ -11,6 +11,8 @@ CREATE TABLE rolls (k TEXT UNIQUE ON CONFLICT ROLLBACK);
 CREATE TABLE parent (id INTEGER PRIMARY KEY);
 CREATE TABLE child (p INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE keyed (k TEXT UNIQUE, p INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE hasty (a INTEGER REFERENCES parent (id), b INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE typed (n INTEGER) STRICT;
 CREATE TABLE raising (how TEXT);
 CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, x);
 CREATE TABLE deep (n INTEGER);
@@ -49,6 +51,7 @@ POISON = [
     *refused("INSERT OR ROLLBACK INTO u VALUES ('there', 9)", "UPDATE OR ROLLBACK u SET k = 'there' WHERE k = 'too'"),
     *refused("INSERT INTO rolls VALUES ('there')", "INSERT INTO raising VALUES ('rollback')"),
     *refused("INSERT INTO raising VALUES ('abort')", "INSERT INTO child VALUES (12345)"),
+    *refused("INSERT INTO hasty VALUES (12345, 12345)", "INSERT INTO typed VALUES (1), (2), ('three')"),
     *refused("INSERT OR FAIL INTO keyed VALUES ('a', 12345), ('a', 12345)"),
     *harmless("INSERT INTO raising VALUES ('ignore')", "INSERT INTO raising VALUES ('fail')"),
     *harmless("INSERT OR FAIL INTO u VALUES ('one' || random(), 1), ('there', 2), ('never', 3)"),

@@ -17,6 +17,7 @@ class Killer(Enum):
     LOG = "log properties"  # damage, tears, kills and residue at random places
     APPLY = "kills while applying"
     APPLYING = "programs applied in runs that are cut in other places"
+    POISON = "statements that fail, each between innocent ones"
     GATE = "properties of the gate"
     SESSIONS = "random histories of sessions"
     CLOCK = "properties of the group's clock"

@@ -37,6 +37,7 @@ PROPERTIES = {
     ],
     Killer.APPLY: ["tests/statemachine/test_apply_crash.py"],
     Killer.APPLYING: ["tests/statemachine/test_apply_fuzz.py"],
+    Killer.POISON: ["tests/statemachine/test_apply_poison.py"],
     Killer.GATE: ["tests/runtime/test_gate_properties.py"],
     Killer.SESSIONS: ["tests/statemachine/test_sessions.py::test_random_histories_are_as_the_model_says"],
     Killer.CLOCK: ["tests/runtime/test_group_clock.py::test_readings_never_go_back"],

@@ -24,9 +24,16 @@ SQL = (
     ),
     Mutant(
         "M62", "deferred foreign keys wait for COMMIT", "_accel/native/apply_entry.c",
-        "    if (!violated)\n        return HQ_OK;\n    hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, \"FOREIGN KEY",
-        "    if (violated >= 0)\n        return HQ_OK;\n    hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, \"FOREIGN KEY",
-        Killer.APPLYING, "apply",
+        "    if (violated <= 0)\n        return violated < 0", "    if (violated <= 1)\n        return violated < 0", Killer.APPLYING, "apply",
+    ),
+    Mutant(
+        "M62b", "what a failed statement left of deferred foreign keys is not looked at", "_accel/native/apply_entry.c",
+        "violated < 0 ? not_asked(w) : violated ? HQ_UNDO : HQ_FAILED", "violated < 0 ? not_asked(w) : HQ_FAILED",
+        Killer.POISON, "apply",
+    ),
+    Mutant(
+        "M62c", "a STRICT table keeps the rows before a wrong type", "_accel/native/apply_statement.c",
+        "    if (wrong_type)\n        return HQ_UNDO;\n", "    (void)wrong_type;\n", Killer.POISON, "apply",
     ),
     Mutant(
         "M63", "a sequence below the highest one seen is dropped", SESSION,

@@ -66,20 +66,34 @@ hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end) {
 
 /* ------------------------------------------------------------------ checks */
 
+/* Whether a deferred foreign key is violated: 1, 0, or -1 if that cannot be asked. */
+static int is_violated(hq_apply *w) {
+    int violated = 0, highest = 0;
+    int rc = sqlite3_db_status(w->db, SQLITE_DBSTATUS_DEFERRED_FKS, &violated, &highest, 0);
+    return rc == SQLITE_OK ? violated != 0 : -1;
+}
+
+static hq_outcome not_asked(hq_apply *w) {
+    return hq_stop(w, SQLITE_MISUSE, "deferred foreign keys cannot be asked for");
+}
+
 /* A deferred foreign key must not wait for COMMIT: where that is depends on how runs are cut. */
 hq_outcome hq_entry_check(hq_apply *w) {
-    int violated = 0, highest = 0;
-    if (sqlite3_db_status(w->db, SQLITE_DBSTATUS_DEFERRED_FKS, &violated, &highest, 0) != SQLITE_OK)
-        return hq_stop(w, SQLITE_MISUSE, "deferred foreign keys cannot be asked for");
-    if (!violated)
-        return HQ_OK;
+    int violated = is_violated(w);
+    if (violated <= 0)
+        return violated < 0 ? not_asked(w) : HQ_OK;
     hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
     return HQ_UNDO;
 }
 
 /* What a statement that stands for itself gives in the end. The rows that a failed one keeps are checked like others: a
-   violation among them would fail a neighbour, or the COMMIT. */
+   violation among them would fail a neighbour, or the COMMIT. SQLite goes on counting one in a row that it did not keep,
+   where an immediate foreign key failed the statement behind a deferred one: that statement has to be undone too. */
 hq_outcome hq_alone_check(hq_apply *w, hq_outcome outcome) {
+    if (outcome == HQ_FAILED) {
+        int violated = is_violated(w);
+        return violated < 0 ? not_asked(w) : violated ? HQ_UNDO : HQ_FAILED;
+    }
     if (outcome != HQ_OK && outcome != HQ_PARTIAL)
         return outcome;
     hq_outcome checked = hq_entry_check(w);
