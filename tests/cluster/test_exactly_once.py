@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -146,4 +146,28 @@ async def test_a_node_that_came_by_an_image_knows_what_was_answered() -> None:
         db = await three.start(away)
         await db.transfer_leadership(away)
         assert await db.execute(insert, request_id="before the image") == first
+        await check_equal(three)
+
+
+@pytest.mark.parametrize("which", ["leader", "follower"])
+async def test_who_stood_still_for_longer_than_a_session_lives_is_told(which: str) -> None:
+    """As a process that was stopped: it goes on in a session that the group has forgotten. Nothing of that write
+    happened, and the next one goes into a session of its own."""
+    async with cluster(3, **SETTINGS, session_ttl=0.3) as three:
+        await three.client.execute("CREATE TABLE counter (id INTEGER PRIMARY KEY, n)")
+        number = three.leader if which == "leader" else three.followers[0]
+        node, db, other = three._running[number], three.nodes[number], three.nodes[three.followers[1]]
+        session = node.group.proposals.session
+        session._terms = replace(session._terms, idle_ns=1 << 62)  # its own clock did not go on
+        await db.execute("INSERT INTO counter VALUES (1, 0)")
+        await three.wait_until(lambda: session.window.id > 0)
+        await db.execute("INSERT INTO counter VALUES (2, 0)")
+        used_ns = node.storage.db.writer.applied_group_time_ns
+        while node.storage.db.writer.applied_group_time_ns < used_ns + 1_000_000_000:
+            await other.execute("INSERT OR REPLACE INTO counter VALUES (3, 0)")
+        with pytest.raises(hiqlite.SessionExpired) as caught:
+            await db.execute("INSERT INTO counter VALUES (4, 0)")
+        assert caught.value.outcome == "not_applied" and caught.value.retryable
+        assert (await db.execute("INSERT INTO counter VALUES (5, 0)")).rows_affected == 1
+        assert [row[0] for row in await db.query("SELECT id FROM counter ORDER BY id")] == [1, 2, 3, 5]
         await check_equal(three)
