@@ -95,7 +95,7 @@ class NodeEquality:
         self._looks = Looks(storage, group.group.applier.marks, group.damaged, loop)
         self._states = States(config.node_id, group.name)
         self._by_hash = self._by_scrub = NOTHING
-        self._differs_at: Place | None = None  # where the scrub found it
+        self._split_at: tuple[Place, bool] | None = None  # where no majority agreed, and whether that part is all of it
         self._builds: dict[int, str] = {}
         self._quarantine: asyncio.Task[None] | None = None
         self._scrubbing: asyncio.Task[None] | None = None
@@ -196,7 +196,8 @@ class NodeEquality:
         if not leader:
             raise NotLeader("nobody leads now", outcome="not_applied")
         if leader != self._own_id:
-            answer: dict[str, Any] = await self._links.request(leader, COMPARE, {"seconds": timeout}, timeout)
+            asked = {"seconds": timeout}
+            answer: dict[str, Any] = await self._links.request(leader, COMPARE, asked, timeout + 4 * ASK_S)
             return answer
         return (await self.compare(limit_s=timeout)).as_dict()
 
@@ -258,7 +259,8 @@ class NodeEquality:
         wait_s = min(FIRST_S, self._interval_s)
         while await self._leads_for(wait_s):
             wait_s = min(AGAIN_S, self._interval_s)
-            begin = self._differs_at or begin  # the same part, until it is settled
+            if self._split_at is not None and not self._split_at[1]:
+                begin = self._split_at[0]  # the same part, until it is settled
             try:
                 done = await self.compare(begin, bytes_max=self.part_bytes)
             except HiqliteError as error:
@@ -271,7 +273,7 @@ class NodeEquality:
             misses = 0
             for node, why in done.silent.items():
                 log.warning("node %d did not read its database: %s", node, why)
-            if self._differs_at is None:
+            if self._split_at is None or self._split_at[1]:
                 begin = done.end or START
                 self.passes += done.end is None
                 wait_s = self._pause_s()
@@ -294,6 +296,8 @@ class NodeEquality:
     async def _expect(self, _peer_id: int, payload: Any) -> None:
         match payload:
             case {"number": int(number), "seconds": int() | float() as seconds} if 0 < seconds < PATIENCE_S_MAX:
+                if (failure := self._group.group.failure) is not None:
+                    raise failure  # nothing is applied here any more, no mark would ever be met
                 await self._looks.expect(number, seconds)
             case _:
                 raise ProtocolError("a scrub that cannot be read")
@@ -314,17 +318,26 @@ class NodeEquality:
         if own is None or own != self._looks.last(claims.index):
             return
         found = judge(self._own_id, claims.index, claims.digests, claims.voters)
-        place = Place(*claims.place)
-        if found.others:
-            self._differs_at = place if found.standing is Standing.SPLIT else None
-        elif found.standing is not Standing.RIGHT or not (claims.whole or self._differs_at in (None, place)):
-            return  # it settles nothing of what was found elsewhere
-        else:
-            self._differs_at = None
-            if claims.whole:
-                self._by_hash = self._learn(self._by_hash, found)
+        if not self._settles(found, claims):
+            return
+        self._split_at = (Place(*claims.place), claims.whole) if found.standing is Standing.SPLIT else None
+        if claims.whole and found.standing is Standing.RIGHT:
+            self._by_hash = self._learn(self._by_hash, found)
         self._by_scrub = self._learn(self._by_scrub, found)
         self._act()
+
+    def _settles(self, found: Judgement, claims: Claims) -> bool:
+        """Whether it stands instead of what was found before."""
+        if found.standing is Standing.SPLIT:
+            return True
+        if self._split_at is not None:  # it ends where it was found, by a majority
+            is_there = claims.whole or self._split_at == (Place(*claims.place), False)
+            return is_there and found.standing is not Standing.UNKNOWN
+        if found.others:
+            return True
+        members = self._members_or_nobody()
+        silent = [node for node in self._by_scrub.others if node in members and node not in claims.digests]
+        return found.standing is Standing.RIGHT and not silent
 
     def _learn(self, before: Judgement, found: Judgement) -> Judgement:
         """What stands from now on; what was said once is not said again."""

@@ -34,8 +34,11 @@ log = observe.logger("node")
 class _Look:
     """At one mark: it waits for it, is read, and has an end; `given_up` from any thread."""
 
-    def __init__(self, path: Path, connection: apsw.Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, path: Path, connection: apsw.Connection, duty: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.path = path
+        self._duty = duty
         self.found: asyncio.Future[Found] = loop.create_future()
         self.found.add_done_callback(lambda future: future.cancelled() or future.exception())  # perhaps nobody asks
         self.reading: asyncio.Future[Found] | None = None
@@ -75,7 +78,7 @@ class _Look:
 
         def rest() -> None:
             nonlocal began_s
-            if self._given_up.wait((time.perf_counter() - began_s) * (1 / DUTY - 1)):
+            if self._given_up.wait((time.perf_counter() - began_s) * (1 / self._duty - 1)):
                 raise StorageError("nobody asks for it any more")
             began_s = time.perf_counter()
 
@@ -101,6 +104,7 @@ class Looks:
         self._opening = ThreadPoolExecutor(1, "hiqlite-scrub-open")
         self._threads = ThreadPoolExecutor(READING_MAX, "hiqlite-scrub")
         self._closed = False
+        self.duty = DUTY
 
     async def expect(self, number: int, patience_s: float) -> None:
         """The mark of this number will come, and somebody asks within `patience_s` what was found.
@@ -115,8 +119,9 @@ class Looks:
             connection.close(True)
         self._check_open()
         while len(self._looks) >= LOOKS_MAX:
-            self._forget(next(iter(self._looks)))
-        look = self._looks[number] = self._waited[number] = _Look(path, connection, self._loop)
+            ended = (one for one, look in self._looks.items() if look.found.done())
+            self._forget(next(ended, next(iter(self._looks))))
+        look = self._looks[number] = self._waited[number] = _Look(path, connection, self.duty, self._loop)
         look.timer = self._loop.call_later(patience_s, self._forget, number)
         self._marks.expect(self._met)
 
@@ -171,9 +176,9 @@ class Looks:
             look.reading.add_done_callback(lambda future: self._read(look, future))
 
     def _read(self, look: _Look, future: asyncio.Future[Found]) -> None:
+        error = None if future.cancelled() else future.exception()
         if look.found.done() or future.cancelled():
             return
-        error = future.exception()
         if error is None:
             look.found.set_result(future.result())
             return

@@ -116,8 +116,9 @@ class Proposals:
         if self.failure is not None:
             raise told(self.failure, "not_applied")
         if not self._leads():
-            raise NOT_HERE
+            raise NotLeader("this node does not lead any more", outcome="not_applied")
         self._marks.add(op)
+        op.add_done_callback(self._marks.discard)
         self.gate.take(record, op)
         self._wake()
 
@@ -225,7 +226,6 @@ class Proposals:
         # Before what was issued since: one client's writes keep their order.
         own = [(record, op) for record, op in writes if isinstance(op, Op) and op not in self._marks]
         self.forwarder.put_first(own)
-        self._marks.clear()
 
     # -- ends
 

@@ -178,7 +178,14 @@ def _primary_key(connection: apsw.Connection, table: str) -> list[_Key]:
     indexes = connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall()
     (index,) = (str(one[1]) for one in indexes if one[3] == "pk")
     described = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
-    return [_Key(str(one[2]), str(one[4]), bool(one[3])) for one in described if one[5]]
+    found = []
+    for _, _, column, descending, collation, is_key in described:
+        if is_key:
+            # Where it is the column's own, it is left out: SQLite would not look the key up in the tree else.
+            own = str(connection.column_metadata(None, table, str(column))[1])
+            named = "" if own.lower() == str(collation).lower() else str(collation)
+            found.append(_Key(str(column), named, bool(descending)))
+    return found
 
 
 Row = tuple[Any, ...]

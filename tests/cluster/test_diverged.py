@@ -86,6 +86,7 @@ async def check_comes_back(nodes: Growing, number: int, evidence: str) -> None:
     assert connection.execute(evidence).fetchall() == [(1,)]
     connection.close()
     await nodes.check_equal()
+    await nodes.wait_until(lambda: nodes.leader)
     assert (await nodes.running[nodes.leader].equality.compare()).equal
 
 

@@ -234,13 +234,14 @@ STORIES = [
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def three() -> AsyncIterator[Cluster]:
-    async with cluster(3, cache=False, statement_timeout=0.3) as running:
+    async with cluster(3, cache=False, statement_timeout=3.0) as running:
         yield running
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 async def test_a_restart_changes_no_result(three: Cluster, story: Story) -> None:
+    await three.wait_until(three.settled)
     for call in story.before:
         await call(three.client)
     restarted = three.followers[0]

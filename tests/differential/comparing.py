@@ -20,6 +20,7 @@ from .plain import NO_TEXT, Outcome, Plain, contents, counted, multiset
 from .programs import Program, Step
 
 DEADLINE_S = 60.0
+PATIENT = {"request_timeout": DEADLINE_S, "statement_timeout": DEADLINE_S}
 # It is refused: behind it plain SQLite chooses rowids by chance.
 LARGEST_ROWID: Outcome = ("error", apsw.SQLITE_CONSTRAINT_ROWID)
 RESTARTS = 0.02  # how often, per step
@@ -127,6 +128,7 @@ class Comparing:
         number = self._chance.choice(list(self._cluster.nodes))
         await (self._cluster.stop if self._chance.random() < 0.5 else self._cluster.kill)(number)
         await self._cluster.start(number)
+        await self._cluster.wait_until(self._cluster.settled, DEADLINE_S)
         self.restarts += 1
 
     async def _contents(self, number: int, prefix: str) -> list[tuple[str, Any]]:
@@ -150,7 +152,7 @@ class Result:
 
 async def compare(folder: Path, programs: list[Program], seed: int) -> Result:
     """All of these, one after the other, in one cluster."""
-    async with hiqlite.testing.cluster(3, base_dir=folder, cache=False) as cluster:
+    async with hiqlite.testing.cluster(3, base_dir=folder, cache=False, **PATIENT) as cluster:
         comparing = Comparing(cluster, folder, seed)
         try:
             for ran, program in enumerate(programs, 1):

@@ -32,8 +32,8 @@ SQL = (
         Killer.POISON, "apply",
     ),
     Mutant(
-        "M62c", "a STRICT table keeps the rows before a wrong type", "_accel/native/apply_statement.c",
-        "    if (wrong_type)\n        return HQ_UNDO;\n", "    (void)wrong_type;\n", Killer.POISON, "apply",
+        "M62c", "rows before an unforeseen end of a statement stay", "_accel/native/apply_statement.c",
+        "    if (unforeseen)\n        return HQ_UNDO;\n", "    (void)unforeseen;\n", Killer.POISON, "apply",
     ),
     Mutant(
         "M63", "a sequence below the highest one seen is dropped", SESSION,

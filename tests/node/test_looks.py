@@ -103,6 +103,7 @@ async def test_who_gives_up_asking_ends_the_reading(node: Node) -> None:
     """Else each retry on a large database would keep one more snapshot, and SQLite's log would grow."""
     await node.client.execute(MANY_ROWS)
     looks = looks_of(node)
+    looks.duty = 0.01
     for number in range(READING_MAX + 1):
         await looks.expect(number, DEADLINE_S)
         await put(node, ScrubMark(number))
@@ -120,6 +121,7 @@ async def test_who_gives_up_asking_ends_the_reading(node: Node) -> None:
 async def test_a_shutdown_waits_for_no_reading(node: Node) -> None:
     await node.client.execute(MANY_ROWS)
     looks = looks_of(node)
+    looks.duty = 0.01
     await looks.expect(1, DEADLINE_S)
     await put(node, ScrubMark(1))
     assert looks.found(1) is None and threads()

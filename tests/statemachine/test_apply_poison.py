@@ -114,6 +114,13 @@ POISON = {
     "another type in a later row": "INSERT INTO strictly(n) VALUES (3), (4), ('x')",
     "another type with or fail": "INSERT OR FAIL INTO strictly(n) VALUES (3), ('x'), (4)",
     "another type in an update": "UPDATE strictly SET n = CASE id WHEN 1 THEN 7 ELSE 'x' END",
+    "a sum that overflows in a later group": (
+        "INSERT INTO noted SELECT sum(v) FROM (SELECT 1 AS g, 1 AS v UNION ALL SELECT 2, 9223372036854775807"
+        " UNION ALL SELECT 2, 1) GROUP BY g"
+    ),
+    "a later value that is too long": (
+        "INSERT INTO noted SELECT z || z FROM (SELECT x'01' AS z UNION ALL SELECT zeroblob(200000000))"
+    ),
     "a foreign key counted and given up": "INSERT INTO at_once_and_later VALUES (71, 72)",
     "explain trick": "EXPLAIN COMMIT; COMMIT",
 }

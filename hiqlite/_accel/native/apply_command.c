@@ -48,7 +48,8 @@ static hq_outcome one(hq_apply *w, const hq_command *c, const hq_statement *s, c
 
 /* ------------------------------------------------------------------ execute */
 
-/* With a savepoint only where a virtual table is touched: what it keeps outside of SQLite's pages is undone by that alone. */
+/* With a savepoint where a virtual table is touched: what it keeps outside of SQLite's pages is undone by that alone. And
+   in a run that is applied again because something had to be undone: it is not to be repeated for each such entry. */
 hq_outcome hq_execute(hq_apply *w, const hq_command *c) {
     hq_cursor at = hq_command_statements(c);
     hq_statement s;
@@ -62,7 +63,7 @@ hq_outcome hq_execute(hq_apply *w, const hq_command *c) {
     hq_outcome outcome = hq_text_get(w, text.utf8, text.size, &p);
     if (outcome != HQ_OK)
         return outcome;
-    if ((p->seen & HQ_SEEN_VIRTUAL) && hq_savepoint_open(w) != SQLITE_DONE)
+    if (((p->seen & HQ_SEEN_VIRTUAL) || w->recorded_count) && hq_savepoint_open(w) != SQLITE_DONE)
         return hq_stop_sqlite(w, "no savepoint");
     w->partial_stays = 1;
     return hq_alone_check(w, one(w, c, &s, &text, c->flags & HQ_FLAG_ROWS_WANTED));

@@ -127,16 +127,18 @@ static hq_outcome step_failed(hq_apply *w, const hq_prepared *p, int64_t total_b
         sqlite3_reset(p->stmt);
         return judge_full(w);
     }
-    /* A value of another type than the column of a STRICT table has: alone the statement would be undone, whatever its
-       conflict clause; in a transaction SQLite leaves the rows before that one, and says that nothing changed. */
-    int wrong_type = sqlite3_extended_errcode(w->db) == SQLITE_CONSTRAINT_DATATYPE;
+    /* SQLite prepares to undo a statement inside of a transaction only where it foresees that a constraint or a function may
+       end it. Where something else does (a sum that overflows, a value that is too long, one of another type than the
+       column of a STRICT table has) it leaves the rows before, and says that nothing changed; alone it undoes them. */
+    int code = sqlite3_extended_errcode(w->db);
+    int unforeseen = !p->readonly && ((code & 0xff) != SQLITE_CONSTRAINT || code == SQLITE_CONSTRAINT_DATATYPE);
     hq_outcome outcome = hq_sqlite_error(w);
     sqlite3_reset(p->stmt);
     if (outcome == HQ_STOP)
         return outcome;
     if (sqlite3_get_autocommit(w->db))
         return HQ_ENDED;
-    if (wrong_type)
+    if (unforeseen)
         return HQ_UNDO;
     return judge_failure(w, p, total_before);
 }
