@@ -297,6 +297,21 @@ def test_shadow_tables_of_full_text_indexes_do_not_depend_on_cuts(tmp_path: Path
     assert all(status_of(answer) == 0 for answer in answers)
 
 
+def test_a_replay_for_another_entrys_sake_changes_no_count(tmp_path: Path) -> None:
+    """What a full-text index still has to write is written by the next savepoint, and counted as rows of whatever
+    statement comes then: so savepoints stand where the entry itself wants them, whatever its neighbours do."""
+    mixed = batch(
+        "INSERT INTO words VALUES ('one'); CREATE TABLE made(a PRIMARY KEY, b CHECK ('abc')) WITHOUT ROWID;"
+        "INSERT INTO words VALUES ('two'); ALTER TABLE made RENAME TO other; UPDATE words SET body = 'three';"
+        "CREATE INDEX by_b ON other(b); DELETE FROM words; DROP TABLE other"
+    )
+    for poison in ("a sum that overflows in a later group", "a foreign key counted and given up"):
+        folder = tmp_path / poison
+        folder.mkdir()
+        failing = execute(POISON[poison])
+        apply_alike(folder, [batch(SCHEMA), neighbour(100), failing, neighbour(101), mixed, failing, neighbour(102)])
+
+
 def test_a_batch_that_ends_the_transaction_many_times_gives_each_statement_its_own_end(tmp_path: Path) -> None:
     """Each failure repeats the batch; comments and empty statements between, all words and rows stay right."""
     parts = []

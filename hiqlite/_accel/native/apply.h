@@ -276,6 +276,7 @@ hq_outcome hq_entry_check(hq_apply *w);           /* deferred foreign keys */
 hq_outcome hq_alone_check(hq_apply *w, hq_outcome outcome);
 hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
+int hq_recorded_any(const hq_apply *w, uint32_t ordinal);
 hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end);
 void hq_recorded_clear(hq_apply *w);
 int hq_entry_wants_foreign_keys_off(const uint8_t *record);

@@ -30,6 +30,11 @@ const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_
     return &w->recorded[i];
 }
 
+int hq_recorded_any(const hq_apply *w, uint32_t ordinal) {
+    uint32_t i = recorded_from(w, ordinal, 0);
+    return i < w->recorded_count && w->recorded[i].ordinal == ordinal;
+}
+
 void hq_recorded_clear(hq_apply *w) {
     for (uint32_t i = 0; i < w->recorded_count; i++)
         free(w->recorded[i].message);

@@ -47,8 +47,9 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome, uint32_t number, size_
 static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number, size_t text_end) {
     w->error.statement = number;
     hq_outcome outcome = no_parameters(w, p);
-    /* Once something in this run had to be undone by a replay, savepoints make sure that it was the only replay. */
-    int guarded = (p->seen & HQ_SEEN_VIRTUAL) || w->recorded_count;
+    /* Once one statement of this batch had to be undone by a replay, savepoints make sure that it was the only replay. Not
+       for another entry's sake: what a savepoint makes a virtual table write may be counted as the next statement's. */
+    int guarded = (p->seen & HQ_SEEN_VIRTUAL) || hq_recorded_any(w, w->ordinal);
     if (outcome == HQ_OK && guarded && hq_savepoint_open(w) != SQLITE_DONE)
         return hq_stop_sqlite(w, "no savepoint");
     size_t before = w->answers.size;
