@@ -20,6 +20,7 @@ import apsw
 from hiqlite import observe
 from hiqlite._accel.batch import Op
 from hiqlite.config import NodeConfig
+from hiqlite.engine.change import members_of
 from hiqlite.errors import Diverged, HiqliteError, NotLeader, ProtocolError, RequestTimeout
 from hiqlite.node_database import DatabaseStorage
 from hiqlite.node_group import NodeGroup
@@ -102,8 +103,9 @@ class NodeEquality:
         self.part_bytes = PART_BYTES
         self.parts = 0  # read and compared by this leader
         self.passes = 0
-        for name, handler in ((EXPECT, self._expect), (FOUND, self._found), (VERDICT, self._verdict)):
-            links.serve(name, handler)
+        links.serve(EXPECT, self._expect)
+        links.serve(FOUND, self._found)
+        links.serve(VERDICT, self._verdict)
         links.serve(COMPARE, self._asked_to_compare)
 
     # -- life
@@ -372,7 +374,7 @@ class NodeEquality:
             return None
         known = group.engine.membership
         voters = {one.id for one in (*known.voters, *known.outgoing)}
-        return tuple(sorted(voters)), tuple(sorted(voters | {one.id for one in known.learners}))
+        return tuple(sorted(voters)), tuple(sorted({one.id for one in members_of(known)}))
 
     def _members_or_nobody(self) -> tuple[int, ...]:
         members = self._members()

@@ -11,6 +11,7 @@ from typing import Final
 from hiqlite._accel.commands import command_view
 from hiqlite._accel.records import EntryKind, header
 from hiqlite.config import NodeConfig
+from hiqlite.engine.change import members_of
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.write_session import SessionTerms
 from hiqlite.statemachine import session_record
@@ -56,8 +57,7 @@ def all_know_sessions(group: Group, network: Network | None, had_some: bool) -> 
         return True
     if not group.started:
         return None
-    members = group.engine.membership
-    others = {one.id for one in (*members.voters, *members.learners, *members.outgoing)} - {network.node_id}
+    others = {one.id for one in members_of(group.engine.membership)} - {network.node_id}
     spoken = [network.spoken.get(one, SESSIONS if had_some else 0) for one in others]
     if all(version >= SESSIONS for version in spoken):
         return True

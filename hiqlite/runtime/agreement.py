@@ -13,8 +13,6 @@ from enum import StrEnum
 
 from .word import Word
 
-Claims = Mapping[int, int | bytes]  # node -> hash
-
 
 class Standing(StrEnum):
     """Of one node, among the others."""
@@ -48,8 +46,8 @@ class Judgement:
 NOTHING = Judgement(Standing.UNKNOWN)
 
 
-def judge(own_id: int, index: int, claims: Claims, voters: Collection[int]) -> Judgement:
-    """How this node's claim stands among those of all who said something of one entry; it is among them itself."""
+def judge(own_id: int, index: int, claims: Mapping[int, int | bytes], voters: Collection[int]) -> Judgement:
+    """How this node's hash stands among those of all who said something of one entry, itself included."""
     own = claims[own_id]
     others = tuple(sorted(node for node, claim in claims.items() if claim != own))
     by_claim: dict[int | bytes, int] = {}

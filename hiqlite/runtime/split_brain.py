@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from hiqlite.engine.change import members_of
+
 from .word import GROUPS_MAX, GroupWord, Word
 
 FACTS_MAX = 64  # of each kind and group
@@ -128,8 +130,7 @@ class Book:
         mine = own.groups.get(name)
         if mine is None or group.members is None:
             return None
-        members = (*group.members.voters, *group.members.learners, *group.members.outgoing)
-        known = any((one.id, one.incarnation) == (self._own_id, mine.incarnation) for one in members)
+        known = any((one.id, one.incarnation) == (self._own_id, mine.incarnation) for one in members_of(group.members))
         return mine.incarnation if known else None
 
     def _note(self, who: int, name: str, life: int, group: GroupWord) -> None:

@@ -72,13 +72,18 @@ def log_path(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
 
 
+def _mark_at(database: Path) -> CheckpointMark | None:
+    """None: there is none, or what lies there is none."""
+    path = mark_path(database)
+    return CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+
+
 def open_mark(database: Path) -> CheckpointMark:
     """The mark beside `database`; where there is none, or what lies there is none, an empty one is made, durably.
 
     Only one file is taken to be damaged at a time: without its mark a database is trusted as SQLite finds it.
     """
-    path = mark_path(database)
-    known = CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+    path, known = mark_path(database), _mark_at(database)
     if known is not None:
         return known
     if path.exists():
@@ -226,11 +231,10 @@ def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
 def _expect_new_log(database: Path) -> None:
     """Before something is written where SQLite has no log yet: it draws a new salt. In place, as the apply thread does,
     which does the same when it begins: beside it there is nothing left to do."""
-    path = mark_path(database)
-    known = CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+    known = _mark_at(database)
     if known is None or known.salt == NO_SALT or _head_of(log_path(database)):
         return
-    with path.open("r+b") as file:
+    with mark_path(database).open("r+b") as file:
         file.write(CheckpointMark(known.begun, known.done).encode())
         file.flush()
         os.fdatasync(file.fileno())
