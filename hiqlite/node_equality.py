@@ -188,8 +188,8 @@ class NodeEquality:
         digests = {node: one.digest for node, one in found.items() if one.index == own.index}
         whole = begin == START and own.end is None
         claims = Claims(own.index, digests, voters, (begin.table, begin.key), whole)
+        self._judge(claims)  # before the others do: who asks them why they stopped finds it here too
         await asyncio.gather(*(self._tell(node, claims, silent) for node in self._others(digests)))
-        self._judge(claims)
         return Comparison(own.index, digests, silent, voters, None if own.end is None else Place(*own.end))
 
     async def compare_anywhere(self, timeout: float) -> dict[str, Any]:

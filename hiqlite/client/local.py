@@ -35,7 +35,7 @@ from hiqlite.errors import (
 from hiqlite.runtime.metrics import Member, Metrics
 from hiqlite.runtime.proposals import CHEAP_BYTES_MAX, told
 from hiqlite.runtime.wishes import Wish
-from hiqlite.statemachine.migrations import load, validate
+from hiqlite.statemachine.migrations import Migration, load, validate
 
 from .base import Client, Consistency, Into
 from .management import Addresses
@@ -169,30 +169,30 @@ class LocalClient(Client):
     ) -> MigrationReport:
         self.check_process()
         given = load(source)
-        timeout = self._services.migration_timeout_s if timeout is None else timeout
+        end_ns = self._deadline(self._services.migration_timeout_s if timeout is None else timeout)  # of the whole call
         applied: list[int] = []
-        end_ns = self._deadline(timeout)  # of the whole call: what is tried later has less time
-        async with deadline(timeout) as late:
-            late.outcome = "not_applied"
-            await self._barrier()
-            pending = validate(given, await self._applied_migrations())
-            for migration in pending:
-                record = self._sized(
-                    encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
-                )
-                op = Op(self._loop, None, migration.text, end_ns)
-                late.outcome = "unknown"
-                self._group.write(record, op)
-                try:
-                    if (await op).rows_affected:  # 0: another call has applied it in the meantime
-                        applied.append(migration.id)
-                except MigrationError:
-                    # Another call may have applied later ones too; a real failure is raised by the check below.
-                    await self._barrier()
-                    if migration in validate(given, await self._applied_migrations()):
-                        raise
+        for migration in await self._not_applied(given, end_ns, "not_applied"):
+            record = self._sized(
+                encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
+            )
+            op = Op(self._loop, None, migration.text, end_ns)  # knows by itself what became of it when time is over
+            self._group.write(record, op)
+            try:
+                if (await op).rows_affected:  # 0: another call has applied it in the meantime
+                    applied.append(migration.id)
+            except MigrationError:
+                # Another call may have applied later ones too; a real failure is raised by the check below.
+                if migration in await self._not_applied(given, end_ns, "unknown"):
+                    raise
         already = [migration.id for migration in given if migration.id not in applied]
         return MigrationReport(applied, already)
+
+    async def _not_applied(self, given: list[Migration], end_ns: int, outcome: Outcome) -> list[Migration]:
+        """Those still to do. `outcome`: of the call, if its time is over meanwhile."""
+        async with deadline(max(0, end_ns - self._clock.monotonic_ns()) / 1e9) as late:
+            late.outcome = outcome
+            await self._barrier()
+            return validate(given, await self._applied_migrations())
 
     async def _applied_migrations(self) -> list[tuple[int, str, str]]:
         there = await self._reader.query("SELECT 1 FROM sqlite_master WHERE name = '_migrations'", (), timeout=None)

@@ -335,9 +335,9 @@ SLOW = {"1_big.sql": f"CREATE TABLE big AS {NUMBERS} SELECT i FROM n"}
 
 
 async def test_a_migration_that_would_outlast_its_timeout_is_not_applied(tmp_path: Path):
-    """It is tried before; with more time it is made."""
+    """It is tried before; with more time it is made. Who undoes the trial too slowly to say why says what he knows."""
     async with hiqlite.open(tmp_path / "data") as db:
-        with pytest.raises(hiqlite.StatementTimeout) as late:
+        with pytest.raises((hiqlite.StatementTimeout, hiqlite.RequestTimeout)) as late:
             await db.migrate(SLOW, timeout=0.3)
         assert late.value.outcome == "not_applied"
         assert (await db.migrate(SLOW, timeout=60)).applied == [1]
@@ -346,7 +346,7 @@ async def test_a_migration_that_would_outlast_its_timeout_is_not_applied(tmp_pat
 
 
 async def test_a_migration_whose_leader_is_cut_off_says_that_it_may_have_happened(tmp_path: Path):
-    """Once a file is under way its outcome is unknown."""
+    """Once a file is in the log its outcome is unknown; a leader that falls before knows that it is not applied."""
     async with hiqlite.testing.cluster(3, base_dir=tmp_path, cache=False) as three:
         leader = three.leader
         db = three.nodes[leader]
@@ -355,11 +355,11 @@ async def test_a_migration_whose_leader_is_cut_off_says_that_it_may_have_happene
         await three.partition([leader], three.followers)
         with pytest.raises(hiqlite.HiqliteError) as late:
             await migrating
-        assert late.value.outcome == "unknown"
         await three.heal()
         await three.wait_for_leader()
         report = await db.migrate(SLOW, timeout=60)
         assert report.applied + report.already_applied == [1]
+        assert late.value.outcome == "unknown" or (late.value.outcome == "not_applied" and report.applied == [1])
 
 
 async def test_the_number_of_a_migration_may_be_padded_with_zeros(tmp_path: Path):
