@@ -21,10 +21,13 @@ from .report import combine, machine, table, versions
 
 DEFAULT_PHASES = {
     "cluster": (
-        "insert,insert_returning,update,insert_follower,select_during_insert,txn,select_cold,select,scan,long_select,"
-        "select_linearizable"
+        "insert,insert_returning,update,insert_follower,select_during_insert,insert_beside_analysis,txn,select_cold,"
+        "select,scan,long_select,select_beside_analysis,select_linearizable"
     ),
-    "single": "insert,insert_returning,update,select_during_insert,txn,select_cold,select,scan,long_select",
+    "single": (
+        "insert,insert_returning,update,select_during_insert,insert_beside_analysis,txn,select_cold,select,scan,"
+        "long_select,select_beside_analysis"
+    ),
 }
 
 

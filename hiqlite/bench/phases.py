@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ SCAN = f"SELECT * FROM {TABLE}"
 RETURNING = f"{INSERT} RETURNING id"
 INDEX = f"{TABLE}_name"
 UPDATE = f"UPDATE {TABLE} SET ts = ts + 1 WHERE name = $1"
+ANALYSIS = f"SELECT sum(length(a.name || b.name || c.name)) FROM {TABLE} a, {TABLE} b, {TABLE} c"
+ANALYSIS_S = 0.2  # until it is well under way
 TIMESTAMP = 1_700_000_000
 LONG_S = 600.0
 
@@ -186,6 +189,32 @@ async def long_select(db: Client, tasks: int, rows: int) -> Measured:
     return measured(1, time.perf_counter() - begin, gaps)
 
 
+@asynccontextmanager
+async def analysis(db: Client) -> AsyncIterator[None]:
+    """A query over triples of rows that outlasts whatever is measured beside it; a core is busy with it."""
+    analysing = asyncio.ensure_future(db.query(ANALYSIS, timeout=LONG_S))
+    await asyncio.sleep(ANALYSIS_S)
+    try:
+        yield
+        if analysing.done():
+            raise AssertionError("the analysis ended before what was measured beside it")
+    finally:
+        analysing.cancel()
+        await asyncio.gather(analysing, return_exceptions=True)
+
+
+async def select_beside_analysis(db: Client, tasks: int, rows: int) -> Measured:
+    async with analysis(db):
+        return await select(db, tasks, rows)
+
+
+async def insert_beside_analysis(db: Client, tasks: int, rows: int) -> Measured:
+    """The query reads what was there before."""
+    await db.txn([(INSERT, row(key)) for key in range(rows, 2 * rows)], timeout=LONG_S)
+    async with analysis(db):
+        return await insert(db, tasks, rows)
+
+
 async def scan(db: Client, tasks: int, rows: int) -> Measured:
     """The whole table; the rate counts rows."""
     start = time.perf_counter_ns()
@@ -201,6 +230,7 @@ READS: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = 
     "scan": scan,
     "select_linearizable": select_linearizable,
     "long_select": long_select,
+    "select_beside_analysis": select_beside_analysis,
 }
 # Phases that begin with an empty table and end with equal nodes.
 WRITES |= {
@@ -208,5 +238,6 @@ WRITES |= {
     "insert_returning": insert_returning,
     "update": update,
     "select_during_insert": select_during_insert,
+    "insert_beside_analysis": insert_beside_analysis,
 }
 PHASES = {**WRITES, **READS}

@@ -97,7 +97,7 @@ def refusal_of(trial: Trial, limit_ns: int) -> HiqliteError | None:
     """
     if trial.late:
         return StatementTimeout(
-            f"the write was tried for {limit_ns / 1e9:g} s and had not ended",
+            f"the write was tried for {limit_ns / 1e9:.3g} s and had not ended",
             hint="make it cheaper, do it in parts, or allow more: statement_timeout, a timeout above request_timeout",
             outcome=NOT_APPLIED,
         )

@@ -29,7 +29,7 @@ from tests.chaos.workload import SLOT_NS
 
 HEAL_S = 30.0
 LATE_S = 5.0  # after its deadline a call must have ended; a busy machine is not a broken promise
-SLOTS = 100
+SLOTS_MIN = 100
 BAD_SIGNS = ("Traceback", "Exception in callback", "never retrieved", "never awaited", "Fatal error", "was destroyed")
 
 
@@ -102,14 +102,17 @@ async def play(
         storm = Storm(cluster, outcome.mix, chance)
         outcome.faults = storm.done
         roles: list[Operation] = []
+        slots = SLOTS_MIN + int(2 * seconds * 1e9 / SLOT_NS)  # faults that are under way have to end, too
         try:
-            await _begin(cluster)
+            await _begin(cluster, slots)
             await storm.rage(seconds)
             await storm.end()
             begun = time.monotonic()
             await _heal(cluster)
             outcome.healed_s = time.monotonic() - begun
-            roles = await _inspect(cluster, (time.monotonic_ns() - epoch) // SLOT_NS + 1)
+            used = (time.monotonic_ns() - epoch) // SLOT_NS + 1
+            assert used <= slots, "a history is too long for its banks"
+            roles = await _inspect(cluster, used)
         except Hang as hang:
             outcome.violations.append(Violation(f"{hang}"))
             await _stop(storm, cluster)
@@ -137,10 +140,10 @@ async def _stop(storm: Storm, cluster: Cluster) -> None:
     await asyncio.gather(*(one.kill() for one in cluster.subjects))
 
 
-async def _begin(cluster: Cluster) -> None:
+async def _begin(cluster: Cluster, slots: int) -> None:
     """Forms the cluster, makes the tables, and sets all clients to work."""
     await cluster.ready(clients=False)
-    await _until_done(cluster.subjects[0], do="prepare", slots=SLOTS)
+    await _until_done(cluster.subjects[0], do="prepare", slots=slots)
     for one in cluster.subjects:  # else a local read might not see the banks yet
         await _until_done(one, do="query", sql="SELECT 1", consistency="linearizable", timeout=HEAL_S)
     await asyncio.gather(*(one.begin_clients() for one in cluster.subjects))
@@ -169,7 +172,6 @@ async def _inspect(cluster: Cluster, slots: int) -> list[Operation]:
     Returns:
         The role that each node has in the end, as read.
     """
-    assert slots <= SLOTS, "a history is too long for its banks"
     await asyncio.gather(*(one.ask(do="end") for one in cluster.subjects))
     begun = time.monotonic_ns()
     views = await _agree(cluster)

@@ -50,6 +50,18 @@ def cancel_it(task: asyncio.Task[Any]) -> None:
     task.cancel()
 
 
+def cancel_after(turns: int) -> Interrupt:
+    """Some turns of the loop later, if the task has not gone on by then."""
+
+    def cancel(task: asyncio.Task[Any], left: int = turns) -> None:
+        if left:
+            task.get_loop().call_soon(cancel, task, left - 1)
+        else:
+            task.cancel()
+
+    return cancel
+
+
 def cancel_everything_but(spared: asyncio.Task[Any] | None) -> Interrupt:
     """What `asyncio.run` does at the end of a program."""
 

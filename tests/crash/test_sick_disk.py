@@ -171,3 +171,37 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
         assert not {row[0] for row in rows} & set(refused)
         assert {row[0] for row in rows} >= {*range(1, 20), 200000}
     disk.close()
+
+
+@pytest.mark.parametrize("order", [FALLOCATE, DATABASE], ids=["its log", "its database"])
+async def test_a_full_disk_of_one_follower_makes_no_difference_to_what_entries_give(tmp_path: Path, order: int) -> None:
+    """The others write on, also what changes much. The full one is started again while there is no room: it waits,
+    or says DiskFull, and holds the same once there is."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path, wal_size="64 KiB") as members:
+        sick = await start_with_sick(members, disk)
+        await lead(members, members.all[2])
+        leader = members.all[2]
+        disk[order] = errno.ENOSPC
+        for number in range(1, 100):
+            assert "index" in await try_insert(leader, number)
+        for sql in (
+            "UPDATE load SET text = text || 'y' WHERE id % 2",
+            "INSERT OR IGNORE INTO load SELECT id + 1, 2, text FROM load WHERE id > 50",
+            "DELETE FROM load WHERE id % 7 = 0",
+        ):
+            await leader.do(do="execute", sql=sql)
+        await sick.kill()
+        await sick.start(environment=disk.environment)
+        await leader.do(do="execute", sql="INSERT INTO load VALUES (1000, 2, 'while it was full')")
+        disk[order] = 0
+        answer = await sick.answer()  # not before it has applied what it had missed
+        if "error" in answer:
+            assert str(answer["error"]).startswith("DiskFull"), answer
+            await sick.kill()
+            await sick.start(environment=disk.environment)
+            await sick.answer()
+        await members.check_equal()
+        rows = (await sick.do(do="query", sql="SELECT text FROM load WHERE id = 1000"))["rows"]
+        assert rows == [["while it was full"]]
+    disk.close()

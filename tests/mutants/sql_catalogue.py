@@ -19,6 +19,10 @@ SQL = (
         "FROM _hiqlite_run WHERE answers IS NOT NULL ORDER BY", "FROM _hiqlite_run WHERE answers IS NULL ORDER BY", Killer.SESSIONS, "apply",
     ),
     Mutant(
+        "M60", "what memory or disk could not do is recorded as a result", "_accel/native/apply_error.c",
+        "    default:\n        return 1;", "    default:\n        return 0;", Killer.APPLY, "apply",
+    ),
+    Mutant(
         "M61", "a failing statement in a txn leaves its predecessors", "_accel/native/apply_entry.c",
         "    if (hq_savepoint_undo(w) != SQLITE_DONE)", "    if (hq_savepoint_close(w) != SQLITE_DONE)", Killer.APPLYING, "apply",
     ),
