@@ -249,6 +249,7 @@ class Node:
             max_entry_bytes=config.max_entry_size,
             node=self,
             content_hash=db.content_hash,
+            rehearse=db.rehearsals.run,
             damaged=self.groups[DB].damaged,
         )
         told = config.log_statements

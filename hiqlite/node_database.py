@@ -31,6 +31,7 @@ from hiqlite.statemachine.equality import content_hash
 from hiqlite.statemachine.image_files import ImageFiles, IncomingImage
 from hiqlite.statemachine.inspector import Inspector
 from hiqlite.statemachine.reader import Reader, ReaderSettings
+from hiqlite.statemachine.rehearsal import Rehearsals
 from hiqlite.statemachine.writer import Writer, WriterSettings
 
 log = observe.logger("node")
@@ -44,6 +45,7 @@ class DatabaseStorage(GroupStorage):
     inspector: Inspector
     generations: Generations
     images: ImageFiles
+    rehearsals: Rehearsals
     _path: Path
     _connection: ConnectionSettings
     _inspecting: apsw.Connection
@@ -104,6 +106,8 @@ class DatabaseStorage(GroupStorage):
         for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: self._inspecting.close())
         self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
+        self.rehearsals = Rehearsals(lambda: self._path, folder.images, connection, self._loop)
+        self._machine_stack.push_async_callback(self.rehearsals.close)
         if os.path.lexists(folder.images) and not folder.images.is_dir():
             self._aside.put(folder.images)
         try:

@@ -135,9 +135,14 @@ class Client(Management):
 
     @abstractmethod
     async def migrate(
-        self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
+        self, source: str | Path | Mapping[str, str], *, dry_run: bool = False, timeout: float | None = None
     ) -> MigrationReport:
-        """Bring the schema up to date from a folder, a package name, or a mapping file name -> text."""
+        """Bring the schema up to date from a folder, a package name, or a mapping file name -> text.
+
+        Args:
+            dry_run: on a copy of this node's database, which is thrown away: the report says what would be applied,
+                or the error that would be raised is. Needs room for the copy, and the time to make it.
+        """
 
     # -- reads
 

@@ -21,10 +21,9 @@ from hiqlite._accel.answers import (
     decode_txn,
 )
 from hiqlite._accel.batch import Op
-from hiqlite._accel.commands import encode_batch, encode_command, encode_migration
+from hiqlite._accel.commands import encode_batch, encode_command
 from hiqlite.errors import (
     HiqliteError,
-    MigrationError,
     Outcome,
     Overloaded,
     RowMappingError,
@@ -35,11 +34,12 @@ from hiqlite.errors import (
 from hiqlite.runtime.metrics import Member, Metrics
 from hiqlite.runtime.proposals import CHEAP_BYTES_MAX, told
 from hiqlite.runtime.wishes import Wish
-from hiqlite.statemachine.migrations import Migration, load, validate
+from hiqlite.statemachine.migrations import load
 
 from .base import Client, Consistency, Into
 from .management import Addresses
 from .mapping import map_rows
+from .migrating import Migrating
 from .results import BatchResult, MigrationReport, Parameters
 from .services import Services
 from .timing import deadline, timeout_ns
@@ -165,41 +165,12 @@ class LocalClient(Client):
         return self._write(lambda: encode_batch(sql_text, request_id=request_id or ""), decode, timeout, request_id)
 
     async def migrate(
-        self, source: str | Path | Mapping[str, str], *, timeout: float | None = None
+        self, source: str | Path | Mapping[str, str], *, dry_run: bool = False, timeout: float | None = None
     ) -> MigrationReport:
         self.check_process()
-        given = load(source)
-        end_ns = self._deadline(self._services.migration_timeout_s if timeout is None else timeout)  # of the whole call
-        applied: list[int] = []
-        for migration in await self._not_applied(given, end_ns, "not_applied"):
-            record = self._sized(
-                encode_migration(migration.text, migration.name, migration.sha256_hex, migration.foreign_keys_off)
-            )
-            op = Op(self._loop, None, migration.text, end_ns)  # knows by itself what became of it when time is over
-            self._group.write(record, op)
-            try:
-                if (await op).rows_affected:  # 0: another call has applied it in the meantime
-                    applied.append(migration.id)
-            except MigrationError:
-                # Another call may have applied later ones too; a real failure is raised by the check below.
-                if migration in await self._not_applied(given, end_ns, "unknown"):
-                    raise
-        already = [migration.id for migration in given if migration.id not in applied]
-        return MigrationReport(applied, already)
-
-    async def _not_applied(self, given: list[Migration], end_ns: int, outcome: Outcome) -> list[Migration]:
-        """Those still to do. `outcome`: of the call, if its time is over meanwhile."""
-        async with deadline(max(0, end_ns - self._clock.monotonic_ns()) / 1e9) as late:
-            late.outcome = outcome
-            await self._barrier()
-            return validate(given, await self._applied_migrations())
-
-    async def _applied_migrations(self) -> list[tuple[int, str, str]]:
-        there = await self._reader.query("SELECT 1 FROM sqlite_master WHERE name = '_migrations'", (), timeout=None)
-        if not there:
-            return []
-        rows = await self._reader.query("SELECT id, name, hash FROM _migrations ORDER BY id", (), timeout=None)
-        return [(row[0], row[1], row[2]) for row in rows]
+        end_ns = self._deadline(self._services.migration_timeout_s if timeout is None else timeout)
+        migrating = Migrating(self._services, load(source), end_ns, self._barrier, self._sized)
+        return await (migrating.rehearse() if dry_run else migrating.run())
 
     # -- reads
 
@@ -322,7 +293,6 @@ class LocalClient(Client):
     def left_to_parent(self) -> None:
         """In a forked child: each call raises UsageError."""
         self.inherited = self._closed = True
-
 
     # -- helpers
 

@@ -57,7 +57,7 @@ class BatchResult(Sequence["ExecuteResult | HiqliteError"]):
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """Ids of the migrations that this call applied, and of those that were there already."""
+    """Ids of the migrations that this call applied, or as a dry run would, and of those that were there already."""
 
     applied: list[int]
     already_applied: list[int]

@@ -199,6 +199,11 @@ class Writer:
         self._applier.stop(now=True)
         await self._leave(checkpoint=False)
 
+    async def abandon(self) -> None:
+        """`close`, by who needs nothing of the database any more: what runs is interrupted. Idempotent."""
+        self._given_up = True
+        await self._ending.reach(self._abandon)
+
     def let_go(self) -> None:
         """`close` without a loop, for who cannot wait for anything any more: what is queued is left to the log."""
         self._given_up = self._closed = True

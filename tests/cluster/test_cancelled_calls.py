@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 INSERT = "INSERT INTO t VALUES (?1)"
 COSTLY = "INSERT INTO t SELECT ?1 FROM (SELECT max(x) FROM t)"
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+FILES = {"1_m.sql": "CREATE TABLE m (x); INSERT INTO m VALUES (1)"}
 POINTS_MAX = 200
 MARKS = count(1)
 
@@ -56,7 +57,8 @@ CALLS: dict[str, tuple[int, Callable[[LocalClient, int], Awaitable[Any]]]] = {
     "a costly write": (1, lambda db, mark: db.execute(COSTLY, [mark])),
     "a change of the schema": (0, lambda db, mark: db.execute(f"CREATE TABLE IF NOT EXISTS made_{mark % 3} (x)")),
     "a request id": (1, lambda db, mark: db.execute(INSERT, [mark], request_id=f"request {mark}")),
-    "migrate": (0, lambda db, mark: db.migrate({"1_m.sql": "CREATE TABLE m (x); INSERT INTO m VALUES (1)"})),
+    "migrate": (0, lambda db, mark: db.migrate(FILES)),
+    "a dry run": (0, lambda db, mark: db.migrate(FILES, dry_run=True)),
     "query": (0, lambda db, mark: db.query("SELECT x FROM t WHERE x = ?", [mark])),
     "query, linearizable": (0, lambda db, mark: db.query("SELECT x FROM t", consistency="linearizable")),
     "query, session": (0, lambda db, mark: db.query("SELECT x FROM t", consistency="session")),
@@ -107,7 +109,7 @@ async def test_a_call_is_cancelled_at_each_of_its_awaits(three: Cluster, which: 
 
 async def test_nothing_of_them_stays(three: Cluster) -> None:
     """No bytes are waited for, the nodes are equal, and a migration that was cancelled is there once."""
-    report = await three.client.migrate({"1_m.sql": "CREATE TABLE m (x); INSERT INTO m VALUES (1)"})
+    report = await three.client.migrate(FILES)
     assert report.already_applied == [1]
     assert await three.client.query("SELECT x FROM m") == [(1,)]
     await check_equal(three)

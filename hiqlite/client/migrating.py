@@ -1,0 +1,98 @@
+"""One call of `migrate`: what is still to do, file by file, in the cluster or on a copy of this node's database.
+
+Must not know nodes or Raft. Invariant: an error tells what became of the file it is about, whatever the others did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from hiqlite._accel.answers import decode_execute
+from hiqlite._accel.batch import Op
+from hiqlite._accel.commands import encode_migration
+from hiqlite.errors import MigrationError, Outcome
+from hiqlite.statemachine.migrations import Migration, validate
+
+from .results import MigrationReport
+from .services import Services
+from .timing import deadline
+
+TRIED_SHARE: Final = 0.9  # of a dry run's time; the rest is for applying what was tried, and for telling
+
+
+class Migrating:
+    """Of one client.
+
+    Args:
+        given: from `load`.
+        end_ns: monotonic time at which the whole call has to end; what is tried later has less time.
+        barrier: waits until this node has applied all that was committed before.
+        sized: gives a record back if it may be replicated.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        given: list[Migration],
+        end_ns: int,
+        barrier: Callable[[], Awaitable[object]],
+        sized: Callable[[bytes], bytes],
+    ) -> None:
+        self._services = services
+        self._given = given
+        self._end_ns = end_ns
+        self._barrier = barrier
+        self._sized = sized
+
+    async def run(self) -> MigrationReport:
+        """Applies what is missing; safe to be called on all nodes at once."""
+        applied: list[int] = []
+        for one in await self._missing("not_applied"):
+            op = Op(asyncio.get_running_loop(), None, one.text, self._end_ns)  # when time is over it knows its outcome
+            self._services.group.write(self._record(one), op)
+            try:
+                if (await op).rows_affected:  # 0: another call has applied it in the meantime
+                    applied.append(one.id)
+            except MigrationError:
+                # Another call may have applied later ones too; a real failure is raised by the check below.
+                if one in await self._missing("unknown"):
+                    raise
+        return self._report(applied)
+
+    async def rehearse(self) -> MigrationReport:
+        """Raises what `run` would, and reports what it would."""
+        missing = await self._missing("not_applied")
+        async with deadline(self._left_s()) as late:
+            late.outcome = "not_applied"
+            await self._services.rehearse(
+                [self._record(one) for one in missing],
+                self._left_s() * TRIED_SHARE,
+                lambda number, answer: decode_execute(answer, 0, missing[number].text),
+            )
+        return self._report([one.id for one in missing])
+
+    def _report(self, applied: list[int]) -> MigrationReport:
+        return MigrationReport(applied, [one.id for one in self._given if one.id not in applied])
+
+    def _record(self, one: Migration) -> bytes:
+        return self._sized(encode_migration(one.text, one.name, one.sha256_hex, one.foreign_keys_off))
+
+    def _left_s(self) -> float:
+        return max(0, self._end_ns - self._services.clock.monotonic_ns()) / 1e9
+
+    async def _missing(self, outcome: Outcome) -> list[Migration]:
+        """Those still to do. `outcome`: of the call, if its time is over meanwhile."""
+        async with deadline(self._left_s()) as late:
+            late.outcome = outcome
+            await self._barrier()
+            return validate(self._given, await self._applied())
+
+    async def _applied(self) -> list[tuple[int, str, str]]:
+        """(id, name, hash) of each, by this node's database."""
+        reader = self._services.reader
+        if not await reader.query("SELECT 1 FROM sqlite_master WHERE name = '_migrations'", (), timeout=None):
+            return []
+        rows = await reader.query("SELECT id, name, hash FROM _migrations ORDER BY id", (), timeout=None)
+        return [(row[0], row[1], row[2]) for row in rows]
