@@ -1,5 +1,5 @@
 """`hiqlite bench`: runs the phases in interleaved rounds, checks that all nodes are equal, prints one table; `gap` is
-about leaders that go, and stands in a file of its own."""
+about leaders that go, `catchup` about followers that come back; each stands in a file of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from typing import Any
 
 from hiqlite.transport.loopback import loopback_cluster
 
-from . import gap, phases
+from . import catchup, gap, phases
 from .calibration import calibrate
 from .nodes import BenchNode, equal_nodes, find_leader, start_in_process, start_processes
 from .report import combine, machine, table, versions
 
+KINDS = {
+    "cluster": "three nodes", "single": "one", "gap": "a leader's end", "catchup": "a follower that was away"
+}  # fmt: skip
+OWN_REPORTS = {"gap": gap, "catchup": catchup}
 DEFAULT_PHASES = {
     "cluster": (
         "insert,insert_returning,update,insert_follower,select_during_insert,insert_beside_analysis,txn,select_cold,"
@@ -32,7 +36,7 @@ DEFAULT_PHASES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["cluster", "single", "gap"], help="three nodes, one, or a leader's end")
+    parser.add_argument("what", choices=list(KINDS), help=", ".join(f"{name}: {what}" for name, what in KINDS.items()))
     parser.add_argument("-c", default="4,16,64", help="concurrency levels (default 4,16,64)")
     parser.add_argument("-r", "--rows", type=int, default=100_000, help="rows per phase (default 100000)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds, the median counts (default 3)")
@@ -110,9 +114,10 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
 def main(options: argparse.Namespace) -> None:
     import uvloop
 
-    if options.what == "gap":
-        report = uvloop.run(gap.run(options, progress))
-        text = gap.table(report)
+    if options.what in OWN_REPORTS:
+        kind = OWN_REPORTS[options.what]
+        report = uvloop.run(kind.run(options, progress))
+        text = kind.table(report)
     else:
         report = uvloop.run(run(options))
         text = table(report)

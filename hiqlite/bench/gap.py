@@ -24,7 +24,7 @@ from typing import Any
 from hiqlite.config import RaftSettings
 from hiqlite.transport.loopback import loopback_cluster
 
-from .nodes import ProcessNode, equal_nodes, find_leader
+from .nodes import Processes, equal_nodes, find_leader
 from .report import machine, versions
 
 TASKS = 4
@@ -38,41 +38,20 @@ BUCKETS_MS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1000, 1500,
 WIDTH = 50
 
 
-class Cluster:
-    """Three processes that can be replaced by their next lives."""
-
-    def __init__(self, configs: list[dict[str, Any]]) -> None:
-        self._configs = configs
-        self.nodes: list[ProcessNode] = []
-
-    async def start(self) -> None:
-        for config in self._configs:
-            self.nodes.append(await ProcessNode.start(config))
-        await asyncio.gather(*(node.answer() for node in self.nodes))
-
-    async def close(self) -> None:
-        for node in self.nodes:
-            await node.stop()
-
-    async def start_again(self, place: int) -> None:
-        self.nodes[place] = await ProcessNode.start(self._configs[place])
-        await self.nodes[place].answer()
+Way = Callable[[Processes, int, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
-Way = Callable[[Cluster, int, Callable[[], Awaitable[None]]], Awaitable[None]]
-
-
-async def restart(cluster: Cluster, leader: int, written: Callable[[], Awaitable[None]]) -> None:
+async def restart(cluster: Processes, leader: int, written: Callable[[], Awaitable[None]]) -> None:
     await cluster.nodes[leader].stop()
     await cluster.start_again(leader)
 
 
-async def kill(cluster: Cluster, leader: int, written: Callable[[], Awaitable[None]]) -> None:
+async def kill(cluster: Processes, leader: int, written: Callable[[], Awaitable[None]]) -> None:
     await cluster.nodes[leader].kill()
     await cluster.start_again(leader)
 
 
-async def stop(cluster: Cluster, leader: int, written: Callable[[], Awaitable[None]]) -> None:
+async def stop(cluster: Processes, leader: int, written: Callable[[], Awaitable[None]]) -> None:
     """SIGSTOP, until somebody else has taken writes."""
     cluster.nodes[leader].pause()
     try:
@@ -81,7 +60,7 @@ async def stop(cluster: Cluster, leader: int, written: Callable[[], Awaitable[No
         cluster.nodes[leader].resume()
 
 
-async def nothing(cluster: Cluster, leader: int, written: Callable[[], Awaitable[None]]) -> None:
+async def nothing(cluster: Processes, leader: int, written: Callable[[], Awaitable[None]]) -> None:
     await asyncio.sleep(NOTHING_S)
 
 
@@ -90,7 +69,7 @@ WAYS: dict[str, Way] = {"nothing": nothing, "restart": restart, "kill": kill, "s
 TARGETS_MS = {"restart": 100, "kill": 400, "stop": 2 * RaftSettings().election_timeout_max_ms}
 
 
-async def one_run(cluster: Cluster, way: Way, number: int) -> dict[str, Any]:
+async def one_run(cluster: Processes, way: Way, number: int) -> dict[str, Any]:
     """The longest gap that ended after the leader was told, and the errors that retries healed."""
     leader = await find_leader(cluster.nodes)
     client = (leader + 1 + number % 2) % len(cluster.nodes)  # who is elected next, or who is not
@@ -126,7 +105,7 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
     load = [os.getloadavg()[0]]
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
-        cluster = Cluster(list(loopback_cluster(folder, 3, settings).values()))
+        cluster = Processes(list(loopback_cluster(folder, 3, settings).values()))
         stack.push_async_callback(cluster.close)
         await cluster.start()
         await cluster.nodes[await find_leader(cluster.nodes)].do({"do": "prepare"})

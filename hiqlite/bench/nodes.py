@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 from hiqlite.client.local import LocalClient
@@ -77,6 +78,32 @@ class ProcessNode:
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+
+class Processes:
+    """Worker processes of one cluster that can be replaced by their next lives."""
+
+    def __init__(self, configs: list[dict[str, Any]]) -> None:
+        self._configs = configs
+        self.nodes: list[ProcessNode] = []
+
+    @property
+    def folders(self) -> list[Path]:
+        """Of their data."""
+        return [Path(config["data_dir"]) for config in self._configs]
+
+    async def start(self) -> None:
+        for config in self._configs:
+            self.nodes.append(await ProcessNode.start(config))
+        await asyncio.gather(*(node.answer() for node in self.nodes))
+
+    async def close(self) -> None:
+        for node in self.nodes:
+            await node.stop()
+
+    async def start_again(self, place: int) -> None:
+        self.nodes[place] = await ProcessNode.start(self._configs[place])
+        await self.nodes[place].answer()
 
 
 class LocalNode:

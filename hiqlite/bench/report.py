@@ -39,7 +39,7 @@ def table(report: dict[str, Any]) -> str:
         ", ".join(f"{name} {value}" for name, value in report["settings"].items()),
         ", ".join(f"{name} {value:,}" for name, value in calibration.items()),
         "",
-        f"{'bench':20} {'C':>4} {'n':>8} {'ops/s':>10} {'p50 us':>9} {'p99 us':>9} {'p999 us':>9} {'/ K':>6}"
+        f"{'bench':22} {'C':>4} {'n':>8} {'ops/s':>10} {'p50 us':>9} {'p99 us':>9} {'p999 us':>9} {'/ K':>6}"
         "  cpu s per node     rss MB",
     ]
     base = calibration["sqlite3_normal_per_s"]
@@ -47,7 +47,7 @@ def table(report: dict[str, Any]) -> str:
         cpu = "/".join(f"{seconds:.1f}" for seconds in row["cpu_s"])
         rss = "/".join(f"{size:.0f}" for size in row["rss_mb"])
         lines.append(
-            f"{row['bench']:20} {row['c']:>4} {row['n']:>8} {row['ops_per_s']:>10,.0f} {row['p50_us']:>9,.1f} "
+            f"{row['bench']:22} {row['c']:>4} {row['n']:>8} {row['ops_per_s']:>10,.0f} {row['p50_us']:>9,.1f} "
             f"{row['p99_us']:>9,.1f} {row['p999_us']:>9,.1f} {row['ops_per_s'] / base:>6.2f}  "
             f"{cpu:18} {rss}"
         )

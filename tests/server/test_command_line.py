@@ -275,6 +275,19 @@ def test_the_bench_measures_the_gap_that_a_leader_leaves(tmp_path: Path):
     assert report["load"]["max"] >= report["load"]["mean"] > 0
 
 
+def test_the_bench_measures_how_a_follower_comes_back(tmp_path: Path):
+    """A row for each round, with what the leader's clients felt of it and what lies on each disk."""
+    file = tmp_path / "report.json"
+    answer = hiqlite_command("bench", "catchup", "-r", "3000", "--rounds", "2", "--json", file)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(file.read_text())
+    assert [row["bench"] for row in report["rows"]] == ["catchup"] * 2
+    for row in report["rows"]:
+        assert row["n"] >= 2900 and row["taken_s"] > 0 and row["stall_ms"] > 0 and row["writes_meanwhile"] > 0
+        assert all(size > 0 for size in (*row["log_mb"], *row["db_mb"], *row["rss_mb"]))
+    assert "entries/s" in answer.stdout
+
+
 def test_a_bench_of_an_unknown_end_is_refused():
     """It names those that there are."""
     answer = hiqlite_command("bench", "gap", "--ways", "kill,melt")
