@@ -369,6 +369,7 @@ class Node:
             self.watch.left = True
             self.client.left_to_parent()
             if told:
+                self.storage.db.rehearsals.left_to_parent(of_the_parent())
                 self._read_round.fail(of_the_parent())
 
 

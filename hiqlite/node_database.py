@@ -22,6 +22,7 @@ from hiqlite.errors import SnapshotCorruption, StorageError
 from hiqlite.logstore.aside import EVIDENCE
 from hiqlite.logstore.folder import DB, DataFolder
 from hiqlite.logstore.meta import Meta
+from hiqlite.logstore.space import Space
 from hiqlite.node_generations import Generations
 from hiqlite.node_group_storage import HINT_REFUSED, GroupStorage
 from hiqlite.statemachine import trust
@@ -80,6 +81,7 @@ class DatabaseStorage(GroupStorage):
         is_new = trust.examine(path, connection, self.meta.cluster_id) == 0
         for file in (path, path.with_name(path.name + "-wal")):
             sync_if_there(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
+        self._open_images(folder.images)
         PROTECTED.add(path)
         for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: PROTECTED.remove(self._path))
@@ -106,16 +108,22 @@ class DatabaseStorage(GroupStorage):
         for stack in (self._machine_stack, self._machine_abrupt):
             stack.callback(lambda: self._inspecting.close())
         self.inspector = Inspector(self._inspecting, config.prepared_statement_cache_capacity)
-        self.rehearsals = Rehearsals(lambda: self._path, folder.images, connection, self._loop)
+        kept_bytes = Space(folder.path, config.wal_size).kept_bytes * 5 // 4  # with less this node would stop writes
+        copies = WriterSettings(connection, apply_thread="always", kept_bytes=kept_bytes)
+        self.rehearsals = Rehearsals(lambda: self._path, folder.images, copies, self._loop)
         self._machine_stack.push_async_callback(self.rehearsals.close)
-        if os.path.lexists(folder.images) and not folder.images.is_dir():
-            self._aside.put(folder.images)
+        self._machine_abrupt.callback(self.rehearsals.let_go)
+
+    def _open_images(self, folder: Path) -> None:
+        """What an earlier life left there is removed: it may fill the disk."""
+        if os.path.lexists(folder) and not folder.is_dir():
+            self._aside.put(folder)
         try:
-            durable.make_folder(folder.images)
-            self.images = ImageFiles(folder.images, connection)
+            durable.make_folder(folder)
+            self.images = ImageFiles(folder, self._connection)
             self.images.clean()
         except OSError as error:
-            raise StorageError(f"cannot use {folder.images}: {error.strerror}", hint=HINT_REFUSED) from error
+            raise StorageError(f"cannot use {folder}: {error.strerror}", hint=HINT_REFUSED) from error
 
     async def record(self, voters: tuple[Identity, ...], cluster_id: bytes) -> None:
         await super().record(voters, cluster_id)

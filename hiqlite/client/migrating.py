@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from hiqlite._accel.answers import decode_execute
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_migration
-from hiqlite.errors import MigrationError, Outcome
+from hiqlite.errors import MigrationError, Outcome, RequestTimeout
 from hiqlite.statemachine.migrations import Migration, validate
 
 from .results import MigrationReport
@@ -55,23 +56,38 @@ class Migrating:
             try:
                 if (await op).rows_affected:  # 0: another call has applied it in the meantime
                     applied.append(one.id)
-            except MigrationError:
-                # Another call may have applied later ones too; a real failure is raised by the check below.
-                if one in await self._missing("unknown"):
-                    raise
+            except MigrationError as error:
+                await self._unless_applied(one, error)
         return self._report(applied)
 
     async def rehearse(self) -> MigrationReport:
         """Raises what `run` would, and reports what it would."""
         missing = await self._missing("not_applied")
-        async with deadline(self._left_s()) as late:
-            late.outcome = "not_applied"
-            await self._services.rehearse(
-                [self._record(one) for one in missing],
-                self._left_s() * TRIED_SHARE,
-                lambda number, answer: decode_execute(answer, 0, missing[number].text),
-            )
-        return self._report([one.id for one in missing])
+        applied: list[int] = []
+        rehearsed: list[Migration] = []
+
+        def check(number: int, answer: bytes) -> None:
+            one = missing[number]
+            rehearsed.append(one)
+            if decode_execute(answer, 0, one.text).rows_affected:
+                applied.append(one.id)
+
+        try:
+            if missing:
+                async with deadline(self._left_s()) as late:
+                    late.outcome = "not_applied"
+                    records = (self._record(one) for one in missing)
+                    await self._services.rehearse(records, self._left_s() * TRIED_SHARE, check)
+        except MigrationError as error:
+            await self._unless_applied(rehearsed[-1], error)
+        return self._report(applied)
+
+    async def _unless_applied(self, one: Migration, error: MigrationError) -> None:
+        """Raises the error, unless another call has applied this one meanwhile, and perhaps later ones."""
+        with suppress(RequestTimeout):  # then nobody knows better
+            if one not in await self._missing("unknown"):
+                return
+        raise error
 
     def _report(self, applied: list[int]) -> MigrationReport:
         return MigrationReport(applied, [one.id for one in self._given if one.id not in applied])

@@ -6,7 +6,7 @@ Must not know how a node keeps either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,5 +56,5 @@ class Services:
     max_entry_bytes: int
     node: NodeCalls
     content_hash: Callable[[], Awaitable[str]]
-    rehearse: Callable[[Sequence[bytes], float, Callable[[int, bytes], object]], Awaitable[None]]  # on a copy
+    rehearse: Callable[[Iterable[bytes], float, Callable[[int, bytes], object]], Awaitable[None]]  # on a copy
     damaged: Callable[[SnapshotCorruption], None]  # told of a database that a read found damaged

@@ -163,11 +163,35 @@ def copy_out(
         DiskFull: it does not fit, or would leave less than `RESERVE_BYTES`. StorageError: the disk or SQLite failed.
         GivenUp: `stop` was set. In each case no file is left.
     """
-    try:
-        with translated(database), closing(open_reader(database, settings)) as reader, one_snapshot(reader):
-            require_space(image.parent, _size_of(database))
-            _copy_pages(reader, image, stop)
+    with _whole_or_none(image):
+        copy_pages(database, image, stop, settings)
         return describe(image, stop)
+
+
+def copy_pages(
+    database: Path,
+    image: Path,
+    stop: threading.Event,
+    settings: ConnectionSettings | None = None,
+    *,
+    kept_bytes: int = RESERVE_BYTES,
+) -> None:
+    """`copy_out` of what needs no manifest. `kept_bytes`: are free on the disk afterwards."""
+    with (
+        _whole_or_none(image),
+        translated(database),
+        closing(open_reader(database, settings)) as reader,
+        one_snapshot(reader),
+    ):
+        require_space(image.parent, _size_of(database), kept_bytes)
+        _copy_pages(reader, image, stop)
+
+
+@contextmanager
+def _whole_or_none(image: Path) -> Iterator[None]:
+    """If the block fails no file is left; what the disk said becomes an error of this product."""
+    try:
+        yield
     except BaseException as error:
         image.unlink(missing_ok=True)
         image.with_name(image.name + "-journal").unlink(missing_ok=True)
@@ -189,12 +213,12 @@ def _copy_pages(reader: apsw.Connection, image: Path, stop: threading.Event) -> 
                 copy.step(STEP_PAGES)
 
 
-def require_space(folder: Path, size_bytes: int) -> None:
-    """Raises DiskFull when `size_bytes` more would leave less than the reserve."""
+def require_space(folder: Path, size_bytes: int, kept_bytes: int = RESERVE_BYTES) -> None:
+    """Raises DiskFull when `size_bytes` more would leave less than `kept_bytes`."""
     found = os.statvfs(folder)
-    missing = size_bytes + RESERVE_BYTES - found.f_bavail * found.f_frsize
+    missing = size_bytes + kept_bytes - found.f_bavail * found.f_frsize
     if missing > 0:
-        wanted = f"an image of {size_bytes} bytes beside the {RESERVE_BYTES} bytes that are kept free"
+        wanted = f"an image of {size_bytes} bytes beside the {kept_bytes} bytes that are kept free"
         raise DiskFull(f"{folder}: no space for {wanted}: {missing} bytes are missing", hint="free some space")
 
 

@@ -182,7 +182,7 @@ class ImageFiles:
     """The folder of image files of one database.
 
     Args:
-        folder: exists; nothing else lies in it.
+        folder: exists; what else lies in it is removed by `clean`.
         settings: how the database is opened for reading.
     """
 

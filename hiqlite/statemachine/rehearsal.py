@@ -11,20 +11,24 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from hiqlite._accel.records import seal_records, stamp
-from hiqlite.errors import RequestTimeout, ShuttingDown
+import apsw
 
-from .connection import ConnectionSettings
-from .image import copy_out, disk_of
-from .trial import refusal_of
-from .writer import Writer, WriterSettings
+from hiqlite._accel import forks
+from hiqlite._accel.apply import Applier
+from hiqlite._accel.records import seal_records, stamp
+from hiqlite.ending import Ending, Undisturbed
+from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, StorageError
+
+from .image import copy_pages, disk_of
+from .trial import NOT_APPLIED, refusal_of
+from .writer import Writer, WriterSettings, close_all, start_applier
 
 Check = Callable[[int, bytes], object]  # is given the number of a write, from 0 on, and its answer
+HINT_COPY = "nothing but a copy was written; check the disk"
 
 
 class Rehearsals:
@@ -33,10 +37,11 @@ class Rehearsals:
     Args:
         database: where it is now.
         folder: copies are made in it, each in a folder of its own.
+        settings: of the writers of copies; their `kept_bytes` stay free beside a copy, too.
     """
 
     def __init__(
-        self, database: Callable[[], Path], folder: Path, settings: ConnectionSettings, loop: asyncio.AbstractEventLoop
+        self, database: Callable[[], Path], folder: Path, settings: WriterSettings, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._database = database
         self._folder = folder
@@ -44,10 +49,12 @@ class Rehearsals:
         self._loop = loop
         self._turn = asyncio.Lock()
         self._made = 0
-        self._running: asyncio.Task[None] | None = None
+        self._copy: Copy | None = None  # the one that there is now
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Future[None] | None = None  # for the task
         self._closed = False
 
-    async def run(self, records: Sequence[bytes], limit_s: float, check: Check) -> None:
+    async def run(self, records: Iterable[bytes], limit_s: float, check: Check) -> None:
         """Applies unsealed records one after the other until `check` raises.
 
         Args:
@@ -57,42 +64,86 @@ class Rehearsals:
             StatementTimeout, DiskFull, Overloaded, StorageError: as a leader would refuse such a write, or there is no
                 room for a copy. RequestTimeout: no time was left for a write. ShuttingDown. What `check` raises.
         """
+        end_s = self._loop.time() + limit_s
         async with self._turn:
             if self._closed:
                 raise closed()
-            self._running = self._loop.create_task(self._run(records, limit_s, check), name="hiqlite-rehearsal")
+            process = forks.count()
+            waiting = self._waiting = self._loop.create_future()
+            task = self._task = self._loop.create_task(self._run(records, end_s, check), name="hiqlite-rehearsal")
+            task.add_done_callback(lambda task: _pass_on(task, waiting))
             try:
-                await self._running
-            except asyncio.CancelledError:
-                if self._closed and not asyncio.current_task().cancelling():
-                    raise closed() from None
-                raise
+                await waiting
             finally:
-                self._running = None
+                if process == forks.count():
+                    task.cancel()
+                    await Undisturbed(_over(task))
+                    self._task = self._waiting = None
 
     async def close(self) -> None:
         """Ends what is under way."""
         self._closed = True
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, records: Sequence[bytes], limit_s: float, check: Check) -> None:
-        end_s = self._loop.time() + limit_s
-        async with self._copy() as path:
-            writer = Writer.open(path, WriterSettings(self._settings, apply_thread="always"), self._loop)
-            try:
-                for number, record in enumerate(records):
-                    check(number, await self._apply(writer, record, end_s - self._loop.time()))
-            finally:
-                await writer.abandon()
+    def let_go(self) -> None:
+        """`close` without a loop."""
+        self._closed = True
+        if self._copy is not None:
+            self._copy.let_go()
 
-    async def _apply(self, writer: Writer, record: bytes, limit_s: float) -> bytes:
+    def left_to_parent(self, error: HiqliteError) -> None:
+        """In a forked child: who waits is told, and the copy is the parent's."""
+        self._closed = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+    async def _run(self, records: Iterable[bytes], end_s: float, check: Check) -> None:
+        self._made += 1
+        folder = self._folder / f"rehearsal-{self._made}"
+        copy = self._copy = Copy(self._database(), folder, self._settings, self._loop)
+        try:
+            await copy.open()
+            for number, record in enumerate(records):
+                check(number, await copy.apply(record, end_s - self._loop.time()))
+        except StorageError as error:
+            raise type(error)(error.message, hint=error.hint, outcome=NOT_APPLIED) from error
+        finally:
+            await copy.close()
+            self._copy = None
+
+
+class Copy:
+    """A copy of `database` in `folder`, which goes with it, and its writer."""
+
+    def __init__(self, database: Path, folder: Path, settings: WriterSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._database = database
+        self._folder = folder
+        self._path = folder / "hiqlite.db"
+        self._settings = settings
+        self._loop = loop
+        self._thread = ThreadPoolExecutor(1, "hiqlite-rehearsal")
+        self._stop = threading.Event()
+        self._opened: tuple[list[apsw.Connection], Applier] | None = None  # and not the writer's yet
+        self._writer: Writer | None = None
+        self._ending = Ending()
+
+    async def open(self) -> None:
+        """Made of what the database holds now. Raises DiskFull, StorageError."""
+        job = self._loop.run_in_executor(self._thread, self._make)
+        job.add_done_callback(lambda job: job.cancelled() or job.exception())  # perhaps nobody waits any more
+        await asyncio.shield(job)
+        assert self._opened is not None
+        self._writer, self._opened = Writer(self._path, *self._opened, self._settings, self._loop), None
+
+    async def apply(self, record: bytes, limit_s: float) -> bytes:
         """The answer to one write, which is tried before, so that it ends."""
-        wall_ns, index, term = time.time_ns(), writer.applied_index + 1, max(1, writer.applied_term)
-        limit_ns = int(limit_s * 1e9)
+        writer, limit_ns = self._writer, int(limit_s * 1e9)
+        assert writer is not None
         if limit_ns <= 0:
-            raise RequestTimeout("no time was left for this write", outcome="not_applied")
+            raise RequestTimeout("no time was left for this write", outcome=NOT_APPLIED)
+        wall_ns, index, term = time.time_ns(), writer.applied_index + 1, max(1, writer.applied_term)
         stamped = stamp(record, wall_ns, 1 + secrets.randbits(63))
         trial = await writer.try_out([stamped], [limit_ns])
         if not trial.spent_ns:
@@ -100,36 +151,67 @@ class Rehearsals:
             assert refusal is not None, "a trial that did not end says why"
             raise refusal
         sealed = bytearray(stamped)
-        seal_records(sealed, term, index, writer.applied_group_time_ns, wall_ns, 0)
+        seal_records(sealed, term, index, writer.applied_group_time_ns, wall_ns)
+        # Nobody tells the writer that a log is synced, so the copy is never moved from SQLite's log into its file.
         writer.submit(index, index, term, [bytes(sealed)], True)
-        writer.set_synced_index(index)
         progress = asyncio.Event()
         writer.on_progress(progress.set)
         while not (runs := writer.take()):
-            if writer.failure is not None:
-                raise writer.failure
+            if (failure := writer.failure) is not None:
+                raise type(failure)(f"on the copy, {failure.message}", hint=HINT_COPY, outcome=NOT_APPLIED)
             await progress.wait()
             progress.clear()
         return runs[0].answer(index)
 
-    @asynccontextmanager
-    async def _copy(self) -> AsyncIterator[Path]:
-        """A copy of what the database holds now, for the block."""
-        self._made += 1
-        folder = self._folder / f"rehearsal-{self._made}"
-        path, stop = folder / "hiqlite.db", threading.Event()
-        thread = ThreadPoolExecutor(1, "hiqlite-rehearsal")
-        try:
-            with disk_of(folder):
-                folder.mkdir()
-            await self._loop.run_in_executor(thread, copy_out, self._database(), path, stop, self._settings)
-            yield path
-        finally:
-            stop.set()
-            gone = self._loop.run_in_executor(thread, shutil.rmtree, folder, True)
-            thread.shutdown(wait=False)  # once it has nothing to do
-            await asyncio.shield(gone)
+    async def close(self) -> None:
+        """Nothing is left of it when this returns. Idempotent."""
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
+        self._stop.set()
+        if self._writer is not None:
+            await self._writer.abandon()
+        await self._loop.run_in_executor(self._thread, self._remove)
+        self._thread.shutdown(wait=False)
+
+    def let_go(self) -> None:
+        """`close`, for who cannot wait for a loop any more."""
+        self._stop.set()
+        if self._writer is not None:
+            self._writer.let_go()
+        self._thread.submit(self._remove)
+        self._thread.shutdown()
+
+    # -- on the thread
+
+    def _make(self) -> None:
+        with disk_of(self._folder):
+            self._folder.mkdir(mode=0o700)
+        settings = self._settings.connection
+        copy_pages(self._database, self._path, self._stop, settings, kept_bytes=self._settings.kept_bytes)
+        self._opened = start_applier(self._path, self._settings)
+
+    def _remove(self) -> None:
+        if self._opened is not None:
+            connections, applier = self._opened
+            applier.close()
+            close_all(connections)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _pass_on(task: asyncio.Task[None], waiting: asyncio.Future[None]) -> None:
+    error = closed() if task.cancelled() else task.exception()
+    if waiting.done():
+        return
+    if error is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(error)
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 def closed() -> ShuttingDown:
-    return ShuttingDown("the node is shutting down", outcome="not_applied")
+    return ShuttingDown("the node is shutting down", outcome=NOT_APPLIED)

@@ -30,12 +30,18 @@ def free_bytes(folder: Path) -> int:
 
 class Trials:
     """Of one writer, whose database is in `folder`. `ended` is to be called whenever the applier's descriptor was
-    readable."""
+    readable.
 
-    def __init__(self, applier: Applier, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        kept_bytes: a trial takes half of what is free on the disk beside them.
+    """
+
+    def __init__(
+        self, applier: Applier, folder: Path, loop: asyncio.AbstractEventLoop, kept_bytes: int = 0
+    ) -> None:
         self._applier = applier
         self.memory_bytes_max = MEMORY_BYTES_MAX
-        self.disk_bytes_max: Callable[[], int] = lambda: free_bytes(folder) // 2
+        self.disk_bytes_max: Callable[[], int] = lambda: max(0, free_bytes(folder) - kept_bytes) // 2
         self._loop = loop
         self._turn = asyncio.Lock()
         self._running: asyncio.Future[Trial | None] | None = None

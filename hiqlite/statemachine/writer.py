@@ -46,11 +46,13 @@ class WriterSettings:
             thread is idle.
         cpu_affinity: CPUs that the thread is bound to: `auto` (one core from 4 cores up, else free), `none`, or their
             numbers.
+        kept_bytes: of the disk that no trial may take.
     """
 
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     apply_thread: str = "auto"
     cpu_affinity: str | Sequence[int] = "none"
+    kept_bytes: int = 0
 
 
 class Writer:
@@ -75,7 +77,7 @@ class Writer:
         self._announced = False
         self._stopped: asyncio.Event = asyncio.Event()
         self._ending = Ending()  # of what is open now
-        self._trials = Trials(applier, path.parent, loop)
+        self._trials = Trials(applier, path.parent, loop, settings.kept_bytes)
         self._given_up = False  # `close` was called: nothing is opened any more
         self._closed = False
         self._final_index = 0
@@ -191,7 +193,7 @@ class Writer:
         self._stopped = asyncio.Event()
         self._ending = Ending()
         self._closed = False
-        self._trials = Trials(self._applier, path.parent, self._loop)
+        self._trials = Trials(self._applier, path.parent, self._loop, self._settings.kept_bytes)
         self._loop.add_reader(self._applier.fileno, self._wake)
         forks.watch(self, self._applier.fileno)
 
@@ -218,7 +220,7 @@ class Writer:
 
     async def _leave(self, *, checkpoint: bool = True) -> None:
         """Waits for the thread that was told to stop, and lets go of the database."""
-        await self._ended()
+        await self._ended(noted=checkpoint)
         self._loop.remove_reader(self._applier.fileno)
         self._collect()
         self._trials.close()
@@ -311,9 +313,9 @@ class Writer:
         if self._applier.stopped:
             self._stopped.set()
 
-    async def _ended(self) -> None:
-        """Waits until the thread has ended; interrupts what runs too long."""
-        self._late = self._loop.call_later(CLOSE_PATIENCE_S, self._too_long)
+    async def _ended(self, *, noted: bool) -> None:
+        """Waits until the thread has ended; interrupts what runs too long, and says so if that is worth a note."""
+        self._late = self._loop.call_later(CLOSE_PATIENCE_S, self._too_long if noted else self._interrupt)
         if not self._applier.stopped:
             await self._stopped.wait()
         self._late.cancel()

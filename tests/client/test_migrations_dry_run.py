@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hiqlite
+from hiqlite._accel.commands import encode_migration
 from hiqlite.client.local import LocalClient
 from hiqlite.testing import cluster
+from tests.cluster.interrupting import Interrupted, InterruptedTask, awaited, cancel_it
 from tests.cluster.traces import Traces
 
 FIRST = {"1_first.sql": "CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (p REFERENCES parent (id))"}
@@ -21,6 +25,7 @@ MORE = {
     " INSERT INTO anew SELECT id, 'x' FROM parent; DROP TABLE parent; ALTER TABLE anew RENAME TO parent",
     "4_index.sql": "CREATE INDEX parent_name ON parent (name)",
 }
+RECORD = encode_migration("CREATE TABLE t (x)", "1_t.sql", "ab" * 32)
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 ENDLESS = {**MORE, "5_endless.sql": f"CREATE TABLE numbers AS {NUMBERS} SELECT i FROM n"}
 
@@ -35,9 +40,10 @@ def copies(db: LocalClient) -> list[Path]:
     return list(db._services.node.storage.db.images.folder.iterdir())
 
 
-async def rehearsing(db: LocalClient) -> None:
-    """Until a copy is there."""
-    while not copies(db):
+async def rehearsing(db: LocalClient, trying: asyncio.Future[Any], file: str = "") -> None:
+    """Until a copy is there, and a file of it."""
+    while not any((copy / file).exists() for copy in copies(db)):
+        assert not trying.done()
         await asyncio.sleep(0)
 
 
@@ -80,14 +86,14 @@ async def test_it_raises_what_would_be_raised(
 
 
 async def test_what_does_not_end_is_refused_in_time(db: LocalClient) -> None:
-    """StatementTimeout, and the node goes on writing meanwhile."""
+    """StatementTimeout, or RequestTimeout where undoing takes long; the node goes on writing meanwhile."""
     await db.execute("CREATE TABLE t (x)")
     trying = asyncio.create_task(db.migrate(ENDLESS, dry_run=True, timeout=1.0))
-    await rehearsing(db)
+    await rehearsing(db, trying)
     writes = 0
     while not trying.done():
         writes += (await db.execute("INSERT INTO t VALUES (1)")).rows_affected
-    with pytest.raises(hiqlite.StatementTimeout) as caught:
+    with pytest.raises((hiqlite.StatementTimeout, hiqlite.RequestTimeout)) as caught:
         await trying
     assert caught.value.outcome == "not_applied" and writes > 0
     assert copies(db) == [] and await db.query_value("SELECT count(*) FROM t") == writes
@@ -96,7 +102,7 @@ async def test_what_does_not_end_is_refused_in_time(db: LocalClient) -> None:
 async def test_two_at_once_come_one_after_the_other(db: LocalClient) -> None:
     """Each on a copy of its own; one that is cancelled while it waits or runs leaves nothing."""
     tasks = [asyncio.create_task(db.migrate(MORE, dry_run=True)) for _ in range(6)]
-    await rehearsing(db)
+    await rehearsing(db, tasks[0])
     for task in tasks[::2]:
         task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,16 +118,75 @@ async def test_a_node_that_stops_ends_it(tmp_path: Path, moment: str) -> None:
     db = await hiqlite.open(tmp_path / "data")
     folder = db._services.node.storage.db.images.folder
     trying = asyncio.create_task(db.migrate(ENDLESS, dry_run=True))
-    await rehearsing(db)
-    if moment == "applying":
-        (copy,) = copies(db)
-        while not (copy / "hiqlite.db-wal").exists():
-            await asyncio.sleep(0)
+    await rehearsing(db, trying, "hiqlite.db-wal" if moment == "applying" else "")
     await db.shutdown()
     with pytest.raises(hiqlite.ShuttingDown) as caught:
         await trying
     assert caught.value.outcome == "not_applied" and list(folder.iterdir()) == []
     await before.gone()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("name", ["Rehearsals._run", "Rehearsals.run"])
+async def test_whoever_gives_up_leaves_nothing(tmp_path: Path, name: str, twice: bool) -> None:
+    """At each await, of the work and of who waits for it; also if the clean-up is cancelled again."""
+    before = Traces()
+    loop = asyncio.get_running_loop()
+    async with hiqlite.open(tmp_path / "data") as db:
+        rehearsals = db._services.node.storage.db.rehearsals
+
+        async def run() -> None:
+            await rehearsals.run([RECORD], 10, lambda _number, answer: answer)
+
+        for at in range(1, 50):
+            if name == "Rehearsals.run":
+                interrupted = Interrupted(run(), at, cancel_twice if twice else cancel_it)
+                task = asyncio.create_task(awaited(interrupted))
+            else:
+                factory = InterruptedTask(name, at, cancel_twice if twice else cancel_it)
+                loop.set_task_factory(factory)
+                task = asyncio.create_task(run())
+            (end,) = await asyncio.gather(task, return_exceptions=True)
+            loop.set_task_factory(None)
+            assert end is None or isinstance(end, asyncio.CancelledError | hiqlite.ShuttingDown), end
+            assert copies(db) == []
+            if name != "Rehearsals.run":
+                assert factory.work is not None
+                interrupted = factory.work
+            if not interrupted.reached:
+                break
+        else:
+            pytest.fail("it has no end")
+        assert at > (4 if name == "Rehearsals._run" else 1)
+        await db.execute("CREATE TABLE t (x)")
+    await before.gone()
+
+
+def cancel_twice(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    task.get_loop().call_soon(task.cancel)
+
+
+async def test_a_disk_that_stops_writes_without_a_copy_makes_none(db: LocalClient) -> None:
+    """DiskFull: the room that this node needs to go on is not a copy's."""
+    rehearsals = db._services.node.storage.db.rehearsals
+    rehearsals._settings = replace(rehearsals._settings, kept_bytes=1 << 62)
+    with pytest.raises(hiqlite.DiskFull) as caught:
+        await db.migrate(MORE, dry_run=True)
+    assert caught.value.outcome == "not_applied" and copies(db) == []
+    await db.migrate(MORE)
+    assert (await db.migrate(MORE, dry_run=True)).applied == []  # there is nothing to copy for
+
+
+async def test_what_another_call_applied_meanwhile_is_not_told_as_left_to_do(db: LocalClient) -> None:
+    """Between the look at what is there and the copy."""
+    rehearsals = db._services.node.storage.db.rehearsals
+    async with rehearsals._turn:
+        trying = asyncio.create_task(db.migrate(MORE, dry_run=True))
+        while not rehearsals._turn._waiters:
+            await asyncio.sleep(0)
+        await db.migrate(FIRST)
+    assert (await trying).applied == [2, 3, 4]
 
 
 async def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ CALLS: dict[str, Callable[[LocalClient], Awaitable[Any]]] = {
     "txn": lambda db: db.txn([(INSERT, ())]),
     "atomic": in_block,
     "batch": lambda db: db.batch(INSERT),
+    "migrate on a copy": lambda db: db.migrate({"1_a.sql": "CREATE TABLE m (x)"}, dry_run=True),
     "migrate": lambda db: db.migrate({"1_a.sql": "CREATE TABLE m (x)"}),
     "query": lambda db: db.query("SELECT 1"),
     "query session": lambda db: db.query("SELECT 1", consistency="session"),
@@ -194,11 +195,14 @@ async def test_who_waits_in_the_forking_coroutine_is_told_in_the_child(tmp_path:
             asyncio.create_task(consume(db.query_iter(ENDLESS))),
             asyncio.create_task(db.query("SELECT 1", consistency="linearizable")),
             asyncio.create_task(db.closed()),
+            asyncio.create_task(db.migrate({"1_a.sql": f"CREATE TABLE m AS {ENDLESS}"}, dry_run=True)),
         ]
         for _ in range(3):  # turns: each has begun to wait, the round of the linearizable read may be over
             await asyncio.sleep(0)
+        while db._services.node.storage.db.rehearsals._waiting is None:
+            await asyncio.sleep(0)
         waiting = [one for one in waiting if not one.done()]
-        assert len(waiting) >= 4
+        assert len(waiting) >= 5
         child = os.fork()
         if child == 0:
             signal.alarm(30)

@@ -44,6 +44,7 @@ class Member:
         self.folder = Path(config["data_dir"])
         self.errors = self.folder.with_name(self.folder.name + "-errors")
         self.process: asyncio.subprocess.Process | None = None
+        self.environment: dict[str, str] = {}  # more variables, in every life
 
     async def start(
         self, preload: Path | None = None, *, keep_durable: bool = False, environment: dict[str, str] | None = None
@@ -52,10 +53,11 @@ class Member:
 
         Args:
             preload: library of the power loss.
-            environment: more variables.
+            environment: more variables, in this life.
             keep_durable: what the last life did not sync stays at risk; otherwise all that is there is durable.
         """
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+        path = os.pathsep.join(sys.path)
+        environment = {**os.environ, "PYTHONPATH": path, **self.environment, **(environment or {})}
         if preload is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             if keep_durable and self.shadow.exists():
