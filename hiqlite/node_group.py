@@ -30,6 +30,7 @@ from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.managing import HandingOver
+from hiqlite.runtime.proposals import told
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
 from hiqlite.runtime.renouncing import is_later_life
@@ -176,7 +177,7 @@ class NodeGroup:
         while group.leader_id == 0:
             group.changed.clear()
             if group.failure is not None:
-                raise group.failure
+                raise told(group.failure, None)
             await group.changed.wait()
         await group.until_applied(await self.ask_read_index())
 
@@ -185,7 +186,7 @@ class NodeGroup:
         group = self.group
         while True:
             if group.failure is not None:
-                raise group.failure
+                raise told(group.failure, None)  # each caller his own: a traceback grows with every raise
             index = await read_index_of(group, self._links, group.settings.election_timeout_max_ms / 1000)
             if index is not None:
                 return index

@@ -43,6 +43,7 @@ cdef extern from "readpool.h" nogil:
 
     hq_job *hq_job_new(const char *sql, int sql_size, const uint8_t *parameters, size_t parameters_size)
     void hq_job_release(hq_job *)
+    void hq_job_touch(hq_job *)
     hq_pool *hq_pool_new(int queue_max, size_t queue_bytes_max, size_t waiting_bytes_max)
     int hq_pool_add_thread(hq_pool *, sqlite3 *, const hq_guard_api *, int statements_max)
     int hq_pool_fileno(const hq_pool *)

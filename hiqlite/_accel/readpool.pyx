@@ -226,6 +226,10 @@ cdef class ReadJob:
         self.pool.check()
         hq_pool_demand(self.pool.pool, self.job, 1)
 
+    def touch(self):
+        """A row is taken: who iterates is not idle."""
+        hq_job_touch(self.job)
+
     def cancel(self):
         """Stops it: SQLite is interrupted, rows not taken are dropped."""
         self.stop(HQ_STOP_CANCELLED)

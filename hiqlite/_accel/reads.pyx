@@ -147,9 +147,11 @@ cdef class ReadConnection:
             statement = self.prepare(sql)
         finally:
             sqlite3_limit(self.db, SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+        if len(sql) > TEXT_BYTES_MAX:
+            return statement  # a reader thread's; to keep the text would cost more than to look at it again
         if len(self.statements) >= self.capacity:
             self.drop_one()
-        self.statements[str(sql)] = statement
+        self.statements[str.__str__(sql)] = statement
         return statement
 
     cdef int drop_one(self) except -1:

@@ -7,16 +7,20 @@ ArithmeticError; it never guesses. Text becomes what a parameter of that type wa
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, Literal, NewType, Union, get_args, get_origin
 from uuid import UUID
 
+from hiqlite._accel.plain.values import storage
 from hiqlite._accel.values import Json
+from hiqlite.errors import UsageError
 
 Converter = Callable[[Any], Any]
 
@@ -43,12 +47,15 @@ def type_name(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
+WRAPPERS: Final = (typing.Annotated, typing.Required, typing.NotRequired, typing.Final)
+
+
 def _resolved(annotation: Any) -> Any:
     """Behind NewType, `type X = ...` and Annotated."""
     while True:
         if isinstance(annotation, NewType):
             annotation = annotation.__supertype__
-        elif get_origin(annotation) in (typing.Annotated, typing.Required, typing.NotRequired, typing.Final):
+        elif get_origin(annotation) in WRAPPERS or str(get_origin(annotation)).endswith("ReadOnly"):
             annotation = get_args(annotation)[0]
         elif type(annotation).__name__ == "TypeAliasType":
             annotation = annotation.__value__
@@ -57,9 +64,10 @@ def _resolved(annotation: Any) -> Any:
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:
-    """The first member that fits. NULL goes to None before anything else is asked."""
+    """The first member that fits. NULL goes to None before anything else is asked, and an integer to int, not float."""
     nullable = type(None) in members
-    converters = [converter_of(member) for member in members if member is not type(None)]
+    ordered = sorted(members, key=lambda member: member is float) if int in members else members
+    converters = [converter_of(member) for member in ordered if member is not type(None)]
     known = [converter for converter in converters if converter is not None]
     if len(known) != len(converters):
         return None
@@ -83,7 +91,8 @@ def _union(members: tuple[Any, ...]) -> Converter | None:
 def _literal(allowed: tuple[Any, ...]) -> Converter:
     def convert(value: Any) -> Any:
         for member in allowed:
-            if member == value and (type(member) is type(value) or isinstance(member, (bool, Enum))):
+            wanted = storage(member)
+            if wanted == value and (type(wanted) is type(value) or isinstance(member, bool)):
                 return member
         raise ValueError("none of the literals")
 
@@ -102,19 +111,15 @@ def _class(kind: type[Any]) -> Converter | None:
 
 
 def _enum(kind: type[Enum]) -> Converter:
-    members = {_stored(member.value): member for member in kind}
+    members: dict[Any, Enum] = {}
+    for member in kind:
+        with suppress(UsageError):  # one that no parameter can hold is in no column
+            members[storage(member.value)] = member
 
     def convert(value: Any) -> Any:
         return members[value] if value in members else kind(value)
 
     return convert
-
-
-def _stored(value: Any) -> Any:
-    """What an Enum's value was stored as, where that is not the value itself."""
-    if isinstance(value, UUID):
-        return value.bytes
-    return str(value) if isinstance(value, Decimal) else value
 
 
 def _as_it_is(value: Any) -> Any:
@@ -133,7 +138,10 @@ def _exactly(kind: type) -> Converter:
 def _float(value: Any) -> float:
     if type(value) is float:
         return value
-    return float(_integer(value))
+    found = float(_integer(value))
+    if int(found) != value:
+        raise ValueError("an integer that no float is")
+    return found
 
 
 def _bool(value: Any) -> bool:
@@ -156,12 +164,19 @@ def _uuid(value: Any) -> UUID:
 
 
 def _json(value: Any) -> Json:
-    return Json(json.loads(_text(value)))
+    return Json(_parsed(value))
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return json.loads(_text(value))
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
 
 
 def _json_of(kind: type) -> Converter:
     def convert(value: Any) -> Any:
-        found = json.loads(_text(value))
+        found = _parsed(value)
         if not isinstance(found, kind):
             raise ValueError(f"JSON, but no {kind.__name__}")
         return found
@@ -169,11 +184,28 @@ def _json_of(kind: type) -> Converter:
     return convert
 
 
+def _datetime(value: Any) -> datetime:
+    text = _no_finer(_text(value))
+    found = datetime.fromisoformat(text)
+    if not HAS_TIME.search(text):
+        raise ValueError("a date without a time")
+    return found
+
+
+def _no_finer(text: str) -> str:
+    """Python would cut what it cannot hold."""
+    if FINER.search(text):
+        raise ValueError("finer than a microsecond")
+    return text
+
+
 def _null(value: Any) -> None:
     if value is not None:
         raise TypeError("not NULL")
 
 
+FINER: Final = re.compile(r"[.,][0-9]{7}")
+HAS_TIME: Final = re.compile(r"^.{8,10}[^0-9-]")  # behind the date, with or without dashes
 _integer: Final = _exactly(int)
 _text: Final = _exactly(str)
 
@@ -187,9 +219,9 @@ PLAIN: Final[Mapping[Any, Converter]] = types.MappingProxyType(
         bytes: _exactly(bytes),
         float: _float,
         bool: _bool,
-        datetime: lambda value: datetime.fromisoformat(_text(value)),
+        datetime: _datetime,
         date: lambda value: date.fromisoformat(_text(value)),
-        time: lambda value: time.fromisoformat(_text(value)),
+        time: lambda value: time.fromisoformat(_no_finer(_text(value))),
         Decimal: _decimal,
         UUID: _uuid,
         Json: _json,

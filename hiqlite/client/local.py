@@ -38,7 +38,7 @@ from hiqlite.statemachine.migrations import load
 
 from .base import Client, Consistency, Into
 from .management import Addresses
-from .mapping import map_rows
+from .mapping import map_rows, mapped, mapper_of
 from .migrating import Migrating
 from .results import BatchResult, MigrationReport, Parameters
 from .services import Services
@@ -199,7 +199,7 @@ class LocalClient(Client):
         except SnapshotCorruption as damage:
             self._services.damaged(damage)
             raise
-        return rows if into is None else map_rows(rows, into)
+        return rows if into is None else await mapped(rows, into)
 
     async def query_iter(
         self, sql: str, params: Parameters = (), *, into: Into = None, consistency: Consistency | None = None
@@ -220,8 +220,10 @@ class LocalClient(Client):
         try:
             async with aclosing(chunks):  # leaving early frees the reader thread at once
                 async for chunk in chunks:
-                    for item in map_rows(chunk, into):
-                        yield item
+                    convert = mapper_of(chunk, into)
+                    for row in chunk:
+                        yield convert(row)
+                        chunks.touch()
         except SnapshotCorruption as damage:
             services.damaged(damage)
             raise
@@ -231,9 +233,14 @@ class LocalClient(Client):
         if consistency == "linearizable":
             async with deadline(self._services.request_timeout_s if timeout is None else timeout):
                 await self._barrier()
-        elif consistency not in ("local", "session"):
+        elif consistency == "session":
+            # A write resolves after this node applied it; but one may have been told "applied" when its time was over.
+            index = self._group.proposals.forwarder.answered_index
+            if index > self._group.applier.applied_index:
+                async with deadline(self._services.request_timeout_s if timeout is None else timeout):
+                    await self._group.until_applied(index)
+        elif consistency != "local":
             raise UsageError(f"unknown consistency {consistency!r}", hint="local, session or linearizable")
-        # "session" needs nothing more here: a write of this client resolves after this node applied it.
 
     async def _barrier(self) -> None:
         """Wait until this node has applied everything that was committed before the call."""

@@ -11,8 +11,10 @@ types are known by their marks, so none of them is imported here.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
+import time
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -24,6 +26,8 @@ from hiqlite.errors import HiqliteError, RowMappingError
 
 from .conversion import Converter, converter_of, type_name
 
+AT_ONCE: Final = 50  # rows between two looks at the clock
+SLICE_NS: Final = 300_000  # of mapping in one turn of the loop
 MAPPERS_KEPT: Final = 512  # pairs of columns and type; the least recently used one is compiled again
 Mapper = Callable[[Row], Any]
 
@@ -61,7 +65,7 @@ def _compile(columns: tuple[str, ...], into: Any) -> Mapper:
     if isinstance(into, type):
         if hasattr(into, "model_validate") and hasattr(into, "model_fields"):
             return _pydantic(into)
-        if typing.is_typeddict(into):
+        if typing.is_typeddict(into) or (issubclass(into, dict) and hasattr(into, "__required_keys__")):
             return _by_fields(columns, into, _typed_dict(into), dict)
         for mark, find in FINDERS.items():
             if hasattr(into, mark):
@@ -70,7 +74,17 @@ def _compile(columns: tuple[str, ...], into: Any) -> Mapper:
             return _by_fields(columns, into, _named_tuple(into), into)
     if not callable(into):
         raise RowMappingError(f"into= takes a type or a callable, not {type(into).__name__}")
+    if has_fields(typing.get_origin(into)):
+        raise RowMappingError(
+            f"into={type_name(into)}: its fields have no types", hint="give a class whose fields have"
+        )
     return cast(Mapper, into)
+
+
+def has_fields(kind: Any) -> bool:
+    """Whether it is a class of one of the kinds whose fields are known here."""
+    marks = (*FINDERS, "model_fields", "__required_keys__", "_fields")
+    return isinstance(kind, type) and any(hasattr(kind, mark) for mark in marks)
 
 
 # A cache and no state: what it gives depends on its key alone.
@@ -87,13 +101,17 @@ def _hints(into: Any) -> dict[str, Any]:
         raise RowMappingError(f"the annotations of {into.__name__} cannot be resolved: {error}") from error
 
 
-def _constructor(into: Any, columns: Mapping[str, str] = types.MappingProxyType({})) -> list[Target]:
+NONE: Final[Mapping[str, Any]] = types.MappingProxyType({})
+
+
+def _constructor(into: Any, columns: Mapping[str, str] = NONE, kinds: Mapping[str, Any] = NONE) -> list[Target]:
     """The arguments of a class whose constructor stands for its fields.
 
     Args:
         columns: argument -> column, where their names differ.
+        kinds: column -> type, where there is no annotation.
     """
-    hints = _hints(into)
+    hints = {**kinds, **_hints(into)}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     targets = []
     for argument, parameter in inspect.signature(into).parameters.items():
@@ -107,7 +125,9 @@ def _constructor(into: Any, columns: Mapping[str, str] = types.MappingProxyType(
 
 
 def _attrs(into: Any) -> list[Target]:
-    return _constructor(into, {attribute.alias: attribute.name for attribute in into.__attrs_attrs__})
+    fields = into.__attrs_attrs__
+    kinds = {field.name: kind for field in fields if (kind := getattr(field, "type", None)) is not None}
+    return _constructor(into, {field.alias: field.name for field in fields}, kinds)
 
 
 def _named_tuple(into: Any) -> list[Target]:
@@ -202,12 +222,36 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
-__all__ = ["compile_mapper"]
+def mapper_of(rows: list[Row], into: Any) -> Mapper:
+    """For each of these rows, of which there is one at least."""
+    return _as_it_is if into is None else compile_mapper(tuple(rows[0].keys()), into)
+
+
+def _as_it_is(row: Row) -> Row:
+    return row
 
 
 def map_rows(rows: list[Row], into: Any) -> list[Any]:
     """Rows as objects of type `into`; the rows themselves when it is None."""
     if into is None or not rows:
         return rows
-    mapper = compile_mapper(tuple(rows[0].keys()), into)
-    return [mapper(row) for row in rows]
+    convert = mapper_of(rows, into)
+    return [convert(row) for row in rows]
+
+
+async def mapped(rows: list[Row], into: Any) -> list[Any]:
+    """`map_rows` of what may be many: the loop goes on in between."""
+    if len(rows) <= AT_ONCE:
+        return map_rows(rows, into)
+    convert = mapper_of(rows, into)
+    found: list[Any] = []
+    begun_ns = time.perf_counter_ns()
+    for at in range(0, len(rows), AT_ONCE):
+        found += [convert(row) for row in rows[at : at + AT_ONCE]]
+        if time.perf_counter_ns() - begun_ns > SLICE_NS:
+            await asyncio.sleep(0)
+            begun_ns = time.perf_counter_ns()
+    return found
+
+
+__all__ = ["compile_mapper", "map_rows", "mapped", "mapper_of"]

@@ -99,6 +99,7 @@ class Forwarder:
         self._leaving = 0  # the leader that said farewell, until its link is gone
         self._refused_at_ns = 0
         self.waiting_bytes = 0
+        self.answered_index = 0  # newest entry that a leader answered here; it may not be applied here yet
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._sent) + len(self._returned) + len(self._answered)
@@ -210,6 +211,7 @@ class Forwarder:
                 self.waiting_bytes -= len(record)
                 if error is None:
                     newest = max(newest, index)
+                    self.answered_index = max(self.answered_index, index)
                     self._answered[number] = answered = Answered(self, number, op, data, index)
                     self._when_applied(index, answered)
                 else:

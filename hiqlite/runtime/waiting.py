@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from hiqlite.engine.model import Ready
-from hiqlite.errors import HiqliteError, LeadershipLost
+from hiqlite.errors import HiqliteError, LeadershipLost, from_wire
 
 # Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
 LEFT_MAX = 64
@@ -70,6 +70,11 @@ class AppliedWaiters:
         for future in list(self._futures):
             if not future.done():
                 future.set_exception(error)
+
+
+def own(error: Exception) -> Exception:
+    """For one of several who are told the same: what each does with it adds to its traceback."""
+    return from_wire(error.to_wire()) if isinstance(error, HiqliteError) else error
 
 
 class ReadTokens:
@@ -154,7 +159,7 @@ class ReadRound:
                 except Exception as error:  # whatever it is, those who wait are told
                     for future in self._joined:
                         if not future.done():
-                            future.set_exception(error)
+                            future.set_exception(own(error))
                 else:
                     for future in self._joined:
                         if not future.done():

@@ -115,7 +115,8 @@ def pragmas(settings: ConnectionSettings, role: Role) -> dict[str, Pragma]:
         "foreign_keys": 1,
         "wal_autocheckpoint": 0,
         "journal_size_limit": 256 << 20,  # what a large write leaves of SQLite's log, or one that was only tried
-        "temp_store": 2,  # memory
+        # What a reader sorts may be more than the memory holds: it goes to a file.
+        "temp_store": 1 if role is Role.READER else 2,
         "cache_size": -settings.cache_kib,
         "mmap_size": 0,  # a truncated file would be SIGBUS
         "recursive_triggers": 0,
@@ -156,7 +157,9 @@ def db_configs(role: Role) -> dict[int, int]:
         apsw.SQLITE_DBCONFIG_ENABLE_COMMENTS: 1,
         apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE: 1,
         apsw.SQLITE_DBCONFIG_DEFENSIVE: 1,
-        apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA: writes,
+        # On for readers, too: else a schema that the writer accepts, a CHECK with MATCH for one, is damage to them.
+        # What no schema may call is refused by name (guard_rules.c).
+        apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA: 1,
         apsw.SQLITE_DBCONFIG_ENABLE_QPSG: writes,
     }
 

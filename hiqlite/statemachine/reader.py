@@ -8,7 +8,7 @@ loop is never blocked by SQLite for longer than the budget of the calling thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,9 @@ from hiqlite._accel.plain.read_errors import of_read
 from hiqlite._accel.readpool import CHUNK, ENDED, LATER, ReadJob
 from hiqlite._accel.values import Row
 from hiqlite.ending import Ending
-from hiqlite.errors import ShuttingDown
+from hiqlite.errors import ShuttingDown, SnapshotCorruption, StorageError
 
+from .iteration import Iteration
 from .reader_files import CLOSE_LIMIT_S, ReaderFiles, ReaderSettings
 
 __all__ = ["Parameters", "Reader", "ReaderMetrics", "ReaderSettings"]
@@ -124,13 +125,15 @@ class Reader:
         except asyncio.CancelledError:
             self._cancelled += 1
             raise
+        except SnapshotCorruption as damage:
+            raise self._of(files, damage) from None
         finally:
             if timer is not None:
                 timer.cancel()
             self._done(files, job)
         return rows
 
-    async def iterate(
+    def iterate(
         self,
         sql: str,
         params: Parameters = (),
@@ -138,16 +141,28 @@ class Reader:
         idle_s: float = 60.0,
         total_s: float = 3600.0,
         bytes_for_bad_text: bool = False,
-    ) -> AsyncGenerator[list[Row], None]:
+    ) -> Iteration:
         """Lists of rows out of one snapshot, read as they are asked for; memory is bounded.
 
         Args:
-            idle_s: the longest time between two requests, and the longest wait for a thread.
+            idle_s: the longest time in which nothing is asked for or touched, and the longest wait for a thread.
             total_s: the longest time in all, because an open read keeps the WAL growing.
 
         Raises:
-            what `query` raises; RequestTimeout when a limit passed, behind the rows that were read in time.
+            what `query` raises; RequestTimeout when a limit passed, behind the rows that were read in time. Nothing is
+            raised before the first list is asked for.
         """
+        return Iteration(lambda began: self._iterate(began, sql, params, idle_s, total_s, bytes_for_bad_text))
+
+    async def _iterate(
+        self,
+        began: Callable[[ReadJob], None],
+        sql: str,
+        params: Parameters,
+        idle_s: float,
+        total_s: float,
+        bytes_for_bad_text: bool,
+    ) -> AsyncGenerator[list[Row], None]:
         files = self._open_files()
         job = files.pool.submit(
             sql,
@@ -159,6 +174,7 @@ class Reader:
             result_bytes_max=ITERATE_BYTES_MAX,
             bytes_for_bad_text=bytes_for_bad_text,
         )
+        began(job)
         news = files.watch(job)
         timers = (
             self._loop.call_later(idle_s, job.expire_queued),
@@ -170,10 +186,13 @@ class Reader:
             while (state := job.take(rows, SLICE_NS, True)) != ENDED:
                 if state == CHUNK:
                     job.demand()  # the thread reads the next chunk while the caller works on this one
+                    await asyncio.sleep(0)  # where the thread is always ahead nothing else would let the loop go on
                     yield rows
                     rows = []
                 else:
                     await _news_or_next_turn(state, news)
+        except SnapshotCorruption as damage:
+            raise self._of(files, damage) from None
         finally:
             self._iterations -= 1
             for timer in timers:
@@ -258,6 +277,13 @@ class Reader:
         if files is None:
             raise of_read(ShuttingDown("the readers are closed"))
         return files
+
+    def _of(self, files: ReaderFiles, damage: SnapshotCorruption) -> StorageError:
+        """What damage of these files means for whoever read them."""
+        if files is self._files:
+            return damage
+        text = "this read began on a database that was damaged and is replaced by now"
+        return of_read(StorageError(f"{text}: {damage.message}", hint="read again"))
 
     def _done(self, files: ReaderFiles, job: ReadJob) -> None:
         files.unwatch(job)

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import decimal
 import enum
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -73,6 +74,44 @@ class Item:
 class Pair(NamedTuple):
     id: int
     name: str
+
+
+async def test_a_view_may_search_a_full_text_index(db: LocalClient) -> None:
+    """As in SQLite itself: what the schema calls, the readers trust as the writer does."""
+    (await db.batch(
+        "CREATE VIRTUAL TABLE ft USING fts5 (body); INSERT INTO ft VALUES ('some words'), ('other words');"
+        "CREATE VIEW found AS SELECT body, bm25(ft) AS rank, highlight(ft, 0, '<', '>') AS h FROM ft WHERE ft MATCH"
+        " 'some'"
+    )).raise_for_error()  # fmt: skip
+    for consistency in ("local", "linearizable"):
+        (row,) = await db.query("SELECT * FROM found", consistency=consistency)
+        assert (row["body"], row["h"]) == ("some words", "<some> words") and row["rank"] < 0
+    assert [row["body"] async for row in db.query_iter("SELECT body FROM found")] == ["some words"]
+
+
+async def test_a_large_result_is_mapped_without_stopping_the_loop(db: LocalClient) -> None:
+    """Turn by turn, with the same result."""
+    await db.execute("CREATE TABLE many (x)")
+    await db.execute(f"INSERT INTO many {numbers(10_000)}")
+
+    def slow(row: hiqlite.Row) -> int:
+        end_ns = time.perf_counter_ns() + 20_000
+        while time.perf_counter_ns() < end_ns:
+            pass
+        return row["x"]
+
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    rows = await db.query("SELECT x FROM many ORDER BY +x", into=slow)
+    turning.cancel()
+    assert rows == list(range(1, 10_001)) and turns > 100
 
 
 @pytest.mark.parametrize("into", [Item, Pair, lambda row: (row["name"], row["id"])])

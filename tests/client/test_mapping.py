@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 import pytest
@@ -29,6 +29,11 @@ class Color(Enum):
 class Level(IntEnum):
     LOW = 1
     HIGH = 2
+
+
+class Days(Enum):
+    LEAP = date(2024, 2, 29)
+    NONE = frozenset("what no parameter can hold")
 
 
 class Shape(StrEnum):
@@ -88,6 +93,30 @@ def test_named_tuples_and_typed_dicts_work() -> None:
     assert mapped(Movie, title="M") == {"title": "M"}
 
 
+def test_typed_dicts_of_typing_extensions_are_typed_dicts() -> None:
+    """Not callables, which would take anything."""
+    extensions = pytest.importorskip("typing_extensions")
+    kind = extensions.TypedDict("Kind", {"id": int, "when": extensions.ReadOnly[datetime]})
+    assert mapped(kind, id=1, when="2024-02-29 12:00:00") == {"id": 1, "when": datetime(2024, 2, 29, 12)}
+    for wrong in ({"id": 1}, {"id": "1", "when": "2024-02-29 12:00:00"}):
+        with pytest.raises(RowMappingError):
+            mapped(kind, **wrong)
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    value: T
+
+
+def test_a_generic_class_without_its_types_is_refused() -> None:
+    """Its fields have no types to convert to; calling it with the row would make something else."""
+    with pytest.raises(RowMappingError, match="no types"):
+        mapped(Box[int], value=1)
+
+
 def test_a_callable_takes_the_row() -> None:
     """Functions and classes without fields; their exceptions are their own."""
     assert mapped(tuple, a=1, b=2) == (1, 2)
@@ -100,6 +129,13 @@ CONVERSIONS: list[tuple[Any, Any, Any]] = [
     (int, 5, 5),
     (float, 1.5, 1.5),
     (float, 2, 2.0),
+    (float, 2**53, 2.0**53),
+    (float | int, 5, 5),
+    (float | int, 5.0, 5.0),
+    (datetime | date, "2024-02-29", date(2024, 2, 29)),
+    (date | datetime, "2024-02-29 12:30:00", datetime(2024, 2, 29, 12, 30)),
+    (Days, "2024-02-29", Days.LEAP),
+    (Literal[Color.RED], "red", Color.RED),
     (str, "x", "x"),
     (bytes, b"x", b"x"),
     (bool, 1, True),
@@ -150,6 +186,14 @@ MISMATCHES: list[tuple[Any, Any]] = [
     (int, 5.0),
     (int, None),
     (float, "1"),
+    (float, 2**53 + 1),
+    (datetime, "2024-02-29"),
+    (datetime, "20240229"),
+    (datetime, "2024-02-29 12:30:00.0000001"),
+    (time, "12:30:00.1234567"),
+    (list, "[" * 100_000),
+    (Json, "[" * 100_000),
+    (Literal[Color.RED], "blue"),
     (str, 5),
     (str, b"\xff"),
     (bytes, "x"),

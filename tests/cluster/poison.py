@@ -101,6 +101,10 @@ POISON = [
     *harmless("INSERT INTO deep VALUES (1)", "DROP TRIGGER IF EXISTS dt", "DELETE FROM deep"),
     *harmless("CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text)", "INSERT INTO words VALUES ('some words')"),
     *harmless("INSERT INTO words (words) VALUES ('rebuild')", "DELETE FROM words", "DROP TABLE IF EXISTS words"),
+    # what the writer accepts, a connection that trusts no schema calls damage: from here on every node holds it
+    *harmless("CREATE TABLE IF NOT EXISTS unsafe (a, CHECK (a IS NULL OR a MATCH 'x'))"),
+    *harmless("CREATE TABLE IF NOT EXISTS unsafer (a, CHECK (a IS NULL OR rtreedepth(a)), b DEFAULT (random()))"),
+    *harmless("CREATE VIEW IF NOT EXISTS unsafest AS SELECT rtreenode(2, x'00')", "INSERT INTO unsafe VALUES ('x')"),
     # not writes at all
     *refused("", ";", "-- nothing", "this is no SQL", "INSERT INTO", "INSERT INTO nowhere VALUES (1)"),
     *harmless("EXPLAIN INSERT INTO b VALUES (1)", "SELECT 1"),

@@ -396,3 +396,22 @@ async def test_many_linearizable_reads_share_rounds_and_none_is_stale(three: Clu
             assert seen >= known
 
     await asyncio.gather(write(), *(read(number) for number in NODES for _ in range(16)))
+
+
+async def test_a_session_sees_what_it_was_told_is_applied(three: Cluster):
+    """Also where the time of a write was over when the leader had answered and this node had not applied it yet."""
+    follower = three.followers[0]
+    db = three.nodes[follower]
+    await db.execute("CREATE TABLE IF NOT EXISTS told (x)")
+    node = three._running[follower]
+    forwarder = node.group.proposals.forwarder
+    forwarder.answered_index = node.group.applier.applied_index + 1
+    reading = asyncio.create_task(db.query("SELECT x FROM told", consistency="session"))
+    await asyncio.sleep(0)
+    assert not reading.done() and await db.query("SELECT x FROM told") == []
+    await three.client.execute("INSERT INTO told VALUES (1)")
+    assert await reading == [(1,)]
+    forwarder.answered_index = node.group.applier.applied_index + 1_000_000
+    with pytest.raises(hiqlite.RequestTimeout):
+        await db.query("SELECT x FROM told", consistency="session", timeout=0.05)
+    forwarder.answered_index = 0

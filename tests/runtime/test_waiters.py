@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hiqlite.errors import LeadershipLost, ShuttingDown
+from hiqlite.errors import LeadershipLost, ShuttingDown, StorageError
 from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
 
 
@@ -133,3 +133,15 @@ async def test_reads_that_gave_up_leave_nothing_behind() -> None:
     waiters.reached(1)
     assert kept.result() is None
     await read_round.close(ShuttingDown("the end"))
+
+
+async def test_each_of_a_round_that_failed_gets_an_error_of_his_own() -> None:
+    """One for all would gather the tracebacks of all who ever raised it."""
+
+    async def ask() -> int:
+        raise StorageError("the disk", hint="look at it", outcome=None)
+
+    reads = ReadRound(ask, asyncio.get_running_loop())
+    found = await asyncio.gather(*(reads.join() for _ in range(3)), return_exceptions=True)
+    assert len({id(one) for one in found}) == 3
+    assert {(type(one), str(one)) for one in found} == {(StorageError, "the disk (look at it)")}

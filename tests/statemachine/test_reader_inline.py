@@ -313,3 +313,28 @@ def test_without_a_guard_transaction_control_still_cannot_pin_a_snapshot() -> No
     reader.close()
     assert reader.try_rows("SELECT 1") is None
     connection.close()
+
+
+async def test_long_texts_are_not_kept(tmp_path: Path) -> None:
+    """Neither here nor by the threads: a program that writes its values into the text would fill the memory."""
+    async with opened(tmp_path) as (reader, _):
+        for number in range(5):
+            sql = f"SELECT name FROM item WHERE id = {number} OR id IN ({', '.join(['-1'] * 20_000)})"
+            for _ in range(2):
+                assert reader.query_now(sql) is None
+                assert await reader.query(sql) == [(f"name {number}",)]
+        assert reader.metrics().statements == 0
+
+
+class Shown(str):
+    """Text that is shown as another one."""
+
+    def __str__(self) -> str:
+        return "SELECT 'another one'"
+
+
+async def test_a_text_is_known_by_itself(tmp_path: Path) -> None:
+    """Not by what a subclass makes of it."""
+    async with opened(tmp_path) as (reader, _):
+        assert reader.query_now(Shown("SELECT 'itself'")) == [("itself",)]
+        assert reader.query_now("SELECT 'another one'") == [("another one",)]

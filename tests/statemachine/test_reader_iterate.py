@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from reader_files import ENDLESS, opened, until
 
-from hiqlite.errors import ParameterError, RequestTimeout, ShuttingDown, UsageError
+from hiqlite.errors import (
+    ParameterError,
+    RequestTimeout,
+    ShuttingDown,
+    SnapshotCorruption,
+    StorageError,
+    UsageError,
+)
 
 ALL = "SELECT id, name FROM item ORDER BY id"
 
@@ -51,7 +60,7 @@ async def test_rows_are_read_only_when_they_are_asked_for(tmp_path: Path) -> Non
         for _ in range(200):
             await asyncio.sleep(0)
         assert reader.metrics().waiting_bytes < 200_000
-        await chunks.aclose()  # type: ignore[attr-defined]
+        await chunks.aclose()
 
 
 async def test_leaving_early_frees_the_thread(tmp_path: Path) -> None:
@@ -60,7 +69,7 @@ async def test_leaving_early_frees_the_thread(tmp_path: Path) -> None:
         chunks = reader.iterate(ALL)
         await anext(chunks)
         assert reader.metrics().busy == 1
-        await chunks.aclose()  # type: ignore[attr-defined]
+        await chunks.aclose()
         await until(lambda: reader.metrics().busy == 0 and reader.metrics().waiting_bytes == 0)
 
         async def read_all() -> list[int]:
@@ -89,6 +98,76 @@ async def test_an_iteration_that_nobody_reads_gives_its_snapshot_up(tmp_path: Pa
             assert await reader.query("SELECT name FROM item WHERE id = 1") == [("changed",)]
 
 
+async def test_who_takes_row_by_row_is_not_idle(tmp_path: Path) -> None:
+    """However long one list lasts: each row that is taken counts."""
+    async with opened(tmp_path, rows=30_000) as (reader, _):
+        chunks = reader.iterate(ALL, idle_s=1.0)
+        rows = await anext(chunks)
+        end = time.monotonic() + 1.6
+        while time.monotonic() < end:
+            chunks.touch()
+            await asyncio.sleep(0)
+        assert reader.metrics().busy == 1
+        async for more in chunks:
+            rows += more
+        assert len(rows) == 30_000
+
+
+async def test_the_loop_goes_on_beside_an_iteration_that_never_waits(tmp_path: Path) -> None:
+    """The thread is always ahead of a caller who works on each row: each list costs a turn all the same."""
+    async with opened(tmp_path, rows=30_000) as (reader, _):
+        turns = lists = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        async for rows in reader.iterate("SELECT zeroblob(5000) FROM item"):
+            lists += 1
+            end = time.perf_counter() + 0.0005 * len(rows) / 10
+            while time.perf_counter() < end:
+                pass
+        turning.cancel()
+        assert turns >= lists > 1000
+
+
+def temporary_files() -> list[str]:
+    """Those that this process has open and that have no name any more, as SQLite's own."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(descriptor.readlink()))
+    return [name for name in found if name.endswith("(deleted)")]
+
+
+async def test_what_is_sorted_goes_to_a_file(tmp_path: Path) -> None:
+    """More than a cache holds would take memory without end."""
+    async with opened(tmp_path, rows=200_000) as (reader, _):
+        before = temporary_files()
+        chunks = reader.iterate("SELECT id, name || hex(zeroblob(200)) AS long FROM item ORDER BY long DESC")
+        rows = await anext(chunks)
+        assert rows[0]["id"] == 99_999 and len(temporary_files()) > len(before)
+        await chunks.aclose()
+        await until(lambda: len(temporary_files()) == len(before))
+
+
+async def test_damage_of_a_database_that_was_replaced_says_nothing_of_the_new_one(tmp_path: Path) -> None:
+    """An iteration goes on on the file that it began with."""
+    async with opened(tmp_path, rows=30_000) as (reader, _):
+        old = reader._files
+        assert old is not None
+        assert type(reader._of(old, SnapshotCorruption("a page"))) is SnapshotCorruption
+        chunks = reader.iterate(ALL)
+        await anext(chunks)
+        reader.reopen(tmp_path / "reader.db")
+        error = reader._of(old, SnapshotCorruption("a page"))
+        assert type(error) is StorageError and "a page" in str(error) and error.outcome is None
+        await chunks.aclose()
+
+
 async def test_an_iteration_ends_at_its_total_limit(tmp_path: Path) -> None:
     """Also when it is asked all the time, and when SQLite never comes to a row."""
     async with opened(tmp_path) as (reader, _):
@@ -114,9 +193,9 @@ async def test_iterations_leave_a_thread_for_queries(tmp_path: Path) -> None:
         begun = asyncio.ensure_future(anext(patient))
         assert await reader.query("SELECT count(*) FROM item") == [(30_000,)]
         assert not begun.done()
-        await open_one.aclose()  # type: ignore[attr-defined]
+        await open_one.aclose()
         assert len(await begun) > 0
-        await patient.aclose()  # type: ignore[attr-defined]
+        await patient.aclose()
 
 
 async def test_what_is_wrong_is_said_at_the_first_request(tmp_path: Path) -> None:

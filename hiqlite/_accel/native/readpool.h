@@ -45,6 +45,7 @@ typedef struct hq_job {
     struct hq_job *next_signalled; /* among those with news for the loop */
     atomic_int references;
     atomic_int stop; /* HQ_STOP_*; set once */
+    _Atomic int64_t touched_ns; /* when a row was taken last, as far as that was told (iterations) */
     uint64_t token;  /* by which the loop knows it */
     int kind;
     int state;     /* below the pool's mutex, as all that follows */
@@ -74,6 +75,7 @@ typedef struct hq_job {
 
 hq_job *hq_job_new(const char *sql, int sql_size, const uint8_t *parameters, size_t parameters_size);
 void hq_job_release(hq_job *job);
+void hq_job_touch(hq_job *job); /* a row is taken */
 
 typedef struct hq_pool_counts {
     uint64_t jobs, stopped, failed, overloads;

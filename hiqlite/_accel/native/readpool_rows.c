@@ -120,9 +120,7 @@ static size_t row_size(sqlite3_stmt *statement, int columns) {
                 return 0;
             need += 5 + (size_t)sqlite3_column_bytes(statement, i);
             break;
-        case SQLITE_BLOB:
-            if (sqlite3_column_blob(statement, i) == NULL && sqlite3_column_bytes(statement, i) > 0)
-                return 0;
+        case SQLITE_BLOB: /* a zeroblob is not made before there is room for it */
             need += 5 + (size_t)sqlite3_column_bytes(statement, i);
             break;
         default:
@@ -162,9 +160,14 @@ int hq_chunk_add_row(hq_chunk *chunk, sqlite3_stmt *statement, int columns, size
         case SQLITE_TEXT:
             at = put_sized(at, HQ_TEXT, sqlite3_column_text(statement, i), (uint32_t)sqlite3_column_bytes(statement, i));
             break;
-        case SQLITE_BLOB:
-            at = put_sized(at, HQ_BLOB, sqlite3_column_blob(statement, i), (uint32_t)sqlite3_column_bytes(statement, i));
+        case SQLITE_BLOB: {
+            const void *bytes = sqlite3_column_blob(statement, i);
+            uint32_t size = (uint32_t)sqlite3_column_bytes(statement, i);
+            if (bytes == NULL && size > 0)
+                return HQ_ROW_MEMORY;
+            at = put_sized(at, HQ_BLOB, bytes, size);
             break;
+        }
         default:
             *at++ = HQ_NULL;
         }

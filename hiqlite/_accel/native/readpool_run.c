@@ -7,7 +7,7 @@
 
 #include "readpool_inside.h"
 
-enum { FIRST_CHUNK_BYTES = 4096, BUSY_TIMEOUT_MS = 2000, STEPS_BETWEEN_CHECKS = HQ_BUDGET_STEPS };
+enum { FIRST_CHUNK_BYTES = 4096, BUSY_TIMEOUT_MS = 2000, STEPS_BETWEEN_CHECKS = HQ_BUDGET_STEPS, KEPT_TEXT_BYTES_MAX = 64 << 10 };
 
 typedef struct {
     sqlite3_stmt *statement;
@@ -165,6 +165,19 @@ static void step_all(hq_worker *worker, hq_job *job, sqlite3_stmt *statement, hq
     }
 }
 
+/* Texts that are so long are seldom given twice, and would fill the memory of every thread. */
+static void forget_long(hq_worker *worker, const hq_job *job, sqlite3_stmt *statement) {
+    if (job->sql_size <= KEPT_TEXT_BYTES_MAX)
+        return;
+    for (int i = 0; i < worker->statements; i++)
+        if (worker->kept[i].statement == statement) {
+            forget(&worker->kept[i]);
+            worker->kept[i] = worker->kept[--worker->statements];
+            memset(&worker->kept[worker->statements], 0, sizeof *worker->kept);
+            return;
+        }
+}
+
 void hq_worker_run(hq_worker *worker, hq_job *job) {
     hq_read_error *error = &job->error;
     error->kind = HQ_READ_OK;
@@ -179,10 +192,16 @@ void hq_worker_run(hq_worker *worker, hq_job *job) {
         statement = find_statement(worker, job, error);
     if (statement != NULL) {
         if (hq_reads_bind(worker->db, statement, job->parameters, job->parameters_size, job->parameter_count,
-                          job->named, error) == HQ_READ_OK)
-            step_all(worker, job, statement, error);
+                          job->named, error) == HQ_READ_OK) {
+            /* An interrupt before the first step is forgotten by SQLite. */
+            if (atomic_load(&job->stop))
+                hq_read_fail(error, HQ_READ_STOPPED, atomic_load(&job->stop), "%s", "");
+            else
+                step_all(worker, job, statement, error);
+        }
         sqlite3_reset(statement);
         sqlite3_clear_bindings(statement);
+        forget_long(worker, job, statement);
     }
     if (!sqlite3_get_autocommit(worker->db)) {
         sqlite3_exec(worker->db, "ROLLBACK", NULL, NULL, NULL);

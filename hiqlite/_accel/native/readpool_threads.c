@@ -140,18 +140,27 @@ int hq_pool_publish(hq_pool *pool, hq_job *job, hq_chunk *chunk) {
     return refused;
 }
 
+void hq_job_touch(hq_job *job) {
+    atomic_store_explicit(&job->touched_ns, hq_reads_now_ns(), memory_order_relaxed);
+}
+
+/* Rows of the chunk before may be taken meanwhile, one by one: who takes them is not idle. */
 int hq_pool_await_demand(hq_pool *pool, hq_job *job) {
-    int64_t idle_until = hq_reads_now_ns() + job->idle_ns;
-    int total_first = job->deadline_ns && job->deadline_ns < idle_until;
-    struct timespec until = hq_as_timespec(total_first ? job->deadline_ns : idle_until);
+    int64_t begun_ns = hq_reads_now_ns();
     pthread_mutex_lock(&pool->mutex);
-    while (job->demand <= 0 && !atomic_load(&job->stop))
-        if (pthread_cond_timedwait(&job->wanted, &pool->mutex, &until) == ETIMEDOUT) {
+    while (job->demand <= 0 && !atomic_load(&job->stop)) {
+        int64_t touched_ns = atomic_load_explicit(&job->touched_ns, memory_order_relaxed);
+        int64_t idle_until = (touched_ns > begun_ns ? touched_ns : begun_ns) + job->idle_ns;
+        int total_first = job->deadline_ns && job->deadline_ns < idle_until;
+        int64_t until_ns = total_first ? job->deadline_ns : idle_until;
+        if (hq_reads_now_ns() >= until_ns) {
             int none = HQ_STOP_NONE;
-            if (job->demand <= 0)
-                atomic_compare_exchange_strong(&job->stop, &none, total_first ? HQ_STOP_DEADLINE : HQ_STOP_IDLE);
+            atomic_compare_exchange_strong(&job->stop, &none, total_first ? HQ_STOP_DEADLINE : HQ_STOP_IDLE);
             break;
         }
+        struct timespec until = hq_as_timespec(until_ns);
+        pthread_cond_timedwait(&job->wanted, &pool->mutex, &until);
+    }
     pthread_mutex_unlock(&pool->mutex);
     return atomic_load(&job->stop);
 }
