@@ -37,6 +37,8 @@ cdef extern from "guard_parts.h" nogil:
         pass
     const hq_guard_api *hq_guard_table()
     int hq_cost_is_bounded(hq_guard *, const char *, int)
+    int hq_cost_shape(hq_guard *, const char *, int)
+    int HQ_COST_LEVEL, HQ_COST_PLAIN
     int hq_guard_loaded()
     int sqlite3_bind_parameter_count(sqlite3_stmt *)
     const char *sqlite3_bind_parameter_name(sqlite3_stmt *, int)
@@ -284,6 +286,18 @@ cdef class Guard:
         with nogil:
             bounded = hq_cost_is_bounded(guard, text, <int>size)
         return bool(bounded)
+
+    def shape(self, bytes sql not None):
+        """(level, plain) of this one statement, as `native/guard_parts.h` has it."""
+        cdef hq_guard *guard = <hq_guard *>self.guard()
+        cdef const char *text = sql
+        cdef Py_ssize_t size = len(sql)
+        cdef int shape
+        if size > SIZE_MAX - 16:
+            return False, False
+        with nogil:
+            shape = hq_cost_shape(guard, text, <int>size)
+        return bool(shape & HQ_COST_LEVEL), bool(shape & HQ_COST_PLAIN)
 
 
 ROLE_WRITER = HQ_ROLE_WRITER

@@ -49,6 +49,8 @@ class StatementInfo:
     schema_epoch: int
     seen: Seen = NOTHING_SEEN
     bounded: bool = False  # its work is known to be bounded by its text
+    level: bool = False  # or is linear in the tables, whatever its parameters are
+    plain: bool = False  # it calls no function
     uncertain: bool = False  # could not be prepared against this schema; only the text is known
 
 
@@ -131,6 +133,7 @@ class Inspector:
             raise UsageError("the text holds several statements", hint="use batch(), or txn() for all or nothing")
         seen = Seen(program.seen)
         bounded = not (seen & UNBOUNDED) and self._guard.is_bounded(text)
+        level, plain = (True, False) if bounded else self._guard.shape(text)
         info = StatementInfo(
             text_utf8=text,
             parameter_count=program.parameter_count,
@@ -143,6 +146,8 @@ class Inspector:
             schema_epoch=self._epoch,
             seen=seen,
             bounded=bounded,
+            level=level,
+            plain=plain,
         )
         self._remember(sql, info)
         return info

@@ -1,9 +1,9 @@
 """Which writes a leader may propose without a trial (semantics.md section 4, point 5).
 
 Cheap is a write whose statements are all bounded by their text (the inspector asks SQLite's bytecode), or ran quickly
-the last eight times; neither a recursive query, nor a virtual table, nor much data. A batch and a migration are tried
-always, CREATE INDEX never. Must not know Raft, nor how a trial is made. Invariant: a judgement
-counts for one schema.
+the last eight times and have no loop within a loop, whose time another parameter could multiply; neither a recursive
+query, nor a virtual table, nor much data. A batch and a migration are tried always, CREATE INDEX only where it calls a
+function. Must not know Raft, nor how a trial is made. Invariant: a judgement counts for one schema.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Judge:
         if info.bounded:
             self._remember(sql, info)
             return Cost.CHEAP
-        return Cost.CHANGES_SCHEMA if Seen.CREATE_INDEX in info.seen else Cost.UNKNOWN
+        is_plain_index = Seen.CREATE_INDEX in info.seen and info.plain
+        return Cost.CHANGES_SCHEMA if is_plain_index else Cost.UNKNOWN
 
     def _remember(self, sql: str, info: StatementInfo) -> None:
         if len(sql) > TEXT_KEPT_MAX:
@@ -181,7 +182,7 @@ class Judge:
             return
         with suppress(HiqliteError):  # it failed in its trial, and will where it is applied
             info = self._inspector.look(sql, lenient=True)
-            if info.seen & NEVER_CHEAP or info.uncertain or len(sql) > TEXT_KEPT_MAX:
+            if info.seen & NEVER_CHEAP or info.uncertain or not info.level or len(sql) > TEXT_KEPT_MAX:
                 return
             if len(self._quick) >= TEXTS_MAX:
                 self._quick.clear()

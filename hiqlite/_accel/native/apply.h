@@ -89,6 +89,7 @@ typedef struct hq_prepared {
     int columns;
     int readonly;
     int mentions_rowid;  /* the text says last_insert_rowid */
+    int repairs; /* it may take back violations of deferred foreign keys */
     int known, slow;     /* has run; how many more quick runs until it counts as quick again (apply_cheap.c) */
     int numbered;        /* has parameters $1, $2 ...: a sequence is bound by their numbers */
 } hq_prepared;
@@ -193,6 +194,7 @@ typedef struct hq_apply {
     int spill_off;     /* ... because in it nothing is written before COMMIT */
     int ends_run;      /* the entry that changed the schema or a virtual table is the last of its run */
     int changed_schema;
+    int touched_virtual; /* a virtual table may be connected, and remember what is not in the database */
     int starts_clean;  /* changes() is 0 */
     uint32_t slow_count;
     char *slow_texts[HQ_SLOW_TEXTS_MAX];
@@ -218,6 +220,7 @@ typedef struct hq_apply {
     int64_t rows_affected, rowid;
     uint64_t row_count;
     int rowid_watch;   /* -1 not known in this schema, 0 nothing reads last_insert_rowid(), 1 something may */
+    int defers_watch;  /* the same: whether a foreign key may be deferred */
     hq_error error;
 
     hq_failure failure;

@@ -2,9 +2,10 @@
 
    Rule: only codes that the statement and the data decide are results. Everything that this node's memory, disk, locks or
    our own mistakes can cause stops the worker; it is better to wait than to differ.
-   Three codes look environmental and are not: what a virtual table reports about its own content, which users can spoil
+   Four codes look environmental and are not: what a virtual table reports about its own content, which users can spoil
    by SQL (CORRUPT_VTAB; where a disk did it, the running hash differs and tells), a virtual table that is read and
-   written by one statement (LOCKED_VTAB), and FULL where the disk had no part in it (see apply_statement.c). */
+   written by one statement (LOCKED_VTAB) or that is made of itself (LOCKED: nobody else has this connection), and FULL
+   where the disk had no part in it (see apply_statement.c). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "apply.h"
 
 int hq_is_environmental(int extended_code) {
-    if (extended_code == SQLITE_CORRUPT_VTAB || extended_code == SQLITE_LOCKED_VTAB)
+    if (extended_code == SQLITE_CORRUPT_VTAB || extended_code == SQLITE_LOCKED_VTAB || extended_code == SQLITE_LOCKED)
         return 0;
     switch (extended_code & 0xff) {
     case SQLITE_ERROR:

@@ -41,7 +41,7 @@ hq_outcome hq_run_open(hq_apply *w) {
     w->answers.size = 0;
     w->hash = w->equality_hash;
     hq_sessions_begin(w);
-    w->ends_run = w->changed_schema = w->full_seen = 0;
+    w->ends_run = w->changed_schema = w->touched_virtual = w->full_seen = 0;
     return outcome;
 }
 
@@ -52,8 +52,9 @@ static hq_outcome close_run(hq_apply *w) {
         outcome = pragma(w, "PRAGMA cache_spill = ON");
     if (w->foreign_keys_off && outcome == HQ_OK)
         outcome = pragma(w, "PRAGMA foreign_keys = ON");
-    /* A node that restarts here reads schema and statistics anew; so does one that runs on. */
-    if (w->changed_schema && outcome == HQ_OK)
+    /* A node that restarts here reads schema and statistics anew, and connects virtual tables anew, which remember options,
+       row counts and cookies, also those that were rolled back; so does one that runs on. */
+    if ((w->changed_schema || w->touched_virtual) && outcome == HQ_OK)
         outcome = pragma(w, "PRAGMA writable_schema = RESET");
     if (w->changed_schema || w->foreign_keys_off)
         hq_schema_changed(w);
@@ -134,8 +135,20 @@ static hq_outcome put_row(hq_apply *w, sqlite3_stmt *row) {
     return rc == SQLITE_OK ? HQ_OK : hq_stop_sqlite(w, "the bookkeeping row could not be written");
 }
 
-static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t applied) {
-    const uint8_t *last = entries[applied - 1].record;
+/* SQLite says whether deferred foreign keys are violated more often than they were repaired; whether they were repaired
+   more often than that, as where a row without its parent stood there before, only COMMIT tells. An entry of which this is
+   possible is the last of its run, so it is known which one failed: `*applied` entries are left without it. */
+static hq_outcome commit_failed(hq_apply *w, uint32_t *applied) {
+    if (sqlite3_extended_errcode(w->db) != SQLITE_CONSTRAINT_FOREIGNKEY || hq_recorded_any(w, *applied - 1))
+        return hq_stop_sqlite(w, "COMMIT failed");
+    w->ordinal = --*applied;
+    w->error.statement = 0;
+    hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+    return hq_record_failure(w, HQ_WHOLE, 0);
+}
+
+static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t *applied) {
+    const uint8_t *last = entries[*applied - 1].record;
     sqlite3_stmt *row = w->own[HQ_OWN_RUN];
     int64_t time_ns = hq_record_group_ns(last);
     if (time_ns < w->group_time_ns)
@@ -153,7 +166,7 @@ static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t appl
     if (outcome != HQ_OK)
         return outcome;
     if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE)
-        return hq_stop_sqlite(w, "COMMIT failed");
+        return commit_failed(w, applied);
     w->equality_hash = w->hash;
     hq_sessions_commit(w);
     __atomic_store_n(&w->group_time_ns, time_ns, __ATOMIC_RELEASE);
@@ -168,7 +181,7 @@ static hq_outcome attempt(hq_apply *w, const hq_run_entry *entries, uint32_t cou
     if (outcome == HQ_OK)
         outcome = apply_entries(w, entries, count, offsets, applied);
     if (outcome == HQ_OK)
-        outcome = commit(w, entries, *applied);
+        outcome = commit(w, entries, applied);
     if (outcome != HQ_OK)
         return hq_run_undo(w, outcome);
     close_run(w); /* the run stands; what fails here is in w->failure and stops the next one */
@@ -248,7 +261,7 @@ hq_apply *hq_apply_open(sqlite3 *db, const hq_guard_api *guard_api, uint32_t tex
     w->db = db;
     w->guard_api = guard_api;
     w->guard = guard_api->attach(db, HQ_ROLE_WRITER);
-    w->rowid_watch = -1;
+    w->rowid_watch = w->defers_watch = -1;
     w->mark_fd = -1;
     if (!w->guard || hq_texts_open(&w->texts, texts_max) != 0) {
         hq_stop(w, SQLITE_NOMEM, "the connection has no guard, or memory is short");

@@ -23,8 +23,16 @@ static hq_outcome no_parameters(hq_apply *w, const hq_prepared *p) {
 }
 
 static int is_syntax_error(const hq_error *e) {
-    return e->code == SQLITE_ERROR && (strstr(e->message, "syntax error") || strstr(e->message, "unrecognized token") ||
-                                       strstr(e->message, "incomplete input") || strstr(e->message, "parser stack overflow"));
+    static const char *const begins[] = {"unrecognized token: ", "incomplete input", "parser stack overflow"};
+    size_t size = strlen(e->message), end = strlen(": syntax error");
+    if (e->code != SQLITE_ERROR)
+        return 0;
+    if (size > end && strncmp(e->message, "near \"", 6) == 0 && strcmp(e->message + size - end, ": syntax error") == 0)
+        return 1;
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(e->message, begins[i], strlen(begins[i])) == 0)
+            return 1;
+    return 0;
 }
 
 /* ------------------------------------------------------------------ batch */
@@ -158,8 +166,9 @@ static hq_outcome migration_statements(hq_apply *w, const hq_text *text) {
     if (!w->foreign_keys_off)
         return hq_entry_check(w);
     int violated = hq_own_row_exists(w, "PRAGMA foreign_key_check");
-    if (violated < 0)
-        return hq_stop_sqlite(w, "foreign_key_check failed");
+    if (violated < 0) /* a parent that has no such key: the migration's doing */
+        return hq_is_environmental(sqlite3_extended_errcode(w->db)) ? hq_stop_sqlite(w, "foreign_key_check failed")
+                                                                    : hq_sqlite_error(w);
     if (!violated)
         return HQ_OK;
     hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, "foreign_key_check finds violations");

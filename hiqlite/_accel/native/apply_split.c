@@ -61,6 +61,8 @@ static const char *next(const char *p, const char *end, enum token *token) {
     *token = TOKEN_BLANK;
     if (c == ' ' || (c >= '\t' && c <= '\r'))
         return p + 1;
+    if (end - p >= 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
+        return p + 3;
     if (end - p >= 2 && ((c == '-' && p[1] == '-') || (c == '/' && p[1] == '*')))
         return behind_comment(p, end);
     *token = c == ';' ? TOKEN_SEMICOLON : TOKEN_OTHER;

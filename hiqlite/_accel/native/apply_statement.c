@@ -163,10 +163,12 @@ static hq_outcome step_all(hq_apply *w, hq_prepared *p, int keep_rows, size_t *a
     return rc == SQLITE_DONE ? HQ_OK : HQ_FAILED;
 }
 
-static hq_outcome refuse_last_rowid(hq_apply *w) {
+/* Whatever the statement came to: what SQLite chose behind such a row, and what followed from it, is another on each node.
+   Where the statement has succeeded, or a part of it stands, so does the row. */
+static hq_outcome refuse_last_rowid(hq_apply *w, hq_outcome outcome) {
     hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_ROWID,
                  "rowid 9223372036854775807 is refused: after it SQLite would choose rowids at random");
-    return HQ_UNDO;
+    return outcome == HQ_OK || outcome == HQ_PARTIAL ? HQ_UNDO : outcome;
 }
 
 /* Runs a statement whose parameters are bound; on OK its result stands in the answer. */
@@ -177,6 +179,10 @@ hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
         w->ends_run = 1;
     if (p->seen & (HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD))
         w->changed_schema = 1;
+    if (p->seen & HQ_SEEN_VIRTUAL)
+        w->touched_virtual = 1;
+    if (p->repairs)
+        w->ends_run = 1; /* see commit_failed in apply_run.c */
     keep_rows = keep_rows && p->columns > 0;
     w->row_count = 0;
     w->rows_affected = w->rowid = 0;
@@ -198,8 +204,8 @@ hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
         if (sqlite3_get_autocommit(w->db))
             outcome = hq_stop(w, SQLITE_INTERNAL, "a statement that succeeded ended the transaction");
     }
-    if ((outcome == HQ_OK || outcome == HQ_PARTIAL) && w->guard_api->took_last_rowid(w->guard))
-        outcome = refuse_last_rowid(w); /* the row stands, also where the statement failed behind it */
+    if (outcome != HQ_STOP && outcome != HQ_REPLAY && w->guard_api->took_last_rowid(w->guard))
+        outcome = refuse_last_rowid(w, outcome);
     if (outcome != HQ_OK) {
         rowid_end(w, p, &probe);
         w->answers.size = start;

@@ -86,12 +86,43 @@ static hq_text_slot *find(hq_texts *t, const char *utf8, uint32_t size, uint64_t
 
 /* ------------------------------------------------------------------ preparing */
 
+/* Whether a foreign key of this schema may be deferred. */
+static int may_defer(hq_apply *w) {
+    static const char QUERY[] = "SELECT 1 FROM sqlite_schema WHERE instr(lower(sql), 'deferr') LIMIT 1";
+    if (w->defers_watch < 0)
+        w->defers_watch = hq_own_row_exists(w, QUERY) != 0;
+    return w->defers_watch;
+}
+
+/* Whether the program, triggers included, may take back a violation of a deferred foreign key; also where it cannot be
+   asked. */
+static int may_repair(hq_apply *w, const hq_prepared *p) {
+    char *sql = sqlite3_mprintf("EXPLAIN %s", sqlite3_sql(p->stmt));
+    sqlite3_stmt *explain = NULL;
+    int rc, found = 0;
+    if (!sql)
+        return 1;
+    w->guard_api->own_writes(w->guard, 1);
+    rc = sqlite3_prepare_v2(w->db, sql, -1, &explain, NULL);
+    while (rc == SQLITE_OK && !found && sqlite3_step(explain) == SQLITE_ROW) {
+        const char *opcode = (const char *)sqlite3_column_text(explain, 1);
+        found = !opcode || (strcmp(opcode, "FkCounter") == 0 && sqlite3_column_int(explain, 2) != 0 &&
+                            sqlite3_column_int(explain, 3) < 0);
+    }
+    if (sqlite3_finalize(explain) != SQLITE_OK || rc != SQLITE_OK)
+        found = 1;
+    w->guard_api->own_writes(w->guard, 0);
+    sqlite3_free(sql);
+    return found;
+}
+
 static void learn(hq_apply *w, hq_prepared *p) {
     p->seen = w->guard_api->seen(w->guard);
     p->parameters = sqlite3_bind_parameter_count(p->stmt);
     p->columns = sqlite3_column_count(p->stmt);
     p->readonly = sqlite3_stmt_readonly(p->stmt);
     p->mentions_rowid = sqlite3_strlike("%last\\_insert\\_rowid%", sqlite3_sql(p->stmt), '\\') == 0;
+    p->repairs = !p->readonly && may_defer(w) && may_repair(w, p);
     p->numbered = 0;
     for (int i = 1; i <= p->parameters; i++) {
         const char *name = sqlite3_bind_parameter_name(p->stmt, i);
@@ -109,6 +140,8 @@ hq_outcome hq_prepare(hq_apply *w, const char *utf8, uint32_t size, unsigned fla
     }
     /* The 0 counts: SQLite copies the text unless it ends in one. */
     int rc = w->guard_api->prepare(w->guard, utf8, (int)size + 1, flags, &out->stmt, tail);
+    if (w->guard_api->seen(w->guard) & HQ_SEEN_VIRTUAL) /* whether it can be run or not */
+        w->ends_run = w->touched_virtual = 1;
     if (rc == SQLITE_OK) {
         if (out->stmt)
             learn(w, out);
@@ -228,6 +261,6 @@ int hq_text_is_cheap(hq_apply *w, const char *utf8, uint32_t size) {
 /* What was learnt under the schema before counts no longer. */
 void hq_schema_changed(hq_apply *w) {
     w->texts.epoch++;
-    w->rowid_watch = -1;
+    w->rowid_watch = w->defers_watch = -1;
     w->guard_api->schema_changed(w->guard);
 }

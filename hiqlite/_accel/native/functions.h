@@ -1,7 +1,8 @@
 /* functions.h: scalar functions of SQLite whose work is linear in their arguments.
 
    What is unknown here could be anything; LIKE, GLOB, and unhex with two arguments are more than linear. instr, replace and
-   trim are the guard's own. json_extract parses its text, which is linear too. SQLITE_LIMIT_LENGTH bounds values besides. */
+   trim are the guard's own. json_extract parses its text, which is linear too. SQLITE_LIMIT_LENGTH bounds values besides;
+   what makes JSON of many or long values asks for memory beyond it, so it is not here. */
 #ifndef HQ_FUNCTIONS_H
 #define HQ_FUNCTIONS_H
 
@@ -10,8 +11,8 @@
 static const char *const hq_short_functions[] = {
     "->", "->>", "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "ceiling", "changes",
     "char", "coalesce", "concat", "concat_ws", "cos", "cosh", "current_date", "current_time", "current_timestamp",
-    "date", "datetime", "degrees", "exp", "floor", "hex", "ifnull", "iif", "instr", "json", "json_array",
-    "json_array_length", "json_extract", "json_object", "json_quote", "json_type", "json_valid", "julianday",
+    "date", "datetime", "degrees", "exp", "floor", "hex", "ifnull", "iif", "instr", "json",
+    "json_array_length", "json_extract", "json_type", "json_valid", "julianday",
     "last_insert_rowid", "length", "likelihood", "likely", "ln", "log", "log10", "log2", "lower", "ltrim", "max",
     "min", "mod", "nullif", "octet_length", "pi", "pow", "power", "quote", "radians", "random", "replace", "round",
     "rtrim", "sign", "sin", "sinh", "sqlite_source_id", "sqlite_version", "sqrt", "strftime", "substr", "substring",

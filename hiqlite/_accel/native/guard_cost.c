@@ -261,11 +261,73 @@ static int is_bounded(sqlite3_stmt *explain) {
     return bounded && rc == SQLITE_DONE && work_is_small(&all);
 }
 
-/* 0 too where the text cannot be explained: it is longer than TEXT_MAX, or memory is short. */
-int hq_cost_is_bounded(hq_guard *g, const char *sql, int size) {
+/* ------------------------------------------------------------------ shape */
+
+enum { BACKWARD_MAX = 64 };
+
+typedef struct backward {
+    int from, to; /* a jump to an earlier opcode: a loop over [to, from] */
+} backward;
+
+static int has_nested(const backward *loops, int count) {
+    for (int i = 0; i < count; i++)
+        for (int k = 0; k < count; k++)
+            if (loops[i].to < loops[k].to && loops[k].from < loops[i].from)
+                return 1;
+    return 0;
+}
+
+/* Adds what of this opcode leads back. 0: there are too many. */
+static int add_backward(sqlite3_stmt *explain, enum kind kind, backward *loops, int *count) {
+    int at = sqlite3_column_int(explain, 0);
+    for (int operand = 1; operand <= 3; operand++) {
+        int to = sqlite3_column_int(explain, 1 + operand);
+        if (kind == FALLS || kind == ENDS || kind == ENTERS || kind == RETURNS || kind == FORBIDDEN ||
+            (operand != 2 && kind != COMPARES) || to <= 1 || to >= at) /* 1: where Init leads to in the end */
+            continue;
+        if (*count == BACKWARD_MAX)
+            return 0;
+        loops[(*count)++] = (backward){at, to};
+    }
+    return 1;
+}
+
+static int shape_of(sqlite3_stmt *explain) {
+    backward loops[BACKWARD_MAX];
+    int count = 0, programs = 0, shape = HQ_COST_LEVEL | HQ_COST_PLAIN, rc;
+    while ((rc = sqlite3_step(explain)) == SQLITE_ROW && shape) {
+        const char *name = (const char *)sqlite3_column_text(explain, 1);
+        const char *p4 = (const char *)sqlite3_column_text(explain, 5);
+        if (!name)
+            return 0;
+        if (sqlite3_column_int(explain, 0) == 0) {
+            if (has_nested(loops, count))
+                shape &= ~HQ_COST_LEVEL;
+            programs++;
+            count = 0;
+        }
+        int calls = strcmp(name, "Function") == 0 || strcmp(name, "PureFunc") == 0;
+        if (calls || strcmp(name, "Concat") == 0)
+            shape &= ~HQ_COST_PLAIN;
+        if (calls && !hq_is_short_function(p4))
+            shape &= ~HQ_COST_LEVEL;
+        /* A called program may be called from a loop, so it may have none. */
+        if (!add_backward(explain, kind_of(name, p4), loops, &count) || (programs > 1 && count))
+            shape &= ~HQ_COST_LEVEL;
+    }
+    if (has_nested(loops, count))
+        shape &= ~HQ_COST_LEVEL;
+    return rc == SQLITE_DONE ? shape : 0;
+}
+
+/* ------------------------------------------------------------------ asking */
+
+/* What `judge` says of the text's program; 0 too where it cannot be explained: it is longer than TEXT_MAX, or memory is
+   short. */
+static int ask(hq_guard *g, const char *sql, int size, int (*judge)(sqlite3_stmt *)) {
     static const char prefix[] = "EXPLAIN ";
     sqlite3_stmt *explain = NULL;
-    int bounded = 0;
+    int answer = 0;
     char *text = size > TEXT_MAX ? NULL : malloc(sizeof prefix + (size_t)size);
     if (!text)
         return 0;
@@ -274,8 +336,12 @@ int hq_cost_is_bounded(hq_guard *g, const char *sql, int size) {
     text[sizeof prefix - 1 + size] = 0;
     /* Never from a cache: a kept EXPLAIN does not look at the schema's cookie, and reads names that are gone. */
     if (hq_guard_table()->prepare(g, text, (int)sizeof prefix + size, 0, &explain, NULL) == SQLITE_OK && explain)
-        bounded = is_bounded(explain);
+        answer = judge(explain);
     sqlite3_finalize(explain);
     free(text);
-    return bounded;
+    return answer;
 }
+
+int hq_cost_is_bounded(hq_guard *g, const char *sql, int size) { return ask(g, sql, size, is_bounded); }
+
+int hq_cost_shape(hq_guard *g, const char *sql, int size) { return ask(g, sql, size, shape_of); }

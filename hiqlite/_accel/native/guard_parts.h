@@ -24,6 +24,7 @@ SQLITE_EXTENSION_INIT3
 typedef struct hq_text {
     int explain;      /* EXPLAIN or EXPLAIN QUERY PLAN */
     int pragma;       /* PRAGMA */
+    int pragma_nested; /* and its text has the name of one that virtual tables prepare for themselves */
     int vacuum;       /* VACUUM */
     int writes;       /* first word creates, drops, alters, inserts, updates, deletes, reindexes or analyzes */
     int create_index; /* CREATE [UNIQUE] INDEX */
@@ -82,6 +83,12 @@ int hq_text_names_reserved(const char *sql, int size);
 
 /* guard_cost.c */
 int hq_cost_is_bounded(hq_guard *guard, const char *sql, int size);
+/* What else is known of its work, below; 0 where the text cannot be explained. */
+enum {
+    HQ_COST_LEVEL = 1, /* no loop stands in another, and all functions are short: linear in the tables, by any parameters */
+    HQ_COST_PLAIN = 2, /* no function at all */
+};
+int hq_cost_shape(hq_guard *guard, const char *sql, int size);
 
 /* guard_schema.c */
 int hq_schema_refresh(hq_guard *guard);

@@ -55,17 +55,19 @@ static const char *const PRAGMAS_NESTED[] = {"data_version", "page_size", NULL};
 static const char *const PRAGMAS_LOCAL[] = {"page_count",    "freelist_count", "compile_options",
                                             "function_list", "collation_list", NULL};
 
-/* A PRAGMA that a virtual table prepares for itself: never while the user's own text is a PRAGMA. Whoever prepares
-   without prepare() gives no text; virtual tables always name the database. */
+/* A PRAGMA that a virtual table prepares for itself, and not the one of the user's own text. Whoever prepares without
+   prepare() gives no text; virtual tables always name the database. */
 static int is_nested(const hq_guard *g, const char *database) {
-    return g->preparing ? !g->text.pragma : database != NULL;
+    return g->preparing ? !g->text.pragma || (database && !g->text.pragma_nested) : database != NULL;
 }
 
 static int judge_pragma(hq_guard *g, const char *name, const char *argument, const char *database) {
     if (in_list(name, PRAGMAS_LOCAL))
         g->seen |= HQ_SEEN_LOCAL;
-    if (in_list(name, PRAGMAS_WITH_ARGUMENT))
+    if (in_list(name, PRAGMAS_WITH_ARGUMENT)) {
+        g->seen |= HQ_SEEN_VIRTUAL; /* what it looks at may be one, and is connected for it */
         return SQLITE_OK;
+    }
     if (!argument && (in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE)))
         return SQLITE_OK;
     if (argument && in_list(name, PRAGMAS_SETTABLE)) {
@@ -143,16 +145,16 @@ static const char *const EPONYMOUS[] = {"json_each", "json_tree", "jsonb_each", 
                                         "carray",    "dbstat",    "fts3tokenize", NULL};
 
 /* Where a table's or an index's pages begin depends on how runs were cut: to whatever may write, it is NULL on every node.
-   DROP looks at it itself, and a DROP has no place for anybody's SELECT. */
-static int is_page_number(const hq_guard *g, const char *table, const char *column) {
+   DROP looks at it itself; anybody's SELECT can only be in a trigger (`inner`) that its cascades fire. */
+static int is_page_number(const hq_guard *g, const char *table, const char *column, const char *inner) {
     static const char *const schema_tables[] = {"sqlite_master", "sqlite_schema", "sqlite_temp_master",
                                                 "sqlite_temp_schema", NULL};
-    return g->role != HQ_ROLE_READER && !(g->seen & HQ_SEEN_DROP) && same(column, "rootpage") &&
+    return g->role != HQ_ROLE_READER && (inner || !(g->seen & HQ_SEEN_DROP)) && same(column, "rootpage") &&
            in_list(table, schema_tables);
 }
 
-static int judge_read(hq_guard *g, const char *table, const char *column) {
-    if (is_page_number(g, table, column))
+static int judge_read(hq_guard *g, const char *table, const char *column, const char *inner) {
+    if (is_page_number(g, table, column, inner))
         return SQLITE_IGNORE;
     if (begins(table, "pragma_"))
         return judge_pragma_table(g, table);
@@ -178,6 +180,29 @@ static int refuse_reserved(hq_guard *g, const char *name) {
     return SQLITE_DENY;
 }
 
+/* Virtual tables prepare their own writes as soon as they are connected (R-tree, FTS): those are of their shadow tables. */
+static const char *const SHADOWS[] = {"_node",   "_rowid",   "_parent",   "_data",   "_idx",  "_content",
+                                      "_config", "_docsize", "_segments", "_segdir", "_stat", NULL};
+
+static const char *shadow_suffix(const char *table) {
+    size_t size = table ? strlen(table) : 0;
+    for (const char *const *suffix = SHADOWS; *suffix; suffix++)
+        if (size > strlen(*suffix) && same(table + size - strlen(*suffix), *suffix))
+            return table + size - strlen(*suffix);
+    return NULL;
+}
+
+/* Of a virtual table that is there; nobody else may write to it. */
+static int is_shadow(const hq_guard *g, const char *table) {
+    const char *suffix = shadow_suffix(table);
+    char owner[HQ_REASON_MAX];
+    if (!suffix || suffix - table >= (int)sizeof owner)
+        return 0;
+    memcpy(owner, table, (size_t)(suffix - table));
+    owner[suffix - table] = 0;
+    return hq_is_virtual(&g->schema, owner);
+}
+
 static int judge_change(hq_guard *g, int code, const char *table, const char *database) {
     uint32_t bit = code == SQLITE_INSERT ? HQ_SEEN_INSERT : code == SQLITE_UPDATE ? HQ_SEEN_UPDATE : HQ_SEEN_DELETE;
     /* INSERT into sqlite_temp_master precedes every CREATE in temp, however it is written; ALTER TABLE of an ordinary
@@ -190,7 +215,7 @@ static int judge_change(hq_guard *g, int code, const char *table, const char *da
         g->seen |= HQ_SEEN_STAT;
     if (hq_is_virtual(&g->schema, table))
         g->seen |= HQ_SEEN_VIRTUAL;
-    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master"))
+    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master") && !is_shadow(g, table))
         g->seen |= bit;
     return SQLITE_OK;
 }
@@ -225,12 +250,13 @@ static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const 
 
 /* ------------------------------------------------------------------ by role */
 
-static int authorize_reading(hq_guard *g, int code, const char *a, const char *b, const char *database) {
+static int authorize_reading(hq_guard *g, int code, const char *a, const char *b, const char *database,
+                             const char *inner) {
     switch (code) {
     case SQLITE_SELECT:
         return SQLITE_OK;
     case SQLITE_READ:
-        return judge_read(g, a, b);
+        return judge_read(g, a, b, inner);
     case SQLITE_FUNCTION:
         return judge_function(g, b);
     case SQLITE_RECURSIVE:
@@ -251,21 +277,11 @@ static int authorize_reading(hq_guard *g, int code, const char *a, const char *b
     }
 }
 
-/* Virtual tables prepare their own writes as soon as they are connected (R-tree, FTS), and step them never on a
-   reader: `query_only` is on. With the user's text at hand, writing is judged by its first word here and by the
-   finished program in hq_judge(); without it, only tables that are named like a virtual table's shadow pass. */
-static int is_shadow_name(const char *table) {
-    static const char *const suffixes[] = {"_node",   "_rowid",   "_parent",   "_data",   "_idx",  "_content",
-                                           "_config", "_docsize", "_segments", "_segdir", "_stat", NULL};
-    size_t size = table ? strlen(table) : 0;
-    for (const char *const *suffix = suffixes; *suffix; suffix++)
-        if (size > strlen(*suffix) && same(table + size - strlen(*suffix), *suffix))
-            return 1;
-    return 0;
-}
-
+/* What virtual tables prepare for themselves is never stepped on a reader: `query_only` is on. With the user's text at
+   hand, writing is judged by its first word here and by the finished program in hq_judge(); without it, only tables that
+   are named like a virtual table's shadow pass. */
 static int may_prepare_on_reader(const hq_guard *g, const char *table) {
-    return g->preparing ? g->text.explain || !g->text.writes : is_shadow_name(table);
+    return g->preparing ? g->text.explain || !g->text.writes : shadow_suffix(table) != NULL;
 }
 
 static int authorize_reader(hq_guard *g, int code, const char *a) {
@@ -319,16 +335,24 @@ static int authorize_writer(hq_guard *g, int code, const char *a, const char *b,
     }
 }
 
+#define STATISTICS \
+    "sqlite_stat tables are written by ANALYZE only: a connection reads them once, so nodes would plan differently"
+
 int hq_authorize(void *guard, int code, const char *a, const char *b, const char *database, const char *inner) {
     hq_guard *g = guard;
     int rc;
-    (void)inner;
     if (g->internal || g->own)
         return SQLITE_OK;
-    rc = authorize_reading(g, code, a, b, database);
+    rc = authorize_reading(g, code, a, b, database, inner);
     if (rc >= 0)
         return rc;
-    return g->role == HQ_ROLE_READER ? authorize_reader(g, code, a) : authorize_writer(g, code, a, b, database);
+    if (g->role == HQ_ROLE_READER)
+        return authorize_reader(g, code, a);
+    if (inner && (code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE) && begins(a, "sqlite_stat")) {
+        hq_refuse(g, HQ_CLASS_STATEMENT, STATISTICS);
+        return SQLITE_DENY;
+    }
+    return authorize_writer(g, code, a, b, database);
 }
 
 /* What only the finished program tells: the reason of a refusal, or NULL. */
@@ -343,8 +367,7 @@ const char *hq_judge(hq_guard *g, int read_only, int *error_class) {
         return NULL;
     }
     if ((g->seen & HQ_SEEN_STAT) && !(g->seen & (HQ_SEEN_DROP | HQ_SEEN_RELOAD)))
-        return "sqlite_stat tables are written by ANALYZE only: a connection reads them once, so nodes would plan "
-               "differently";
+        return STATISTICS;
     if ((g->seen & HQ_SEEN_LOCAL) && !read_only) {
         *error_class = HQ_CLASS_DETERMINISM;
         return "the version and the build of SQLite differ from node to node: a write must not read them";

@@ -1,8 +1,9 @@
-/* guard_strings.c: instr, replace and trim in time that is linear in their arguments.
+/* guard_strings.c: instr, replace and trim in time that is linear in their arguments; concat within the length of values.
 
    SQLite's own compare each place with the whole of the second argument. Nothing can interrupt a function, so with values
    of many megabytes one call would hold its thread for hours: the apply thread while a write is tried, or a reader's. These
-   give the same results; only trim() takes no more than TRIM_OTHERS_MAX characters beyond ASCII to trim. */
+   give the same results; only trim() takes no more than TRIM_OTHERS_MAX characters beyond ASCII to trim. SQLite's concat asks
+   for memory for all its arguments: above 2 GiB that fails on every machine, and looks like the failure of this one. */
 #define _GNU_SOURCE /* memmem */
 #include <string.h>
 
@@ -101,6 +102,56 @@ static void replace_function(sqlite3_context *context, int count, sqlite3_value 
     sqlite3_result_text64(context, (char *)made, (sqlite3_uint64)made_size, sqlite3_free, SQLITE_UTF8);
 }
 
+/* ------------------------------------------------------------------ concat */
+
+static void join(sqlite3_context *context, int count, sqlite3_value **arguments, const char *separator, int64_t length) {
+    int64_t limit = sqlite3_limit(sqlite3_context_db_handle(context), SQLITE_LIMIT_LENGTH, -1), size = 0;
+    int joined = 0;
+    for (int i = 0; i < count; i++)
+        if (sqlite3_value_text(arguments[i]))
+            size += sqlite3_value_bytes(arguments[i]) + (joined++ ? length : 0);
+    if (size > limit) {
+        sqlite3_result_error_toobig(context);
+        return;
+    }
+    char *made = sqlite3_malloc64((sqlite3_uint64)size + 1), *to = made;
+    if (!made) {
+        sqlite3_result_error_nomem(context);
+        return;
+    }
+    joined = 0;
+    for (int i = 0; i < count; i++) {
+        const unsigned char *text = sqlite3_value_text(arguments[i]);
+        if (!text)
+            continue;
+        if (joined++) {
+            memcpy(to, separator, (size_t)length);
+            to += length;
+        }
+        memcpy(to, text, (size_t)sqlite3_value_bytes(arguments[i]));
+        to += sqlite3_value_bytes(arguments[i]);
+    }
+    *to = 0;
+    sqlite3_result_text64(context, made, (sqlite3_uint64)size, sqlite3_free, SQLITE_UTF8);
+}
+
+static void concat_function(sqlite3_context *context, int count, sqlite3_value **arguments) {
+    if (count < 1)
+        sqlite3_result_error(context, "wrong number of arguments to function concat()", -1);
+    else
+        join(context, count, arguments, "", 0);
+}
+
+static void concat_ws_function(sqlite3_context *context, int count, sqlite3_value **arguments) {
+    if (count < 2) {
+        sqlite3_result_error(context, "wrong number of arguments to function concat_ws()", -1);
+        return;
+    }
+    const char *separator = (const char *)sqlite3_value_text(arguments[0]);
+    if (separator)
+        join(context, count - 1, arguments + 1, separator, sqlite3_value_bytes(arguments[0]));
+}
+
 /* ------------------------------------------------------------------ trim */
 
 typedef struct set {
@@ -178,6 +229,10 @@ int hq_strings_install(hq_guard *g) {
     int rc = sqlite3_create_function_v2(g->db, "instr", 2, FLAGS, NULL, instr_function, NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_create_function_v2(g->db, "replace", 3, FLAGS, NULL, replace_function, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(g->db, "concat", -1, FLAGS, NULL, concat_function, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(g->db, "concat_ws", -1, FLAGS, NULL, concat_ws_function, NULL, NULL, NULL);
     for (int i = 0; rc == SQLITE_OK && i < 6; i++)
         rc = sqlite3_create_function_v2(g->db, trims[i / 2].name, 1 + i % 2, FLAGS, (void *)(intptr_t)trims[i / 2].sides,
                                         trim_function, NULL, NULL, NULL);

@@ -123,6 +123,19 @@ int hq_text_names_reserved(const char *sql, int size) {
     return 0;
 }
 
+/* Whether the rest of the statement has a word that is the name of a PRAGMA which virtual tables prepare for themselves. */
+static int names_nested_pragma(const char *p, const char *end) {
+    token t;
+    for (p = next_token(p, end, &t); t.kind != TOKEN_END; p = next_token(p, end, &t)) {
+        t.quote = 0;
+        if (is_keyword(&t, "data_version") || is_keyword(&t, "page_size"))
+            return 1;
+        if (t.kind == TOKEN_OTHER && *t.start == ';')
+            return 0;
+    }
+    return 0;
+}
+
 void hq_read_text(const char *sql, int size, hq_text *out) {
     const char *end = sql + size;
     const char *p = sql;
@@ -140,6 +153,7 @@ void hq_read_text(const char *sql, int size, hq_text *out) {
         }
     }
     out->pragma = is_keyword(&t, "pragma");
+    out->pragma_nested = out->pragma && names_nested_pragma(p, end);
     out->vacuum = is_keyword(&t, "vacuum");
     out->writes = is_writing_word(&t);
     out->ddl = is_keyword(&t, "create") || is_keyword(&t, "alter");

@@ -1,0 +1,207 @@
+"""What a connection remembers beside the database decides nothing: not that of a node which ran on, was started again,
+or tried the entries before. What SQLite tells only at COMMIT, or as the machine's failure, is the entry's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from apply_harness import (
+    apply_alike,
+    apply_cut,
+    batch,
+    error_of,
+    execute,
+    execute_many,
+    machine,
+    migration,
+    status_of,
+    txn,
+)
+from writer_driver import opened
+
+from hiqlite._accel.answers import decode_batch, decode_execute
+from hiqlite._accel.records import stamp
+from hiqlite.errors import ConstraintError, MigrationError, StatementError
+from hiqlite.statemachine.connection import open_reader
+from hiqlite.statemachine.equality import content_hash
+
+TRIAL_NS = 20_000_000_000
+NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 300)"
+WORDS = " ".join(f"word{n}" for n in range(700))
+STORIES: dict[str, Sequence[bytes]] = {
+    "options of a full-text table whose transaction failed": [
+        execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
+        execute_many("INSERT INTO ft VALUES (?)", [["one"], ["two"], ["three"]]),
+        txn("INSERT INTO ft (ft, rank) VALUES ('secure-delete', 1)", "INSERT INTO nowhere VALUES (1)"),
+        execute("DELETE FROM ft WHERE rowid = 1"),
+        execute("CREATE TABLE o (x)"),
+        txn("INSERT INTO ft (ft, rank) VALUES ('rank', 'bm25(-10.0)')", "INSERT INTO nowhere VALUES (1)"),
+        execute("INSERT INTO o SELECT rowid FROM ft WHERE ft MATCH 'two OR three' ORDER BY rank LIMIT 1"),
+    ],
+    "options of an FTS4 table": [
+        execute("CREATE VIRTUAL TABLE f4 USING fts4 (x)"),
+        *[execute("INSERT INTO f4 VALUES (?)", [f"text {n}"]) for n in range(20)],
+        txn("INSERT INTO f4 (f4) VALUES ('automerge=2')", "INSERT INTO nowhere VALUES (1)"),
+        *[execute("INSERT INTO f4 VALUES (?)", [f"more {n}"]) for n in range(20)],
+    ],
+    "a full-text table that is built anew": [
+        execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
+        execute("INSERT INTO ft (rowid, x) VALUES (1, 'a')"),
+        execute("INSERT INTO ft (ft, rank) VALUES ('automerge', 4)"),
+        execute("INSERT INTO ft (ft) VALUES ('rebuild')"),
+        execute("INSERT INTO ft (rowid, x) VALUES (2, 'b')"),
+    ],
+    "the row count of an R-tree": [
+        execute("CREATE VIRTUAL TABLE rt USING rtree (id, x0, x1)"),
+        batch("CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE o (a)"),
+        execute(f"INSERT INTO t {NUMBERS} SELECT i FROM n"),
+        *[execute("INSERT INTO rt VALUES (?, 0, 1)", [n]) for n in (3, 1, 2)],
+        batch("ANALYZE; INSERT INTO o SELECT t.id FROM t, rt WHERE t.id = rt.id"),
+        execute("INSERT INTO o SELECT t.id FROM t, rt WHERE t.id = rt.id"),
+        execute("UPDATE rt SET x1 = 5 WHERE id = 1"),
+        execute("DELETE FROM rt WHERE id = 2"),
+    ],
+    "a PRAGMA that connects a table": [
+        execute("CREATE VIRTUAL TABLE f4 USING fts4 (x)"),
+        execute("INSERT INTO f4 VALUES ('a')"),
+        batch("PRAGMA table_info(f4)"),
+        execute("INSERT INTO f4 VALUES (?)", [WORDS]),
+        batch("PRAGMA integrity_check"),
+        execute("INSERT INTO f4 VALUES (?)", [WORDS]),
+    ],
+    "a statement about a table that cannot be prepared": [
+        execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
+        execute("INSERT INTO ft (ft, rank) VALUES ('automerge', 4)"),
+        execute("INSERT INTO o SELECT nothing FROM ft"),
+        execute("INSERT INTO ft (ft) VALUES ('rebuild')"),
+    ],
+    "a full-text table whose content is a view of itself": [
+        execute("CREATE TABLE c (a)"),
+        execute("CREATE VIRTUAL TABLE f4 USING fts4 (content=c)"),
+        execute("INSERT INTO f4 (docid, a) VALUES (1, 'x')"),
+        batch("DROP TABLE c; CREATE VIEW c AS SELECT * FROM f4; INSERT INTO f4 (docid, a) VALUES (2, 'y')"),
+        execute("INSERT INTO f4 (docid, a) VALUES (3, 'z')"),
+        execute("DROP VIEW c"),
+    ],
+    "where pages begin, told by the trigger of a cascade": [
+        batch(
+            "CREATE TABLE v (a); CREATE TABLE p (id INTEGER PRIMARY KEY);"
+            "CREATE TABLE c (x REFERENCES p ON DELETE CASCADE)"
+        ),
+        *[execute("INSERT INTO p VALUES (?)", [n]) for n in range(150)],
+        *[execute("INSERT INTO v VALUES (zeroblob(500))") for n in range(100)],
+        execute("INSERT INTO c VALUES (1)"),
+        execute(
+            "CREATE TRIGGER g AFTER DELETE ON c BEGIN INSERT INTO v SELECT rootpage FROM sqlite_schema; END"
+        ),
+        execute("CREATE INDEX later ON v (a)"),
+        execute("DROP TABLE p"),
+    ],
+    "statistics that the trigger of a cascade writes": [
+        batch(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (x REFERENCES p ON DELETE CASCADE);"
+            "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1); CREATE INDEX c_x ON c (x); ANALYZE"
+        ),
+        execute("CREATE TRIGGER g AFTER DELETE ON c BEGIN DELETE FROM sqlite_stat1; END"),
+        execute("DROP TABLE p"),
+    ],
+    "what SQLite chose behind the largest rowid": [
+        execute("CREATE TABLE t (id INTEGER PRIMARY KEY, CHECK (id % 2 = 1))"),
+        *[execute("INSERT INTO t (id) VALUES (9223372036854775807), (NULL)")] * 6,
+        txn("INSERT INTO t VALUES (1)", "INSERT INTO t (id) VALUES (9223372036854775807), (NULL)"),
+        batch("INSERT INTO t VALUES (3); INSERT INTO t (id) VALUES (9223372036854775807), (NULL)"),
+    ],
+    "a deferred foreign key that is repaired more often than it was violated": [
+        batch(
+            "CREATE TABLE p (a UNIQUE); CREATE TABLE c (x); INSERT INTO c VALUES (1);"
+            "ALTER TABLE c ADD COLUMN y AS (x) REFERENCES p (a) DEFERRABLE INITIALLY DEFERRED"
+        ),
+        txn("INSERT INTO c (x) VALUES (1)", "INSERT INTO p VALUES (1)"),
+        execute("INSERT INTO p VALUES (2)"),
+        execute("INSERT INTO c (x) VALUES (3)"),
+        batch("INSERT INTO c (x) VALUES (2); INSERT INTO p VALUES (1)"),
+        execute("INSERT INTO c (x) VALUES (2)"),
+        migration(1, "INSERT INTO p VALUES (1)"),
+    ],
+    "more text than memory, joined": [
+        execute("CREATE TABLE t (x, y)"),
+        execute("INSERT INTO t VALUES (?, NULL)", ["x" * 2_200_000]),
+        execute(f"UPDATE t SET y = length(concat({', '.join(['x'] * 1000)}))"),
+        execute(f"UPDATE t SET y = length(concat_ws(x, {', '.join(['x'] * 900)}))"),
+        execute("UPDATE t SET y = concat(1, NULL, 'a', x'6263', 2.5) || concat_ws('-', NULL, 1, NULL, 2)"),
+    ],
+    "a foreign key that names no key": [
+        batch("CREATE TABLE p (a); CREATE TABLE c (x REFERENCES p (a))"),
+        migration(1, "CREATE TABLE m (x)", foreign_keys_off=True),
+        migration(1, "CREATE TABLE m (x)"),
+    ],
+    "names that look like errors": [
+        batch("INSERT INTO \"a syntax error\" VALUES (1); CREATE TABLE t (x); INSERT INTO t VALUES (1)"),
+        batch(
+            "\ufeffCREATE TRIGGER g AFTER INSERT ON nowhere BEGIN SELECT 1; DELETE FROM t; END;"
+            "INSERT INTO t VALUES (2)"
+        ),
+    ],
+}  # fmt: skip
+
+
+async def tried_and_applied(path: Path, records: Sequence[bytes]) -> tuple[str, int]:
+    """As a leader: each entry is tried before; content and running hash."""
+    async with opened(path) as driver:
+        for number, record in enumerate(records, 1):
+            await driver.writer.try_out([stamp(record, 10**18, number)], [TRIAL_NS])
+            driver.submit(record)
+            await driver.applied()
+        equality = driver.writer.equality_hash
+    reader = open_reader(path)
+    try:
+        return content_hash(reader), equality
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_every_node_comes_to_the_same(name: str, tmp_path: Path) -> None:
+    """In one run, one by one, with restarts in between, and with a trial before each entry."""
+    records = STORIES[name]
+    apply_alike(tmp_path, records)
+    reference = apply_cut(tmp_path / "again.db", records, "one")
+    assert await tried_and_applied(tmp_path / "tried.db", records) == (reference.content, reference.equality)
+
+
+def test_a_foreign_key_that_only_commit_counts_is_the_entrys_own_error(tmp_path: Path) -> None:
+    """Nothing of it stays, and its neighbours are as they would be without it."""
+    name = "a deferred foreign key that is repaired more often than it was violated"
+    answers = apply_alike(tmp_path, STORIES[name])
+    assert isinstance(error_of(answers[1]), ConstraintError)
+    assert [status_of(answer) for answer in answers] == [0, 1, 0, 1, 0, 0, 1]
+    with machine(tmp_path / "one.db") as made:
+        assert made.rows("SELECT a FROM p ORDER BY a") == [(1,), (2,)]
+        assert made.rows("SELECT x FROM c ORDER BY x") == [(1,), (2,), (2,)]
+
+
+def test_text_that_no_value_can_hold_is_the_statements_own_error(tmp_path: Path) -> None:
+    """And what can be held is as SQLite has it."""
+    answers = apply_alike(tmp_path, STORIES["more text than memory, joined"])
+    assert [type(error_of(answer)) for answer in answers[2:4]] == [StatementError] * 2
+    with machine(tmp_path / "one.db") as made:
+        assert made.rows("SELECT y FROM t") == [("1abc2.51-2",)]
+
+
+def test_foreign_keys_that_cannot_be_checked_are_the_migrations_own_error(tmp_path: Path) -> None:
+    """It names the mismatch; the same without the switch goes well."""
+    answers = apply_alike(tmp_path, STORIES["a foreign key that names no key"])
+    found = error_of(answers[1])
+    assert isinstance(found, MigrationError) and "mismatch" in str(found)
+    assert decode_execute(answers[2], 3).rows_affected == 1
+
+
+def test_a_name_that_looks_like_an_error_ends_no_batch(tmp_path: Path) -> None:
+    """Nor does a byte order mark let the body of a trigger out."""
+    answers = apply_alike(tmp_path, STORIES["names that look like errors"])
+    assert [isinstance(one, Exception) for one in decode_batch(answers[0], 1)] == [True, False, False]
+    assert [isinstance(one, Exception) for one in decode_batch(answers[1], 2)] == [True, False]
+    with machine(tmp_path / "one.db") as made:
+        assert made.rows("SELECT x FROM t") == [(1,), (2,)]
