@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ ROWID_NAMES = ("rowid", "_rowid_", "oid")
 HASH_BYTES = 32
 VIRTUAL = 2  # of PRAGMA table_xinfo's `hidden`: a generated column that is not stored
 REST_BYTES = 1 << 18
+COLUMNS_MAX = 2000  # of one result
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +111,20 @@ class _Table:
     key: tuple[_Key, ...]  # empty: nothing that a statement can name
     without_rowid: bool
 
-    def select(self, *, behind: bool, as_bytes: bool) -> str:
-        """All rows, or those `behind` the key that is bound: key, then columns; `as_bytes`: no key that may be text."""
+    def selects(self, *, behind: bool, as_bytes: bool) -> list[str]:
+        """All rows, or those `behind` the key that is bound: key, then columns; `as_bytes`: no key that may be text. Where
+        one result may not have so many columns, several give the parts of each row."""
         names = [quoted(name) for name in self.columns]
         if as_bytes:
             names = [part for name in names for part in (f"typeof({name})", f"CAST({name} AS BLOB)")]
         if not (as_bytes and self.without_rowid):
             names[:0] = [quoted(one.name) for one in self.key]
-        parts = [f"SELECT {', '.join(names)} FROM {quoted(self.name)}"]
+        source = self._source(behind)
+        groups = [names[at : at + COLUMNS_MAX] for at in range(0, len(names), COLUMNS_MAX)]
+        return [f"SELECT {', '.join(group)} FROM {source}" for group in groups]
+
+    def _source(self, behind: bool) -> str:
+        parts = [quoted(self.name)]
         if not self.without_rowid:
             parts.append("NOT INDEXED")
         if behind:
@@ -195,7 +202,7 @@ def _rows(connection: apsw.Connection, table: _Table, key: Row) -> Iterator[tupl
     """Rows behind `key`, each with its own; () where no statement can name it."""
     width = len(table.key)
     try:
-        for row in _select(connection, table.select(behind=bool(key), as_bytes=False), key):
+        for row in _select(connection, table.selects(behind=bool(key), as_bytes=False), key):
             key = row[:width]
             yield row, key
         return
@@ -203,13 +210,17 @@ def _rows(connection: apsw.Connection, table: _Table, key: Row) -> Iterator[tupl
         pass  # text that is not UTF-8: on every equal database, so every one of them comes here
     if width == 0:
         key = ()
-    for row in _select(connection, table.select(behind=bool(key), as_bytes=True), key):
+    for row in _select(connection, table.selects(behind=bool(key), as_bytes=True), key):
         yield row, () if table.without_rowid else row[:width]
 
 
-def _select(connection: apsw.Connection, sql: str, key: Row) -> Iterator[Row]:
-    with closing(connection.execute(sql, key or None)) as cursor:
-        yield from cursor
+def _select(connection: apsw.Connection, selects: list[str], key: Row) -> Iterator[Row]:
+    with ExitStack() as stack:
+        cursors = [stack.enter_context(closing(connection.execute(sql, key or None))) for sql in selects]
+        if len(cursors) == 1:
+            yield from cursors[0]
+        for parts in zip(*cursors, strict=True) if len(cursors) > 1 else ():
+            yield tuple(value for part in parts for value in part)
 
 
 def quoted(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, NewTy
 from uuid import UUID
 
 import pytest
+import typing_extensions  # comes with mypy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,8 +96,7 @@ def test_named_tuples_and_typed_dicts_work() -> None:
 
 def test_typed_dicts_of_typing_extensions_are_typed_dicts() -> None:
     """Not callables, which would take anything."""
-    extensions = pytest.importorskip("typing_extensions")
-    kind = extensions.TypedDict("Kind", {"id": int, "when": extensions.ReadOnly[datetime]})
+    kind = typing_extensions.TypedDict("Kind", {"id": int, "when": typing_extensions.ReadOnly[datetime]})
     assert mapped(kind, id=1, when="2024-02-29 12:00:00") == {"id": 1, "when": datetime(2024, 2, 29, 12)}
     for wrong in ({"id": 1}, {"id": "1", "when": "2024-02-29 12:00:00"}):
         with pytest.raises(RowMappingError):

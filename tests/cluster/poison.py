@@ -72,6 +72,7 @@ POISON = [
     *refused("INSERT INTO sqlite_master VALUES (1, 2, 3, 4, 5)", "UPDATE sqlite_schema SET sql = ''"),
     *refused("DELETE FROM _hiqlite_run", "DROP TABLE _hiqlite_run", "UPDATE _hiqlite_run SET last_index = 0"),
     *refused("INSERT INTO _hiqlite_run DEFAULT VALUES", "CREATE TABLE _hiqlite_mine (x)", "DROP TABLE _migrations"),
+    *refused("CREATE TABLE pragma_mine (x)", "ALTER TABLE b RENAME TO pragma_b", "CREATE VIEW pragma_v AS SELECT 1"),
     *refused("ALTER TABLE b RENAME TO _hiqlite_b", "ALTER TABLE _hiqlite_run ADD COLUMN x", "DELETE FROM _migrations"),
     *refused("CREATE INDEX i ON _hiqlite_run (answers)", "INSERT INTO _migrations VALUES (9, 'x', 1, 'x')"),
     *refused("CREATE TRIGGER ours AFTER INSERT ON _hiqlite_run BEGIN DELETE FROM innocent; END"),

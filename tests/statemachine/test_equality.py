@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
 
+from hiqlite.statemachine.connection import open_reader, open_writer
 from hiqlite.statemachine.equality import START, Part, Place, content_hash, hash_part, one_snapshot
 
 SCHEMA = """
@@ -165,3 +167,26 @@ def test_the_reader_rests_between_steps(made: apsw.Connection) -> None:
     with one_snapshot(made):
         hash_part(made, START, rest=lambda: rests.append(1))
     assert len(rests) >= 2
+
+
+def test_the_widest_tables_are_read_whole(tmp_path: Path) -> None:
+    """As many columns as a table may have, with and without text that is not UTF-8; each part of a row counts."""
+    path = tmp_path / "wide.db"
+    columns = ", ".join(f"c{n}" for n in range(2000))
+
+    def content() -> str:
+        with closing(open_reader(path)) as reader:
+            return content_hash(reader)
+
+    with closing(open_writer(path)) as writer:
+        for name, kind in (("wide", ""), ("keyed", " WITHOUT ROWID")):
+            listed = columns if not kind else columns.replace("c0", "c0 PRIMARY KEY", 1)
+            writer.execute(f"CREATE TABLE {name} ({listed}){kind}")
+            writer.execute(f"INSERT INTO {name} (c0) VALUES (1), (2), (3)")
+        seen = {content()}
+        for change in ("c0 = c0 + 10", "c1998 = 5", "c1999 = 'x'", "c1999 = CAST(x'ff' AS TEXT)", "c7 = 1"):
+            for name in ("wide", "keyed"):
+                writer.execute(f"UPDATE {name} SET {change} WHERE c0 % 10 = 2")
+                found = content()
+                assert found not in seen
+                seen.add(found)

@@ -58,7 +58,8 @@ class World:
         self.writer.execute(
             "CREATE TABLE t (a INTEGER PRIMARY KEY, b, c); CREATE INDEX t_b ON t (b);"
             "CREATE VIRTUAL TABLE ft USING fts5 (x);"
-            "CREATE TABLE watched (x); CREATE TRIGGER w AFTER INSERT ON watched BEGIN DELETE FROM t WHERE c = new.x; END"
+            "CREATE TABLE watched (x);"
+            "CREATE TRIGGER w AFTER INSERT ON watched BEGIN DELETE FROM t WHERE c = new.x; END"
         ).fetchall()
         self.inspecting = open_inspector(path)
         self.ended = Ended([0])

@@ -128,7 +128,7 @@ static int may_run(hq_guard *g, sqlite3_stmt *stmt, const char *sql, int size) {
     if (!read_only && g->schema.uses_changes)
         g->seen |= HQ_SEEN_CHANGES;
     if (!reason && g->text.ddl && hq_text_names_reserved(sql, size))
-        reason = "names that begin with _hiqlite, and _migrations, are reserved and may not be referenced or given";
+        reason = "names that begin with _hiqlite or pragma_, and _migrations, are reserved and may not be referenced or given";
     if (reason)
         hq_refuse(g, error_class, "%s", reason);
     return g->refusal_class == HQ_CLASS_NONE;

@@ -37,7 +37,10 @@ static int in_list(const char *name, const char *const *list) {
     return 0;
 }
 
-int hq_name_reserved(const char *name) { return begins(name, "_hiqlite") || same(name, "_migrations"); }
+/* `pragma_...`: nobody could read a table of that name, for it would be taken for SQLite's table function. */
+int hq_name_reserved(const char *name) {
+    return begins(name, "_hiqlite") || begins(name, "pragma_") || same(name, "_migrations");
+}
 
 /* ------------------------------------------------------------------ PRAGMA */
 
@@ -175,7 +178,7 @@ static int refuse_temp(hq_guard *g) {
 
 static int refuse_reserved(hq_guard *g, const char *name) {
     hq_refuse(g, HQ_CLASS_STATEMENT,
-              "%.60s is reserved: names that begin with _hiqlite, and _migrations, belong to the database itself",
+              "%.60s is reserved: names that begin with _hiqlite or pragma_, and _migrations, belong to the database itself",
               name);
     return SQLITE_DENY;
 }
