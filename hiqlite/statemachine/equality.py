@@ -112,8 +112,8 @@ class _Table:
     without_rowid: bool
 
     def selects(self, *, behind: bool, as_bytes: bool) -> list[str]:
-        """All rows, or those `behind` the key that is bound: key, then columns; `as_bytes`: no key that may be text. Where
-        one result may not have so many columns, several give the parts of each row."""
+        """All rows, or those `behind` the key that is bound: key, then columns; `as_bytes`: no key that may be text.
+        Where one result may not have so many columns, several give the parts of each row."""
         names = [quoted(name) for name in self.columns]
         if as_bytes:
             names = [part for name in names for part in (f"typeof({name})", f"CAST({name} AS BLOB)")]

@@ -286,7 +286,7 @@ def _opened(database: Path, settings: ConnectionSettings) -> Iterator[apsw.Conne
         with closing(connection):
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # else this very look would move pages
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 1)  # as the writer: else what it accepts is damage
             connection.set_busy_timeout(settings.busy_timeout_ms)
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
             connection.execute("PRAGMA cell_size_check = 1").fetchall()

@@ -94,13 +94,17 @@ def test_named_tuples_and_typed_dicts_work() -> None:
     assert mapped(Movie, title="M") == {"title": "M"}
 
 
+class Extended(typing_extensions.TypedDict):
+    id: int
+    when: typing_extensions.ReadOnly[datetime]
+
+
 def test_typed_dicts_of_typing_extensions_are_typed_dicts() -> None:
     """Not callables, which would take anything."""
-    kind = typing_extensions.TypedDict("Kind", {"id": int, "when": typing_extensions.ReadOnly[datetime]})
-    assert mapped(kind, id=1, when="2024-02-29 12:00:00") == {"id": 1, "when": datetime(2024, 2, 29, 12)}
+    assert mapped(Extended, id=1, when="2024-02-29 12:00:00") == {"id": 1, "when": datetime(2024, 2, 29, 12)}
     for wrong in ({"id": 1}, {"id": "1", "when": "2024-02-29 12:00:00"}):
         with pytest.raises(RowMappingError):
-            mapped(kind, **wrong)
+            mapped(Extended, **wrong)
 
 
 T = TypeVar("T")

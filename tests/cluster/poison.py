@@ -106,6 +106,9 @@ POISON = [
     *harmless("CREATE TABLE IF NOT EXISTS unsafe (a, CHECK (a IS NULL OR a MATCH 'x'))"),
     *harmless("CREATE TABLE IF NOT EXISTS unsafer (a, CHECK (a IS NULL OR rtreedepth(a)), b DEFAULT (random()))"),
     *harmless("CREATE VIEW IF NOT EXISTS unsafest AS SELECT rtreenode(2, x'00')", "INSERT INTO unsafe VALUES ('x')"),
+    # what every check of a file would find now and then
+    *harmless("CREATE TABLE IF NOT EXISTS unsure (a, CHECK (abs(random()) % 2 = 0))"),
+    *harmless("INSERT OR IGNORE INTO unsure VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12)"),
     # not writes at all
     *refused("", ";", "-- nothing", "this is no SQL", "INSERT INTO", "INSERT INTO nowhere VALUES (1)"),
     *harmless("EXPLAIN INSERT INTO b VALUES (1)", "SELECT 1"),
