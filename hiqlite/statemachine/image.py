@@ -317,8 +317,8 @@ def fault_in(connection: apsw.Connection) -> str:
     """What SQLite's own check finds in the whole file, "" for nothing. The connection knows no virtual tables then.
 
     These would be asked, too, and call it damage when their index does not fit the table that it is of. That is a
-    user's doing, the same on all nodes. Where they keep their content are tables like others. No CHECK is asked either: it
-    may call random(), and was asked when the row was written.
+    user's doing, the same on all nodes. Where they keep their content are tables like others. No CHECK is asked
+    either: it may call random(), and was asked when the row was written.
     """
     connection.drop_modules(None)
     connection.execute("PRAGMA ignore_check_constraints = ON").fetchall()
