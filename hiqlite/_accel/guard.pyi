@@ -23,6 +23,7 @@ SEEN_LOCAL: Final[int]
 SEEN_EXPLAIN: Final[int]
 SEEN_READS: Final[int]
 SEEN_CREATE_INDEX: Final[int]
+SEEN_REMEMBERS: Final[int]
 
 def extension_path() -> str: ...
 def api_address() -> int: ...

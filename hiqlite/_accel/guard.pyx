@@ -69,6 +69,7 @@ cdef extern from "guard_parts.h" nogil:
         HQ_SEEN_EXPLAIN
         HQ_SEEN_READS
         HQ_SEEN_CREATE_INDEX
+        HQ_SEEN_REMEMBERS
 
 cdef const hq_guard_api *API = hq_guard_table()
 
@@ -321,3 +322,4 @@ SEEN_LOCAL = HQ_SEEN_LOCAL
 SEEN_EXPLAIN = HQ_SEEN_EXPLAIN
 SEEN_READS = HQ_SEEN_READS
 SEEN_CREATE_INDEX = HQ_SEEN_CREATE_INDEX
+SEEN_REMEMBERS = HQ_SEEN_REMEMBERS

@@ -99,6 +99,7 @@ class Forwarder:
         self._leaving = 0  # the leader that said farewell, until its link is gone
         self._refused_at_ns = 0
         self.waiting_bytes = 0
+        self._lost: set[int] = set()  # peers, since their links were last complete
         self.answered_index = 0  # newest entry that a leader answered here; it may not be applied here yet
 
     def __len__(self) -> int:
@@ -235,12 +236,18 @@ class Forwarder:
         self._leaving = peer_id
 
     def arrived(self, peer_id: int) -> None:
-        """A link to that peer is up: whatever farewell was said belongs to an earlier one."""
+        """The links to that peer are up: whatever farewell was said belongs to earlier ones. What was sent since a loss
+        went over what was left of them, and may be lost with it: nobody told."""
         if peer_id == self._leaving:
             self._leaving = 0
+        if peer_id in self._lost:
+            self._lost.discard(peer_id)
+            if peer_id == self._sent_to[0]:
+                self._give_up()
 
     def lost(self, peer_id: int) -> None:
         """The link to the leader broke: nobody knows what became of the writes under way."""
+        self._lost.add(peer_id)
         if peer_id == self._leaving:
             self._leaving = 0
         if peer_id == self._sent_to[0]:

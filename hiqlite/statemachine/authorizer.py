@@ -55,6 +55,7 @@ class Seen(IntFlag):
     EXPLAIN = guard.SEEN_EXPLAIN
     READS = guard.SEEN_READS
     CREATE_INDEX = guard.SEEN_CREATE_INDEX
+    REMEMBERS = guard.SEEN_REMEMBERS
 
 
 ERROR_CLASSES: Final[dict[int, type[HiqliteError]]] = {

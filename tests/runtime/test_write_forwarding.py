@@ -570,6 +570,22 @@ async def test_writes_of_a_session_are_sent_again_before_later_ones(how: str) ->
     follower.forwarder.fail(ShuttingDown("the end"))
 
 
+async def test_what_was_sent_between_a_loss_and_the_return_of_the_links_is_sent_again() -> None:
+    """It went over what was left of them; the end of that nobody tells."""
+    follower = Follower()
+    follower.forwarder.lost(2)
+    ops = in_session(follower, range(3))
+    follower.forwarder.flush(2, NOW, term=2)
+    assert len(follower.sent) == 1
+    follower.forwarder.arrived(2)
+    follower.forwarder.flush(2, NOW, term=2)
+    assert records_of(follower.sent[-1][1]) == [record(n) for n in range(3)] and len(follower.sent) == 2
+    follower.forwarder.arrived(2)  # nothing was lost since
+    follower.forwarder.flush(2, NOW, term=2)
+    assert len(follower.sent) == 2 and not any(op.done() for op in ops)
+    follower.forwarder.fail(ShuttingDown("the end"))
+
+
 @pytest.mark.parametrize("error", [
     LeadershipLost("gone", outcome="unknown"), StorageError("its disk", outcome="unknown"),
     ShuttingDown("it goes", outcome="unknown"),

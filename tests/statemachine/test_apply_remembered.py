@@ -3,6 +3,7 @@ or tried the entries before. What SQLite tells only at COMMIT, or as the machine
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from writer_driver import opened
 
 from hiqlite._accel.answers import decode_batch, decode_execute
 from hiqlite._accel.records import stamp
-from hiqlite.errors import ConstraintError, MigrationError, StatementError
+from hiqlite.errors import ConstraintError, DeterminismError, MigrationError, StatementError
 from hiqlite.statemachine.connection import open_reader
 from hiqlite.statemachine.equality import content_hash
 
 TRIAL_NS = 20_000_000_000
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 300)"
+HIDDEN = ("_hiqlite_run", "sqlite_schema", '"sqlite_master"', "pragma_function_list", "dbstat", "[dbstat]")
 WORDS = " ".join(f"word{n}" for n in range(700))
 STORIES: dict[str, Sequence[bytes]] = {
     "options of a full-text table whose transaction failed": [
@@ -73,6 +75,7 @@ STORIES: dict[str, Sequence[bytes]] = {
     ],
     "a statement about a table that cannot be prepared": [
         execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
+        execute("CREATE TABLE o (x)"),
         execute("INSERT INTO ft (ft, rank) VALUES ('automerge', 4)"),
         execute("INSERT INTO o SELECT nothing FROM ft"),
         execute("INSERT INTO ft (ft) VALUES ('rebuild')"),
@@ -137,6 +140,46 @@ STORIES: dict[str, Sequence[bytes]] = {
         migration(1, "CREATE TABLE m (x)", foreign_keys_off=True),
         migration(1, "CREATE TABLE m (x)"),
     ],
+    "tables that a join by names hides": [
+        batch("CREATE TABLE t (x, y); CREATE TABLE o (a); INSERT INTO t VALUES ('a', 1), ('b', 2)"),
+        execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
+        execute("INSERT INTO ft VALUES ('a')"),
+        execute("INSERT INTO ft (ft, rank) VALUES ('automerge', 4)"),
+        execute("INSERT INTO o SELECT y FROM t JOIN ft ('a') USING (x)"),
+        execute("INSERT INTO ft (ft) VALUES ('rebuild')"),
+        execute("CREATE VIEW v AS SELECT y FROM t NATURAL JOIN ft"),
+        execute("INSERT INTO ft (ft, rank) VALUES ('automerge', 8)"),
+        execute("INSERT INTO o SELECT y FROM v"),
+        execute("INSERT INTO ft (ft) VALUES ('rebuild')"),
+        execute("INSERT INTO ft VALUES ('b')"),
+        *[
+            entry
+            for name in HIDDEN
+            for entry in (
+                execute(f"INSERT INTO o SELECT y FROM t NATURAL JOIN {name}"),
+                execute(f"CREATE VIEW IF NOT EXISTS w AS SELECT y FROM {name} JOIN t USING (first_index)"),
+            )
+        ],
+    ],
+    "a batch of which a statement is known to fail when COMMIT does": [
+        batch(
+            "CREATE TABLE p (a UNIQUE); CREATE TABLE c (x); INSERT INTO c VALUES (1); CREATE TABLE n (x);"
+            "ALTER TABLE c ADD COLUMN y AS (x) REFERENCES p (a) DEFERRABLE INITIALLY DEFERRED;"
+            "CREATE TRIGGER g AFTER INSERT ON c BEGIN INSERT OR IGNORE INTO p VALUES (new.x); END;"
+            "CREATE TABLE s (v); INSERT INTO s VALUES (1), (9223372036854775807)"
+        ),
+        batch("INSERT INTO n SELECT abs(-v-1) FROM s; INSERT INTO c (x) VALUES (1)"),
+        execute("INSERT INTO n VALUES (5)"),
+        migration(1, "CREATE TABLE m (x); INSERT INTO c (x) VALUES (1)"),
+    ],
+    "functions with too few arguments": [
+        batch(
+            "CREATE TABLE t (x); CREATE INDEX i ON t (concat()); CREATE TABLE u (x, CHECK (concat_ws('a') IS NULL));"
+            "CREATE TABLE w (x, y AS (concat_ws()))"
+        ),
+        execute("INSERT INTO t VALUES (concat())"),
+        execute("INSERT INTO t VALUES (1)"),
+    ],
     "names that look like errors": [
         batch("INSERT INTO \"a syntax error\" VALUES (1); CREATE TABLE t (x); INSERT INTO t VALUES (1)"),
         batch(
@@ -188,6 +231,59 @@ def test_text_that_no_value_can_hold_is_the_statements_own_error(tmp_path: Path)
     assert [type(error_of(answer)) for answer in answers[2:4]] == [StatementError] * 2
     with machine(tmp_path / "one.db") as made:
         assert made.rows("SELECT y FROM t") == [("1abc2.51-2",)]
+
+
+FULL_AT = 3997  # segments, by trying
+
+
+def test_what_a_virtual_table_says_when_it_is_flushed_is_the_entrys_own_error(tmp_path: Path) -> None:
+    """It would say so at COMMIT, where every node would stop."""
+    with machine(tmp_path / "base.db") as made:
+        made.one(execute("CREATE VIRTUAL TABLE ft USING fts5 (x, detail=none, columnsize=0, content='')"))
+        for option, value in (("automerge", 0), ("pgsz", 64), ("crisismerge", 1999)):
+            made.one(execute("INSERT INTO ft (ft, rank) VALUES (?, ?)", [option, value]))
+        for number in range(FULL_AT - 5):
+            assert status_of(made.one(inserted(number))) == 0
+    rest = [*[inserted(number) for number in range(FULL_AT - 5, FULL_AT + 3)], execute("CREATE TABLE behind (x)")]
+    found = []
+    for how in ("one", "each", "reopen"):
+        for file in tmp_path.glob("base.db*"):
+            shutil.copy(file, tmp_path / file.name.replace("base", how))
+        found.append(apply_cut(tmp_path / f"{how}.db", rest, how))
+    assert found[0] == found[1] == found[2]
+    statuses = [status_of(answer) for answer in found[0].answers]
+    assert statuses == [0] * 5 + [1] * 3 + [0] and "full" in str(error_of(found[0].answers[5]))
+
+
+def inserted(number: int) -> bytes:
+    return execute("INSERT INTO ft (rowid, x) VALUES (?, 'a')", [number])
+
+
+def test_a_batch_and_a_migration_that_commit_refuses_say_so(tmp_path: Path) -> None:
+    """Whatever else of them was known to fail; a migration by its name."""
+    answers = apply_alike(tmp_path, STORIES["a batch of which a statement is known to fail when COMMIT does"])
+    assert isinstance(error_of(answers[1]), ConstraintError) and status_of(answers[2]) == 0
+    found = error_of(answers[3])
+    assert isinstance(found, MigrationError) and "1_step.sql" in str(found)
+
+
+def test_internal_tables_are_not_joined_by_their_columns_names(tmp_path: Path) -> None:
+    """SQLite asks nobody about those."""
+    answers = apply_alike(tmp_path, STORIES["tables that a join by names hides"])
+    assert all(isinstance(error_of(answer), DeterminismError) for answer in answers[-12:])
+
+
+def test_a_users_table_may_be_named_like_a_shadow_table(tmp_path: Path) -> None:
+    """Its rowids are told as those of others."""
+    records = [
+        batch("CREATE VIRTUAL TABLE docs USING fts5 (x); CREATE VIRTUAL TABLE places USING rtree (id, x0, x1)"),
+        *[execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, v)") for name in ("docs_node", "places_data")],
+        *[execute(f"INSERT INTO {name} VALUES (42, 1)") for name in ("docs_node", "places_data")],
+        execute("INSERT INTO places VALUES (7, 0, 1)"),
+        execute("UPDATE places SET x1 = 5 WHERE id = 7"),
+    ]
+    answers = apply_alike(tmp_path, records)
+    assert [decode_execute(answer, 1).last_insert_rowid for answer in answers[-4:]] == [42, 42, 7, 0]
 
 
 def test_foreign_keys_that_cannot_be_checked_are_the_migrations_own_error(tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def test_what_is_cheap_by_its_text(world: World, record: bytes, cost: Cost) -> N
         ("DELETE FROM t WHERE ? AND EXISTS (SELECT 1 FROM t x WHERE x.c = t.c)", UNKNOWN),
         ("UPDATE t SET c = (SELECT max(c) FROM t x WHERE x.b > t.b) WHERE b = ?", UNKNOWN),
         ("UPDATE t SET c = c LIKE ? WHERE b = 1", UNKNOWN),
+        ("INSERT INTO t (b) SELECT t.a FROM t CROSS JOIN t u WHERE (t.a = ?1 OR t.b = 2) AND u.c + 0 = t.a", UNKNOWN),
+        ("INSERT INTO t (b) SELECT (SELECT count(*) FROM t u WHERE u.c = t.c) FROM t WHERE b < ? GROUP BY c", UNKNOWN),
         ("UPDATE t SET c = json_array(c, c) WHERE b = ?", UNKNOWN),
         ("INSERT INTO watched VALUES (?)", UNKNOWN),
     ],

@@ -281,6 +281,8 @@ hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
 int hq_recorded_any(const hq_apply *w, uint32_t ordinal);
 hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end);
+hq_outcome hq_flush_failed(hq_apply *w); /* a savepoint could not be begun */
+void hq_name_migration(hq_apply *w, const uint8_t *record);
 void hq_recorded_clear(hq_apply *w);
 int hq_entry_wants_foreign_keys_off(const uint8_t *record);
 const char *hq_script_end(const char *sql, const char *end); /* behind the `;` that ends the first statement */

@@ -153,6 +153,27 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome) {
     return HQ_FAILED;
 }
 
+/* A virtual table keeps what was written until a savepoint begins, or COMMIT, where no entry is to blame. What it says is
+   the entry's error, as a statement's would be; FULL is so only if the disk has no part in it (see judge_full). */
+hq_outcome hq_flush_failed(hq_apply *w) {
+    if ((sqlite3_extended_errcode(w->db) & 0xff) != SQLITE_FULL) {
+        hq_outcome outcome = hq_sqlite_error(w);
+        return outcome == HQ_STOP ? outcome : hq_record_failure(w, HQ_WHOLE, 0);
+    }
+    if (!w->spill_off) {
+        w->full_seen = 1;
+        return HQ_REPLAY;
+    }
+    hq_error_set(w, HQ_CLASS_STATEMENT, SQLITE_FULL, "the virtual table is full");
+    return hq_record_failure(w, HQ_WHOLE, 0);
+}
+
+static hq_outcome flush(hq_apply *w, hq_outcome outcome) {
+    if (hq_own_step(w, HQ_OWN_SAVEPOINT) != SQLITE_DONE)
+        return hq_flush_failed(w);
+    return hq_own_step(w, HQ_OWN_RELEASE) == SQLITE_DONE ? outcome : hq_stop_sqlite(w, "a savepoint could not be closed");
+}
+
 static hq_outcome answer_failure(hq_apply *w, hq_outcome outcome) {
     hq_answer_begin(w);
     hq_outcome written = hq_answer_error(w, &w->error);
@@ -172,6 +193,8 @@ static hq_outcome apply_command(hq_apply *w, const hq_command *c, const uint8_t 
     hq_outcome outcome = run_command(w, c, record);
     if (outcome != HQ_STOP && outcome != HQ_REPLAY)
         outcome = settle(w, outcome);
+    if ((outcome == HQ_OK || outcome == HQ_PARTIAL) && w->touched_virtual)
+        outcome = flush(w, outcome);
     if (outcome == HQ_STOP || outcome == HQ_REPLAY)
         return outcome;
     return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_DONE, w->index) : answer_failure(w, outcome);

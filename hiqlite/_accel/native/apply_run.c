@@ -138,12 +138,13 @@ static hq_outcome put_row(hq_apply *w, sqlite3_stmt *row) {
 /* SQLite says whether deferred foreign keys are violated more often than they were repaired; whether they were repaired
    more often than that, as where a row without its parent stood there before, only COMMIT tells. An entry of which this is
    possible is the last of its run, so it is known which one failed: `*applied` entries are left without it. */
-static hq_outcome commit_failed(hq_apply *w, uint32_t *applied) {
-    if (sqlite3_extended_errcode(w->db) != SQLITE_CONSTRAINT_FOREIGNKEY || hq_recorded_any(w, *applied - 1))
+static hq_outcome commit_failed(hq_apply *w, const hq_run_entry *entries, uint32_t *applied) {
+    if (sqlite3_extended_errcode(w->db) != SQLITE_CONSTRAINT_FOREIGNKEY || hq_recorded_find(w, *applied - 1, HQ_WHOLE))
         return hq_stop_sqlite(w, "COMMIT failed");
     w->ordinal = --*applied;
     w->error.statement = 0;
     hq_error_set(w, HQ_CLASS_CONSTRAINT, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+    hq_name_migration(w, entries[*applied].record);
     return hq_record_failure(w, HQ_WHOLE, 0);
 }
 
@@ -166,7 +167,7 @@ static hq_outcome commit(hq_apply *w, const hq_run_entry *entries, uint32_t *app
     if (outcome != HQ_OK)
         return outcome;
     if (hq_own_step(w, HQ_OWN_COMMIT) != SQLITE_DONE)
-        return commit_failed(w, applied);
+        return commit_failed(w, entries, applied);
     w->equality_hash = w->hash;
     hq_sessions_commit(w);
     __atomic_store_n(&w->group_time_ns, time_ns, __ATOMIC_RELEASE);

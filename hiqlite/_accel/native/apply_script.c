@@ -59,7 +59,7 @@ static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number, 
        for another entry's sake: what a savepoint makes a virtual table write may be counted as the next statement's. */
     int guarded = (p->seen & HQ_SEEN_VIRTUAL) || hq_recorded_any(w, w->ordinal);
     if (outcome == HQ_OK && guarded && hq_savepoint_open(w) != SQLITE_DONE)
-        return hq_stop_sqlite(w, "no savepoint");
+        return hq_flush_failed(w); /* of what a statement before this one wrote */
     size_t before = w->answers.size;
     if (outcome == HQ_OK)
         outcome = hq_alone_check(w, hq_statement_run(w, p, 0));
@@ -140,6 +140,19 @@ static hq_outcome as_migration_error(hq_apply *w, hq_outcome outcome, const hq_t
     hq_error_set(w, HQ_CLASS_MIGRATION, cause.code, "migration %.200s, statement %u: %s", name->utf8,
                  cause.statement + 1, cause.message);
     return outcome;
+}
+
+/* The same of what was found behind its end; an entry that is no migration keeps its error. */
+void hq_name_migration(hq_apply *w, const uint8_t *record) {
+    hq_command c;
+    hq_text text, name;
+    hq_error cause = w->error;
+    if (hq_command_open(&c, hq_record_payload(record), hq_record_payload_length(record)) != HQ_COMMAND_OK ||
+        c.operation != HQ_OP_MIGRATION)
+        return;
+    hq_cursor texts = hq_command_texts(&c);
+    if (hq_text_next(&texts, &text) == 1 && hq_text_next(&texts, &name) == 1)
+        hq_error_set(w, HQ_CLASS_MIGRATION, cause.code, "migration %.200s: %s", name.utf8, cause.message);
 }
 
 static hq_outcome migration_statements(hq_apply *w, const hq_text *text) {

@@ -179,7 +179,7 @@ hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows) {
         w->ends_run = 1;
     if (p->seen & (HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD))
         w->changed_schema = 1;
-    if (p->seen & HQ_SEEN_VIRTUAL)
+    if (p->seen & HQ_SEEN_REMEMBERS)
         w->touched_virtual = 1;
     if (p->repairs)
         w->ends_run = 1; /* see commit_failed in apply_run.c */

@@ -140,7 +140,7 @@ hq_outcome hq_prepare(hq_apply *w, const char *utf8, uint32_t size, unsigned fla
     }
     /* The 0 counts: SQLite copies the text unless it ends in one. */
     int rc = w->guard_api->prepare(w->guard, utf8, (int)size + 1, flags, &out->stmt, tail);
-    if (w->guard_api->seen(w->guard) & HQ_SEEN_VIRTUAL) /* whether it can be run or not */
+    if (w->guard_api->seen(w->guard) & HQ_SEEN_REMEMBERS) /* whether it can be run or not */
         w->ends_run = w->touched_virtual = 1;
     if (rc == SQLITE_OK) {
         if (out->stmt)

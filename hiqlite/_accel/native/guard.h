@@ -53,6 +53,7 @@ struct sqlite3_stmt;
 #define HQ_SEEN_EXPLAIN 0x4000u /* EXPLAIN or EXPLAIN QUERY PLAN: changes nothing */
 #define HQ_SEEN_READS 0x8000u   /* only reads (SELECT, VALUES, PRAGMA that reads, EXPLAIN) */
 #define HQ_SEEN_CREATE_INDEX 0x10000u
+#define HQ_SEEN_REMEMBERS 0x20000u /* touches a virtual table that may keep something beside the database */
 
 /* Classes of refusal() and error_class(): the error classes of docs/formats.md section 4. */
 #define HQ_CLASS_NONE 0

@@ -120,6 +120,7 @@ static int may_run(hq_guard *g, sqlite3_stmt *stmt, const char *sql, int size) {
     int explains = sqlite3_stmt_isexplain(stmt) != 0;
     int read_only = explains || (sqlite3_stmt_readonly(stmt) && !g->text.writes);
     int error_class = HQ_CLASS_STATEMENT;
+    hq_judge_names(g, sql, size);
     const char *reason = hq_judge(g, read_only, &error_class);
     if (explains)
         g->seen |= HQ_SEEN_EXPLAIN;

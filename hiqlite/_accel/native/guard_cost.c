@@ -306,6 +306,9 @@ static int shape_of(sqlite3_stmt *explain) {
             programs++;
             count = 0;
         }
+        /* What is entered by Gosub stands behind the loop that it belongs to. */
+        if (kind_of(name, p4) == ENTERS)
+            shape &= ~HQ_COST_LEVEL;
         int calls = strcmp(name, "Function") == 0 || strcmp(name, "PureFunc") == 0;
         if (calls || strcmp(name, "Concat") == 0)
             shape &= ~HQ_COST_PLAIN;

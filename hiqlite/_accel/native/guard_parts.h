@@ -36,8 +36,11 @@ typedef struct hq_schema {
     int known;
     int64_t cookie;
     int uses_changes; /* the word "changes" stands in some CREATE text */
-    char **virtuals;  /* names of virtual tables, in malloc'ed strings */
+    int joins_by_name; /* USING or NATURAL stands in a view or a trigger */
+    char **virtuals;  /* names of virtual tables, in malloc'ed strings, ascending */
     int virtual_count;
+    char **trees; /* those of R-trees among them */
+    int tree_count;
 } hq_schema;
 
 typedef struct hq_guard {
@@ -75,11 +78,16 @@ void hq_refuse(hq_guard *guard, int error_class, const char *format, ...) __attr
 int hq_authorize(void *guard, int code, const char *a, const char *b, const char *database, const char *inner);
 int hq_name_reserved(const char *name);
 const char *hq_judge(hq_guard *guard, int read_only, int *error_class);
+void hq_judge_names(hq_guard *guard, const char *sql, int size); /* of a finished program's text */
 
 /* guard_text.c */
 void hq_read_text(const char *sql, int size, hq_text *out); /* of the first statement */
 /* Whether a reserved name stands behind REFERENCES or RENAME [COLUMN] TO; sql[0, size) is one CREATE or ALTER. */
 int hq_text_names_reserved(const char *sql, int size);
+
+int hq_text_joins_by_name(const char *sql, int size); /* whether USING or NATURAL stands in it */
+/* Calls `each` for every name in sql[0, size), quoted or not, cut at 127 bytes. */
+void hq_text_names(const char *sql, int size, void (*each)(void *context, const char *name), void *context);
 
 /* guard_cost.c */
 int hq_cost_is_bounded(hq_guard *guard, const char *sql, int size);
@@ -94,6 +102,7 @@ int hq_cost_shape(hq_guard *guard, const char *sql, int size);
 int hq_schema_refresh(hq_guard *guard);
 void hq_schema_forget(hq_schema *schema);
 int hq_is_virtual(const hq_schema *schema, const char *name);
+int hq_is_tree(const hq_schema *schema, const char *name);
 
 /* guard_clock.c */
 void hq_entry_begin(int64_t wall_ns, uint64_t seed);

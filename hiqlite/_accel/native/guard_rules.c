@@ -68,7 +68,7 @@ static int judge_pragma(hq_guard *g, const char *name, const char *argument, con
     if (in_list(name, PRAGMAS_LOCAL))
         g->seen |= HQ_SEEN_LOCAL;
     if (in_list(name, PRAGMAS_WITH_ARGUMENT)) {
-        g->seen |= HQ_SEEN_VIRTUAL; /* what it looks at may be one, and is connected for it */
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS; /* what it looks at may be one, and is connected for it */
         return SQLITE_OK;
     }
     if (!argument && (in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE)))
@@ -99,7 +99,7 @@ static int judge_local_table(hq_guard *g, const char *table) {
 /* The table function pragma_<name>: the same list, by the name of the table. */
 static int judge_pragma_table(hq_guard *g, const char *table) {
     const char *name = table + strlen("pragma_");
-    g->seen |= HQ_SEEN_VIRTUAL;
+    g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
     if (in_list(name, PRAGMAS_LOCAL))
         return judge_local_table(g, table);
     if (in_list(name, PRAGMAS_WITH_ARGUMENT) || in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE))
@@ -163,8 +163,10 @@ static int judge_read(hq_guard *g, const char *table, const char *column, const 
         return judge_pragma_table(g, table);
     if (same(table, "dbstat") || begins(table, "_hiqlite"))
         return judge_local_table(g, table);
-    if (in_list(table, EPONYMOUS) || hq_is_virtual(&g->schema, table))
+    if (in_list(table, EPONYMOUS))
         g->seen |= HQ_SEEN_VIRTUAL;
+    if (hq_is_virtual(&g->schema, table))
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
     return SQLITE_OK;
 }
 
@@ -195,15 +197,16 @@ static const char *shadow_suffix(const char *table) {
     return NULL;
 }
 
-/* Of a virtual table that is there; nobody else may write to it. */
-static int is_shadow(const hq_guard *g, const char *table) {
+/* Of an R-tree that is there: it prepares its INSERTs while it is connected, which the user's statement knows nothing of. */
+static int is_trees_own(const hq_guard *g, const char *table) {
+    static const char *const own[] = {"_node", "_rowid", "_parent", NULL};
     const char *suffix = shadow_suffix(table);
     char owner[HQ_REASON_MAX];
-    if (!suffix || suffix - table >= (int)sizeof owner)
+    if (!suffix || !in_list(suffix, own) || suffix - table >= (int)sizeof owner)
         return 0;
     memcpy(owner, table, (size_t)(suffix - table));
     owner[suffix - table] = 0;
-    return hq_is_virtual(&g->schema, owner);
+    return hq_is_tree(&g->schema, owner);
 }
 
 static int judge_change(hq_guard *g, int code, const char *table, const char *database) {
@@ -217,8 +220,8 @@ static int judge_change(hq_guard *g, int code, const char *table, const char *da
     if (begins(table, "sqlite_stat"))
         g->seen |= HQ_SEEN_STAT;
     if (hq_is_virtual(&g->schema, table))
-        g->seen |= HQ_SEEN_VIRTUAL;
-    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master") && !is_shadow(g, table))
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
+    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master") && !is_trees_own(g, table))
         g->seen |= bit;
     return SQLITE_OK;
 }
@@ -240,7 +243,7 @@ static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const 
         return SQLITE_DENY;
     }
     if (code == SQLITE_CREATE_VTABLE || code == SQLITE_DROP_VTABLE)
-        g->seen |= HQ_SEEN_VIRTUAL;
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
     if (code == SQLITE_CREATE_INDEX && g->preparing && g->text.create_index)
         g->seen |= HQ_SEEN_CREATE_INDEX;
     if (code == SQLITE_DROP_INDEX || code == SQLITE_DROP_TABLE || code == SQLITE_DROP_VTABLE ||
@@ -356,6 +359,26 @@ int hq_authorize(void *guard, int code, const char *a, const char *b, const char
         return SQLITE_DENY;
     }
     return authorize_writer(g, code, a, b, database);
+}
+
+/* Columns that a join takes by their names are not told to the authorizer, and a table of nothing else is not either. */
+static void judge_name(void *guard, const char *name) {
+    static const char *const schema_tables[] = {"sqlite_master", "sqlite_schema", "dbstat", NULL};
+    hq_guard *g = guard;
+    if (hq_is_virtual(&g->schema, name))
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
+    if (in_list(name, schema_tables) || begins(name, "_hiqlite") || begins(name, "pragma_"))
+        hq_refuse(g, HQ_CLASS_DETERMINISM,
+                  "%.60s may not stand in a write with USING or NATURAL: join it with ON", name);
+}
+
+void hq_judge_names(hq_guard *g, const char *sql, int size) {
+    if (g->role == HQ_ROLE_READER)
+        return;
+    if (g->schema.joins_by_name && g->schema.virtual_count) /* whatever view or trigger that is */
+        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
+    if (hq_text_joins_by_name(sql, size))
+        hq_text_names(sql, size, judge_name, g);
 }
 
 /* What only the finished program tells: the reason of a refusal, or NULL. */

@@ -12,7 +12,10 @@
 void hq_schema_forget(hq_schema *schema) {
     for (int i = 0; i < schema->virtual_count; i++)
         free(schema->virtuals[i]);
+    for (int i = 0; i < schema->tree_count; i++)
+        free(schema->trees[i]);
     free(schema->virtuals);
+    free(schema->trees);
     memset(schema, 0, sizeof *schema);
 }
 
@@ -20,11 +23,15 @@ static int no_case_compare(const void *a, const void *b) {
     return sqlite3_stricmp(*(char *const *)a, *(char *const *)b);
 }
 
-int hq_is_virtual(const hq_schema *schema, const char *name) {
-    if (!name || !schema->virtual_count)
-        return 0;
-    return bsearch(&name, schema->virtuals, (size_t)schema->virtual_count, sizeof(char *), no_case_compare) != NULL;
+static int contains(char **names, int count, const char *name) {
+    return name && count && bsearch(&name, names, (size_t)count, sizeof(char *), no_case_compare) != NULL;
 }
+
+int hq_is_virtual(const hq_schema *schema, const char *name) {
+    return contains(schema->virtuals, schema->virtual_count, name);
+}
+
+int hq_is_tree(const hq_schema *schema, const char *name) { return contains(schema->trees, schema->tree_count, name); }
 
 static int read_cookie(hq_guard *g, int64_t *cookie) {
     sqlite3_stmt *stmt = NULL;
@@ -37,31 +44,41 @@ static int read_cookie(hq_guard *g, int64_t *cookie) {
     return rc;
 }
 
-static int add_virtual(hq_schema *schema, const unsigned char *name) {
-    char **grown = realloc(schema->virtuals, sizeof(char *) * (size_t)(schema->virtual_count + 1));
+static int add_name(char ***names, int *count, const unsigned char *name) {
+    char **grown = realloc(*names, sizeof(char *) * (size_t)(*count + 1));
     if (!grown)
         return SQLITE_NOMEM;
-    schema->virtuals = grown;
-    grown[schema->virtual_count] = strdup((const char *)name);
-    if (!grown[schema->virtual_count])
+    *names = grown;
+    grown[*count] = strdup((const char *)name);
+    if (!grown[*count])
         return SQLITE_NOMEM;
-    schema->virtual_count++;
+    ++*count;
     return SQLITE_OK;
 }
+
+enum { A_TREE = 1, A_VIRTUAL, JOINS_BY_NAME, MENTIONS_CHANGES };
 
 static int read_schema(hq_guard *g) {
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(g->db,
-                                "SELECT name, sql LIKE 'create virtual%' FROM main.sqlite_schema"
-                                " WHERE sql LIKE 'create virtual%' OR sql LIKE '%changes%'",
+                                "SELECT name, 1 + (sql NOT LIKE '%using%rtree%' AND sql NOT LIKE '%using%geopoly%')"
+                                " FROM main.sqlite_schema WHERE sql LIKE 'create virtual%'"
+                                " UNION ALL SELECT name, 3 FROM main.sqlite_schema"
+                                " WHERE type IN ('view', 'trigger') AND (sql LIKE '%using%' OR sql LIKE '%natural%')"
+                                " UNION ALL SELECT name, 4 FROM main.sqlite_schema WHERE sql LIKE '%changes%'",
                                 -1, &stmt, NULL);
     if (rc != SQLITE_OK)
         return rc;
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         const unsigned char *name = sqlite3_column_text(stmt, 0);
-        if (!sqlite3_column_int(stmt, 1)) {
-            g->schema.uses_changes = 1;
-        } else if (name && add_virtual(&g->schema, name) != SQLITE_OK) {
+        int what = sqlite3_column_int(stmt, 1), failed = 0;
+        g->schema.uses_changes |= what == MENTIONS_CHANGES;
+        g->schema.joins_by_name |= what == JOINS_BY_NAME;
+        if (name && (what == A_TREE || what == A_VIRTUAL))
+            failed = add_name(&g->schema.virtuals, &g->schema.virtual_count, name) != SQLITE_OK;
+        if (name && what == A_TREE && !failed)
+            failed = add_name(&g->schema.trees, &g->schema.tree_count, name) != SQLITE_OK;
+        if (failed) {
             sqlite3_finalize(stmt);
             return SQLITE_NOMEM;
         }
@@ -69,6 +86,8 @@ static int read_schema(hq_guard *g) {
     rc = sqlite3_finalize(stmt);
     if (rc == SQLITE_OK && g->schema.virtual_count > 1)
         qsort(g->schema.virtuals, (size_t)g->schema.virtual_count, sizeof(char *), no_case_compare);
+    if (rc == SQLITE_OK && g->schema.tree_count > 1)
+        qsort(g->schema.trees, (size_t)g->schema.tree_count, sizeof(char *), no_case_compare);
     return rc;
 }
 

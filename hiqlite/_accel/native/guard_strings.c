@@ -136,17 +136,10 @@ static void join(sqlite3_context *context, int count, sqlite3_value **arguments,
 }
 
 static void concat_function(sqlite3_context *context, int count, sqlite3_value **arguments) {
-    if (count < 1)
-        sqlite3_result_error(context, "wrong number of arguments to function concat()", -1);
-    else
-        join(context, count, arguments, "", 0);
+    join(context, count, arguments, "", 0);
 }
 
 static void concat_ws_function(sqlite3_context *context, int count, sqlite3_value **arguments) {
-    if (count < 2) {
-        sqlite3_result_error(context, "wrong number of arguments to function concat_ws()", -1);
-        return;
-    }
     const char *separator = (const char *)sqlite3_value_text(arguments[0]);
     if (separator)
         join(context, count - 1, arguments + 1, separator, sqlite3_value_bytes(arguments[0]));
@@ -221,18 +214,34 @@ static void trim_function(sqlite3_context *context, int count, sqlite3_value **a
 
 #define FLAGS (SQLITE_UTF8 | SQLITE_INNOCUOUS | SQLITE_DETERMINISTIC)
 
+static int make(hq_guard *g, const char *name, int count, void (*function)(sqlite3_context *, int, sqlite3_value **)) {
+    return sqlite3_create_function_v2(g->db, name, count, FLAGS, NULL, function, NULL, NULL, NULL);
+}
+
+/* Of any number of arguments from `least` on. One that was made and taken away again is known to SQLite as none of that
+   number: it says so while it prepares, else only where it is called, and a schema could hold what no connection opens. */
+static int make_any(hq_guard *g, const char *name, int least, void (*function)(sqlite3_context *, int, sqlite3_value **)) {
+    int rc = make(g, name, -1, function);
+    for (int count = 0; rc == SQLITE_OK && count < least; count++) {
+        rc = make(g, name, count, function);
+        if (rc == SQLITE_OK)
+            rc = make(g, name, count, NULL);
+    }
+    return rc;
+}
+
 int hq_strings_install(hq_guard *g) {
     static const struct {
         const char *name;
         int sides;
     } trims[] = {{"ltrim", TRIM_LEFT}, {"rtrim", TRIM_RIGHT}, {"trim", TRIM_LEFT | TRIM_RIGHT}};
-    int rc = sqlite3_create_function_v2(g->db, "instr", 2, FLAGS, NULL, instr_function, NULL, NULL, NULL);
+    int rc = make(g, "instr", 2, instr_function);
     if (rc == SQLITE_OK)
-        rc = sqlite3_create_function_v2(g->db, "replace", 3, FLAGS, NULL, replace_function, NULL, NULL, NULL);
+        rc = make(g, "replace", 3, replace_function);
     if (rc == SQLITE_OK)
-        rc = sqlite3_create_function_v2(g->db, "concat", -1, FLAGS, NULL, concat_function, NULL, NULL, NULL);
+        rc = make_any(g, "concat", 1, concat_function);
     if (rc == SQLITE_OK)
-        rc = sqlite3_create_function_v2(g->db, "concat_ws", -1, FLAGS, NULL, concat_ws_function, NULL, NULL, NULL);
+        rc = make_any(g, "concat_ws", 2, concat_ws_function);
     for (int i = 0; rc == SQLITE_OK && i < 6; i++)
         rc = sqlite3_create_function_v2(g->db, trims[i / 2].name, 1 + i % 2, FLAGS, (void *)(intptr_t)trims[i / 2].sides,
                                         trim_function, NULL, NULL, NULL);

@@ -136,6 +136,32 @@ static int names_nested_pragma(const char *p, const char *end) {
     return 0;
 }
 
+int hq_text_joins_by_name(const char *sql, int size) {
+    const char *p = sql, *end = sql + size;
+    token t;
+    for (p = next_token(p, end, &t); t.kind != TOKEN_END; p = next_token(p, end, &t))
+        if (is_keyword(&t, "using") || is_keyword(&t, "natural"))
+            return 1;
+    return 0;
+}
+
+void hq_text_names(const char *sql, int size, void (*each)(void *context, const char *name), void *context) {
+    const char *p = sql, *end = sql + size;
+    token t;
+    char name[128];
+    for (p = next_token(p, end, &t); t.kind != TOKEN_END; p = next_token(p, end, &t)) {
+        int n = 0;
+        for (int i = 0; t.kind == TOKEN_WORD && i < t.size && n < (int)sizeof name - 1; i++) {
+            name[n++] = t.start[i];
+            if (t.quote && t.start[i] == t.quote)
+                i++;
+        }
+        name[n] = 0;
+        if (n)
+            each(context, name);
+    }
+}
+
 void hq_read_text(const char *sql, int size, hq_text *out) {
     const char *end = sql + size;
     const char *p = sql;

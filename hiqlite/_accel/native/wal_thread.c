@@ -51,7 +51,7 @@ static int rotate(hq_wal *log, uint64_t need, int *where) {
         *where = HQ_FAULT_SYNC; /* the new segment's header says that everything below it is durable */
         error = hq_wal_sync_current(log);
         if (error != 0)
-            return error;
+            return disk_is_full(error) ? EIO : error; /* a sync that failed is never tried again */
     }
     *where = HQ_FAULT_CREATE;
     return hq_wal_activate(log, need);
