@@ -74,11 +74,18 @@ const hq_guard_api *hq_guard_table(void);
 int hq_guard_loaded(void);
 void hq_refuse(hq_guard *guard, int error_class, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* guard_names.c: names are compared as SQLite compares them, NULL is none; `prefix` is in lower case */
+int hq_same(const char *a, const char *b);
+int hq_begins(const char *name, const char *prefix);
+int hq_in_list(const char *name, const char *const *list);
+int hq_name_reserved(const char *name);
+const char *hq_shadow_suffix(const char *table); /* its `_data`, `_node` ..., or NULL */
+int hq_is_trees_own(const hq_guard *guard, const char *table);
+void hq_judge_names(hq_guard *guard, const char *sql, int size); /* of a finished program's text */
+
 /* guard_rules.c */
 int hq_authorize(void *guard, int code, const char *a, const char *b, const char *database, const char *inner);
-int hq_name_reserved(const char *name);
 const char *hq_judge(hq_guard *guard, int read_only, int *error_class);
-void hq_judge_names(hq_guard *guard, const char *sql, int size); /* of a finished program's text */
 
 /* guard_text.c */
 void hq_read_text(const char *sql, int size, hq_text *out); /* of the first statement */

@@ -10,38 +10,6 @@
 
 #include "guard_parts.h"
 
-static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
-
-static int same(const char *a, const char *b) {
-    if (!a)
-        return 0;
-    for (; *a && *b; a++, b++)
-        if (lower(*a) != lower(*b))
-            return 0;
-    return *a == *b;
-}
-
-static int begins(const char *name, const char *prefix) {
-    if (!name)
-        return 0;
-    for (; *prefix; name++, prefix++)
-        if (lower(*name) != *prefix)
-            return 0;
-    return 1;
-}
-
-static int in_list(const char *name, const char *const *list) {
-    for (; *list; list++)
-        if (same(name, *list))
-            return 1;
-    return 0;
-}
-
-/* `pragma_...`: nobody could read a table of that name, for it would be taken for SQLite's table function. */
-int hq_name_reserved(const char *name) {
-    return begins(name, "_hiqlite") || begins(name, "pragma_") || same(name, "_migrations");
-}
-
 /* ------------------------------------------------------------------ PRAGMA */
 
 /* Readable; `argument` says whether one may follow. The argument of these names an object or a limit, it sets
@@ -65,21 +33,21 @@ static int is_nested(const hq_guard *g, const char *database) {
 }
 
 static int judge_pragma(hq_guard *g, const char *name, const char *argument, const char *database) {
-    if (in_list(name, PRAGMAS_LOCAL))
+    if (hq_in_list(name, PRAGMAS_LOCAL))
         g->seen |= HQ_SEEN_LOCAL;
-    if (in_list(name, PRAGMAS_WITH_ARGUMENT)) {
+    if (hq_in_list(name, PRAGMAS_WITH_ARGUMENT)) {
         g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS; /* what it looks at may be one, and is connected for it */
         return SQLITE_OK;
     }
-    if (!argument && (in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE)))
+    if (!argument && (hq_in_list(name, PRAGMAS_PLAIN) || hq_in_list(name, PRAGMAS_SETTABLE)))
         return SQLITE_OK;
-    if (argument && in_list(name, PRAGMAS_SETTABLE)) {
+    if (argument && hq_in_list(name, PRAGMAS_SETTABLE)) {
         if (g->role != HQ_ROLE_READER)
             return SQLITE_OK;
         hq_refuse(g, HQ_CLASS_USAGE, "PRAGMA %.40s with a value writes: use execute()", name);
         return SQLITE_DENY;
     }
-    if (!argument && in_list(name, PRAGMAS_NESTED) && is_nested(g, database))
+    if (!argument && hq_in_list(name, PRAGMAS_NESTED) && is_nested(g, database))
         return SQLITE_OK;
     hq_refuse(g, HQ_CLASS_STATEMENT, "PRAGMA %.60s is not allowed: the cluster keeps the settings of its databases",
               name);
@@ -100,9 +68,9 @@ static int judge_local_table(hq_guard *g, const char *table) {
 static int judge_pragma_table(hq_guard *g, const char *table) {
     const char *name = table + strlen("pragma_");
     g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
-    if (in_list(name, PRAGMAS_LOCAL))
+    if (hq_in_list(name, PRAGMAS_LOCAL))
         return judge_local_table(g, table);
-    if (in_list(name, PRAGMAS_WITH_ARGUMENT) || in_list(name, PRAGMAS_PLAIN) || in_list(name, PRAGMAS_SETTABLE))
+    if (hq_in_list(name, PRAGMAS_WITH_ARGUMENT) || hq_in_list(name, PRAGMAS_PLAIN) || hq_in_list(name, PRAGMAS_SETTABLE))
         return SQLITE_OK;
     hq_refuse(g, HQ_CLASS_STATEMENT, "the table function %.60s is not allowed", table);
     return SQLITE_DENY;
@@ -118,28 +86,28 @@ static const char *const TIME_FUNCTIONS[] = {
     "timediff", "current_time", "current_date", "current_timestamp", NULL};
 
 static int judge_function(hq_guard *g, const char *name) {
-    if (same(name, "load_extension")) {
+    if (hq_same(name, "load_extension")) {
         hq_refuse(g, HQ_CLASS_DETERMINISM, "load_extension() is not allowed: nodes could load different code");
         return SQLITE_DENY;
     }
-    if (same(name, "fts3_tokenizer")) {
+    if (hq_same(name, "fts3_tokenizer")) {
         /* SQLite lets it through as soon as its argument is a bound parameter, whatever the connection is set to. */
         hq_refuse(g, HQ_CLASS_DETERMINISM, "fts3_tokenizer() is not allowed: it takes and gives addresses of a process");
         return SQLITE_DENY;
     }
-    if (same(name, "total_changes")) {
+    if (hq_same(name, "total_changes")) {
         hq_refuse(
             g, HQ_CLASS_DETERMINISM,
             "total_changes() is not allowed: it counts since the connection was opened, which differs per node");
         return SQLITE_DENY;
     }
-    if (in_list(name, BUILD_FUNCTIONS))
+    if (hq_in_list(name, BUILD_FUNCTIONS))
         g->seen |= HQ_SEEN_LOCAL;
-    if (same(name, "changes"))
+    if (hq_same(name, "changes"))
         g->seen |= HQ_SEEN_CHANGES;
-    if (same(name, "random") || same(name, "randomblob"))
+    if (hq_same(name, "random") || hq_same(name, "randomblob"))
         g->seen |= HQ_SEEN_RANDOM;
-    if (in_list(name, TIME_FUNCTIONS))
+    if (hq_in_list(name, TIME_FUNCTIONS))
         g->seen |= HQ_SEEN_TIME;
     return SQLITE_OK;
 }
@@ -152,18 +120,18 @@ static const char *const EPONYMOUS[] = {"json_each", "json_tree", "jsonb_each", 
 static int is_page_number(const hq_guard *g, const char *table, const char *column, const char *inner) {
     static const char *const schema_tables[] = {"sqlite_master", "sqlite_schema", "sqlite_temp_master",
                                                 "sqlite_temp_schema", NULL};
-    return g->role != HQ_ROLE_READER && (inner || !(g->seen & HQ_SEEN_DROP)) && same(column, "rootpage") &&
-           in_list(table, schema_tables);
+    return g->role != HQ_ROLE_READER && (inner || !(g->seen & HQ_SEEN_DROP)) && hq_same(column, "rootpage") &&
+           hq_in_list(table, schema_tables);
 }
 
 static int judge_read(hq_guard *g, const char *table, const char *column, const char *inner) {
     if (is_page_number(g, table, column, inner))
         return SQLITE_IGNORE;
-    if (begins(table, "pragma_"))
+    if (hq_begins(table, "pragma_"))
         return judge_pragma_table(g, table);
-    if (same(table, "dbstat") || begins(table, "_hiqlite"))
+    if (hq_same(table, "dbstat") || hq_begins(table, "_hiqlite"))
         return judge_local_table(g, table);
-    if (in_list(table, EPONYMOUS))
+    if (hq_in_list(table, EPONYMOUS))
         g->seen |= HQ_SEEN_VIRTUAL;
     if (hq_is_virtual(&g->schema, table))
         g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
@@ -185,43 +153,19 @@ static int refuse_reserved(hq_guard *g, const char *name) {
     return SQLITE_DENY;
 }
 
-/* Virtual tables prepare their own writes as soon as they are connected (R-tree, FTS): those are of their shadow tables. */
-static const char *const SHADOWS[] = {"_node",   "_rowid",   "_parent",   "_data",   "_idx",  "_content",
-                                      "_config", "_docsize", "_segments", "_segdir", "_stat", NULL};
-
-static const char *shadow_suffix(const char *table) {
-    size_t size = table ? strlen(table) : 0;
-    for (const char *const *suffix = SHADOWS; *suffix; suffix++)
-        if (size > strlen(*suffix) && same(table + size - strlen(*suffix), *suffix))
-            return table + size - strlen(*suffix);
-    return NULL;
-}
-
-/* Of an R-tree that is there: it prepares its INSERTs while it is connected, which the user's statement knows nothing of. */
-static int is_trees_own(const hq_guard *g, const char *table) {
-    static const char *const own[] = {"_node", "_rowid", "_parent", NULL};
-    const char *suffix = shadow_suffix(table);
-    char owner[HQ_REASON_MAX];
-    if (!suffix || !in_list(suffix, own) || suffix - table >= (int)sizeof owner)
-        return 0;
-    memcpy(owner, table, (size_t)(suffix - table));
-    owner[suffix - table] = 0;
-    return hq_is_tree(&g->schema, owner);
-}
-
 static int judge_change(hq_guard *g, int code, const char *table, const char *database) {
     uint32_t bit = code == SQLITE_INSERT ? HQ_SEEN_INSERT : code == SQLITE_UPDATE ? HQ_SEEN_UPDATE : HQ_SEEN_DELETE;
     /* INSERT into sqlite_temp_master precedes every CREATE in temp, however it is written; ALTER TABLE of an ordinary
        table updates sqlite_temp_master, which holds nothing here. */
-    if (same(database, "temp") && code == SQLITE_INSERT)
+    if (hq_same(database, "temp") && code == SQLITE_INSERT)
         return refuse_temp(g);
     if (hq_name_reserved(table))
         return refuse_reserved(g, table);
-    if (begins(table, "sqlite_stat"))
+    if (hq_begins(table, "sqlite_stat"))
         g->seen |= HQ_SEEN_STAT;
     if (hq_is_virtual(&g->schema, table))
         g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
-    if (!begins(table, "sqlite_master") && !begins(table, "sqlite_temp_master") && !is_trees_own(g, table))
+    if (!hq_begins(table, "sqlite_master") && !hq_begins(table, "sqlite_temp_master") && !hq_is_trees_own(g, table))
         g->seen |= bit;
     return SQLITE_OK;
 }
@@ -232,13 +176,13 @@ static const char *const MODULES_OF_A_NODE[] = {"dbstat",      "sqlite_dbpage", 
 
 static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const char *database) {
     g->seen |= HQ_SEEN_SCHEMA;
-    if (same(database, "temp"))
+    if (hq_same(database, "temp"))
         return refuse_temp(g);
     if (hq_name_reserved(a))
         return refuse_reserved(g, a);
     if (hq_name_reserved(b) && code != SQLITE_CREATE_VTABLE && code != SQLITE_DROP_VTABLE)
         return refuse_reserved(g, b);
-    if (code == SQLITE_CREATE_VTABLE && in_list(b, MODULES_OF_A_NODE)) {
+    if (code == SQLITE_CREATE_VTABLE && hq_in_list(b, MODULES_OF_A_NODE)) {
         hq_refuse(g, HQ_CLASS_DETERMINISM, "a table of module %.40s differs from node to node", b);
         return SQLITE_DENY;
     }
@@ -249,7 +193,7 @@ static int judge_ddl(hq_guard *g, int code, const char *a, const char *b, const 
     if (code == SQLITE_DROP_INDEX || code == SQLITE_DROP_TABLE || code == SQLITE_DROP_VTABLE ||
         code == SQLITE_DROP_TRIGGER || code == SQLITE_DROP_VIEW)
         g->seen |= HQ_SEEN_DROP;
-    if (code == SQLITE_DROP_TABLE && begins(a, "sqlite_stat"))
+    if (code == SQLITE_DROP_TABLE && hq_begins(a, "sqlite_stat"))
         g->seen |= HQ_SEEN_RELOAD;
     return SQLITE_OK;
 }
@@ -287,7 +231,7 @@ static int authorize_reading(hq_guard *g, int code, const char *a, const char *b
    hand, writing is judged by its first word here and by the finished program in hq_judge(); without it, only tables that
    are named like a virtual table's shadow pass. */
 static int may_prepare_on_reader(const hq_guard *g, const char *table) {
-    return g->preparing ? g->text.explain || !g->text.writes : shadow_suffix(table) != NULL;
+    return g->preparing ? g->text.explain || !g->text.writes : hq_shadow_suffix(table) != NULL;
 }
 
 static int authorize_reader(hq_guard *g, int code, const char *a) {
@@ -334,7 +278,7 @@ static int authorize_writer(hq_guard *g, int code, const char *a, const char *b,
         g->seen |= HQ_SEEN_SCHEMA | HQ_SEEN_RELOAD;
         /* The row count of internal tables depends on how runs were cut, which differs per node: left out of
          * sqlite_stat1. */
-        return begins(a, "_hiqlite") ? SQLITE_IGNORE : SQLITE_OK;
+        return hq_begins(a, "_hiqlite") ? SQLITE_IGNORE : SQLITE_OK;
     default:
         hq_refuse(g, HQ_CLASS_STATEMENT, "this kind of statement is not allowed (authorizer code %d)", code);
         return SQLITE_DENY;
@@ -354,31 +298,11 @@ int hq_authorize(void *guard, int code, const char *a, const char *b, const char
         return rc;
     if (g->role == HQ_ROLE_READER)
         return authorize_reader(g, code, a);
-    if (inner && (code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE) && begins(a, "sqlite_stat")) {
+    if (inner && (code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE) && hq_begins(a, "sqlite_stat")) {
         hq_refuse(g, HQ_CLASS_STATEMENT, STATISTICS);
         return SQLITE_DENY;
     }
     return authorize_writer(g, code, a, b, database);
-}
-
-/* Columns that a join takes by their names are not told to the authorizer, and a table of nothing else is not either. */
-static void judge_name(void *guard, const char *name) {
-    static const char *const schema_tables[] = {"sqlite_master", "sqlite_schema", "dbstat", NULL};
-    hq_guard *g = guard;
-    if (hq_is_virtual(&g->schema, name))
-        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
-    if (in_list(name, schema_tables) || begins(name, "_hiqlite") || begins(name, "pragma_"))
-        hq_refuse(g, HQ_CLASS_DETERMINISM,
-                  "%.60s may not stand in a write with USING or NATURAL: join it with ON", name);
-}
-
-void hq_judge_names(hq_guard *g, const char *sql, int size) {
-    if (g->role == HQ_ROLE_READER)
-        return;
-    if (g->schema.joins_by_name && g->schema.virtual_count) /* whatever view or trigger that is */
-        g->seen |= HQ_SEEN_VIRTUAL | HQ_SEEN_REMEMBERS;
-    if (hq_text_joins_by_name(sql, size))
-        hq_text_names(sql, size, judge_name, g);
 }
 
 /* What only the finished program tells: the reason of a refusal, or NULL. */
