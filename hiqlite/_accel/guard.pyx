@@ -275,29 +275,25 @@ cdef class Guard:
         finally:
             sqlite3_finalize(stmt)
 
+    cdef int ask(self, bytes sql, bint of_shape) except -1:
+        """What native/guard_cost.c says of this one statement; 0 of one that is too long."""
+        cdef hq_guard *guard = <hq_guard *>self.guard()
+        cdef const char *text = sql
+        cdef Py_ssize_t size = len(sql)
+        cdef int answer
+        if size > SIZE_MAX - 16:
+            return 0
+        with nogil:
+            answer = hq_cost_shape(guard, text, <int>size) if of_shape else hq_cost_is_bounded(guard, text, <int>size)
+        return answer
 
     def is_bounded(self, bytes sql not None):
         """Whether the work of this one statement is known to be bounded by its text (native/guard_cost.c)."""
-        cdef hq_guard *guard = <hq_guard *>self.guard()
-        cdef const char *text = sql
-        cdef Py_ssize_t size = len(sql)
-        cdef int bounded
-        if size > SIZE_MAX - 16:
-            return False
-        with nogil:
-            bounded = hq_cost_is_bounded(guard, text, <int>size)
-        return bool(bounded)
+        return bool(self.ask(sql, False))
 
     def shape(self, bytes sql not None):
         """(level, plain) of this one statement, as `native/guard_parts.h` has it."""
-        cdef hq_guard *guard = <hq_guard *>self.guard()
-        cdef const char *text = sql
-        cdef Py_ssize_t size = len(sql)
-        cdef int shape
-        if size > SIZE_MAX - 16:
-            return False, False
-        with nogil:
-            shape = hq_cost_shape(guard, text, <int>size)
+        cdef int shape = self.ask(sql, True)
         return bool(shape & HQ_COST_LEVEL), bool(shape & HQ_COST_PLAIN)
 
 

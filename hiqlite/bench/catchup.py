@@ -19,7 +19,7 @@ from typing import Any
 from hiqlite.transport.loopback import loopback_cluster
 
 from .nodes import Processes, equal_nodes, find_leader
-from .report import machine, versions
+from .report import heading, machine, versions
 
 LOADING_TASKS = 64  # that write while it is away
 TASKS = 4  # that write while it comes back
@@ -74,9 +74,7 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
 def table(report: dict[str, Any]) -> str:
     """One line for each round."""
     lines = [
-        f"{report['machine']['cores']} cores, {report['machine']['cpu']}, {report['machine']['system']}",
-        ", ".join(f"{name} {value}" for name, value in report["versions"].items()),
-        ", ".join(f"{name} {value}" for name, value in report["settings"].items()),
+        *heading(report),
         "",
         f"{'missed writes':>13} {'level after s':>13} {'entries/s':>10} {'longest stall ms':>17} {'writes':>8}"
         "  log MB            db MB             rss MB",

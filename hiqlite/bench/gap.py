@@ -25,7 +25,7 @@ from hiqlite.config import RaftSettings
 from hiqlite.transport.loopback import loopback_cluster
 
 from .nodes import Processes, equal_nodes, find_leader
-from .report import machine, versions
+from .report import heading, machine, versions
 
 TASKS = 4
 WRITES = 50  # before the leader's end, and after its return
@@ -145,9 +145,7 @@ def table(report: dict[str, Any]) -> str:
     """One line and one histogram for each way."""
     load = report["load"]
     lines = [
-        f"{report['machine']['cores']} cores, {report['machine']['cpu']}, {report['machine']['system']}",
-        ", ".join(f"{name} {value}" for name, value in report["versions"].items()),
-        ", ".join(f"{name} {value}" for name, value in report["settings"].items()),
+        *heading(report),
         f"load of the machine: mean {load['mean']}, max {load['max']} (two of it and more belong to the bench)",
         "",
         f"{'longest time between two acknowledged writes':46} {'n':>4} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8} "

@@ -31,12 +31,19 @@ def combine(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {**middle, "ops_per_s": statistics.median_high(rates), "rounds": rates}
 
 
-def table(report: dict[str, Any]) -> str:
-    calibration = report["calibration"]
-    lines = [
+def heading(report: dict[str, Any]) -> list[str]:
+    """What every table begins with."""
+    return [
         f"{report['machine']['cores']} cores, {report['machine']['cpu']}, {report['machine']['system']}",
         ", ".join(f"{name} {value}" for name, value in report["versions"].items()),
         ", ".join(f"{name} {value}" for name, value in report["settings"].items()),
+    ]
+
+
+def table(report: dict[str, Any]) -> str:
+    calibration = report["calibration"]
+    lines = [
+        *heading(report),
         ", ".join(f"{name} {value:,}" for name, value in calibration.items()),
         "",
         f"{'bench':22} {'C':>4} {'n':>8} {'ops/s':>10} {'p50 us':>9} {'p99 us':>9} {'p999 us':>9} {'/ K':>6}"

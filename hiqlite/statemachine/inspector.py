@@ -132,8 +132,11 @@ class Inspector:
         if self._has_more(text, program.end):
             raise UsageError("the text holds several statements", hint="use batch(), or txn() for all or nothing")
         seen = Seen(program.seen)
-        bounded = not (seen & UNBOUNDED) and self._guard.is_bounded(text)
-        level, plain = (True, False) if bounded else self._guard.shape(text)
+        may_be_cheap = not (seen & UNBOUNDED)
+        bounded = may_be_cheap and self._guard.is_bounded(text)
+        level, plain = bounded, False
+        if (may_be_cheap and not bounded) or Seen.CREATE_INDEX in seen:  # nobody asks of others
+            level, plain = self._guard.shape(text)
         info = StatementInfo(
             text_utf8=text,
             parameter_count=program.parameter_count,

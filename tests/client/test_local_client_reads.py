@@ -18,6 +18,7 @@ import pytest
 import hiqlite
 from hiqlite import Json, Row
 from hiqlite.client.local import LocalClient
+from tests.turns import turns
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
@@ -100,18 +101,9 @@ async def test_a_large_result_is_mapped_without_stopping_the_loop(db: LocalClien
             pass
         return row["x"]
 
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    turning = asyncio.create_task(turn())
-    rows = await db.query("SELECT x FROM many ORDER BY +x", into=slow)
-    turning.cancel()
-    assert rows == list(range(1, 10_001)) and turns > 100
+    async with turns() as counted:
+        rows = await db.query("SELECT x FROM many ORDER BY +x", into=slow)
+    assert rows == list(range(1, 10_001)) and counted.count > 100
 
 
 @pytest.mark.parametrize("into", [Item, Pair, lambda row: (row["name"], row["id"])])

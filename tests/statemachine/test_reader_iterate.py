@@ -18,6 +18,7 @@ from hiqlite.errors import (
     StorageError,
     UsageError,
 )
+from tests.turns import turns
 
 ALL = "SELECT id, name FROM item ORDER BY id"
 
@@ -116,22 +117,14 @@ async def test_who_takes_row_by_row_is_not_idle(tmp_path: Path) -> None:
 async def test_the_loop_goes_on_beside_an_iteration_that_never_waits(tmp_path: Path) -> None:
     """The thread is always ahead of a caller who works on each row: each list costs a turn all the same."""
     async with opened(tmp_path, rows=30_000) as (reader, _):
-        turns = lists = 0
-
-        async def turn() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        turning = asyncio.create_task(turn())
-        async for rows in reader.iterate("SELECT zeroblob(5000) FROM item"):
-            lists += 1
-            end = time.perf_counter() + 0.0005 * len(rows) / 10
-            while time.perf_counter() < end:
-                pass
-        turning.cancel()
-        assert turns >= lists > 1000
+        lists = 0
+        async with turns() as counted:
+            async for rows in reader.iterate("SELECT zeroblob(5000) FROM item"):
+                lists += 1
+                end = time.perf_counter() + 0.0005 * len(rows) / 10
+                while time.perf_counter() < end:
+                    pass
+        assert counted.count >= lists > 1000
 
 
 def temporary_files() -> list[str]:

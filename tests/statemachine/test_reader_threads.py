@@ -19,6 +19,7 @@ from hiqlite._accel.readpool import ENDED, ReaderPool
 from hiqlite.errors import Overloaded, RequestTimeout, RowMappingError, ShuttingDown, StatementError
 from hiqlite.statemachine.connection import open_reader
 from hiqlite.statemachine.reader import Reader
+from tests.turns import turns
 
 
 async def test_a_big_result_arrives_whole_and_in_order(tmp_path: Path) -> None:
@@ -41,19 +42,10 @@ async def test_rows_larger_than_a_chunk_arrive(tmp_path: Path) -> None:
 async def test_the_loop_turns_while_sqlite_works_and_while_rows_are_decoded(tmp_path: Path) -> None:
     """Other tasks get many turns during one long read."""
     async with opened(tmp_path, rows=60_000) as (reader, _):
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count_turns())
-        rows = await reader.query("SELECT * FROM item")
-        counting.cancel()
+        async with turns() as counted:
+            rows = await reader.query("SELECT * FROM item")
         assert len(rows) == 60_000
-        assert turns > 20
+        assert counted.count > 20
 
 
 async def test_a_deadline_interrupts_an_endless_read(tmp_path: Path) -> None:
