@@ -89,7 +89,7 @@ typedef struct hq_prepared {
     int columns;
     int readonly;
     int mentions_rowid;  /* the text says last_insert_rowid */
-    int repairs; /* it may take back violations of deferred foreign keys */
+    int repairs;         /* it may take back violations of deferred foreign keys */
     int known, slow;     /* has run; how many more quick runs until it counts as quick again (apply_cheap.c) */
     int numbered;        /* has parameters $1, $2 ...: a sequence is bound by their numbers */
 } hq_prepared;
@@ -281,6 +281,7 @@ hq_outcome hq_entry_apply(hq_apply *w, const uint8_t *record, uint32_t ordinal);
 const hq_recorded *hq_recorded_find(const hq_apply *w, uint32_t ordinal, uint32_t statement);
 int hq_recorded_any(const hq_apply *w, uint32_t ordinal);
 hq_outcome hq_record_failure(hq_apply *w, uint32_t statement, size_t text_end);
+int hq_full_is_proven(hq_apply *w); /* 0: the run has to be applied again, with spilling off */
 hq_outcome hq_flush_failed(hq_apply *w); /* a savepoint could not be begun */
 void hq_name_migration(hq_apply *w, const uint8_t *record);
 void hq_recorded_clear(hq_apply *w);
@@ -317,6 +318,7 @@ void hq_own_close(hq_apply *w);
 int hq_own_step(hq_apply *w, enum hq_own_statement which);   /* SQLITE_DONE, or an extended code */
 int hq_own_exec(hq_apply *w, const char *sql);    /* SQLITE_OK, or an extended code */
 int hq_own_row_exists(hq_apply *w, const char *sql);          /* 1, 0, or -1 on an error */
+int hq_own_watch(hq_apply *w, int *watch, const char *sql);
 int hq_savepoint_open(hq_apply *w);
 int hq_savepoint_close(hq_apply *w);
 int hq_savepoint_undo(hq_apply *w);               /* and close */

@@ -154,16 +154,14 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome) {
 }
 
 /* A virtual table keeps what was written until a savepoint begins, or COMMIT, where no entry is to blame. What it says is
-   the entry's error, as a statement's would be; FULL is so only if the disk has no part in it (see judge_full). */
+   the entry's error, as a statement's would be; FULL is so only if the disk has no part in it (see hq_full_is_proven). */
 hq_outcome hq_flush_failed(hq_apply *w) {
     if ((sqlite3_extended_errcode(w->db) & 0xff) != SQLITE_FULL) {
         hq_outcome outcome = hq_sqlite_error(w);
         return outcome == HQ_STOP ? outcome : hq_record_failure(w, HQ_WHOLE, 0);
     }
-    if (!w->spill_off) {
-        w->full_seen = 1;
+    if (!hq_full_is_proven(w))
         return HQ_REPLAY;
-    }
     hq_error_set(w, HQ_CLASS_STATEMENT, SQLITE_FULL, "the virtual table is full");
     return hq_record_failure(w, HQ_WHOLE, 0);
 }

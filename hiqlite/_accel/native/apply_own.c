@@ -79,6 +79,13 @@ int hq_own_row_exists(hq_apply *w, const char *sql) {
     return found;
 }
 
+/* Whether the query finds a row in this schema; asked once, while `*watch` is -1. */
+int hq_own_watch(hq_apply *w, int *watch, const char *sql) {
+    if (*watch < 0)
+        *watch = hq_own_row_exists(w, sql) != 0;
+    return *watch;
+}
+
 /* ------------------------------------------------------------------ savepoint */
 
 int hq_savepoint_open(hq_apply *w) {

@@ -12,9 +12,7 @@
 /* Whether anything in this text or in the schema may read last_insert_rowid(): then its value must not be touched. */
 static int reads_rowid(hq_apply *w, const hq_prepared *p) {
     static const char QUERY[] = "SELECT 1 FROM sqlite_schema WHERE instr(lower(sql), 'last_insert_rowid') LIMIT 1";
-    if (w->rowid_watch < 0)
-        w->rowid_watch = hq_own_row_exists(w, QUERY) != 0;
-    return w->rowid_watch || p->mentions_rowid;
+    return hq_own_watch(w, &w->rowid_watch, QUERY) || p->mentions_rowid;
 }
 
 typedef struct rowid_probe {
@@ -112,11 +110,15 @@ static hq_outcome judge_failure(hq_apply *w, const hq_prepared *p, int64_t total
 /* FULL is a result only if the disk has no part in it, as when AUTOINCREMENT has reached its maximum. That is proven, not
    guessed: the run is applied again with spilling off, where nothing is written to disk before COMMIT (statement
    journals and sorters live in memory), so that FULL from a statement can only come from the statement. */
-static hq_outcome judge_full(hq_apply *w) {
-    if (!w->spill_off) {
+int hq_full_is_proven(hq_apply *w) {
+    if (!w->spill_off)
         w->full_seen = 1;
+    return w->spill_off;
+}
+
+static hq_outcome judge_full(hq_apply *w) {
+    if (!hq_full_is_proven(w))
         return HQ_REPLAY;
-    }
     hq_error_set(w, HQ_CLASS_STATEMENT, SQLITE_FULL, "no rowid is left: the AUTOINCREMENT maximum was reached");
     return sqlite3_get_autocommit(w->db) ? HQ_ENDED : HQ_FAILED;
 }

@@ -89,9 +89,7 @@ static hq_text_slot *find(hq_texts *t, const char *utf8, uint32_t size, uint64_t
 /* Whether a foreign key of this schema may be deferred. */
 static int may_defer(hq_apply *w) {
     static const char QUERY[] = "SELECT 1 FROM sqlite_schema WHERE instr(lower(sql), 'deferr') LIMIT 1";
-    if (w->defers_watch < 0)
-        w->defers_watch = hq_own_row_exists(w, QUERY) != 0;
-    return w->defers_watch;
+    return hq_own_watch(w, &w->defers_watch, QUERY);
 }
 
 /* Whether the program, triggers included, may take back a violation of a deferred foreign key; also where it cannot be
