@@ -12,9 +12,10 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import apsw
 
@@ -26,9 +27,10 @@ from hiqlite.errors import DataFolderInUse, SnapshotCorruption, StorageError
 from .connection import VFS_EXCLUSIVE, VFS_SHARED, ConnectionSettings
 from .image import fault_in, position_of
 
-MAGIC: Final = b"HQCHKPT2"
+MAGIC: Final = b"HQCHKPT3"
 MAGIC_BEFORE: Final = b"HQCHKPT1"  # of 0.2.0, which noted the salt at a checkpoint only
-_BODY: Final = struct.Struct("<8sQQ4s")
+_BODY: Final = struct.Struct("<8sQQ4sQ")
+_BODY_BEFORE: Final = struct.Struct("<8sQQ4s")
 _CRC: Final = struct.Struct("<I")
 # SQLite's own check reads the whole file: at each start only of one that is read in no time.
 LOG_HEAD_BYTES: Final = 32  # of SQLite's log; the salt at 16
@@ -42,25 +44,30 @@ log = observe.logger("statemachine")
 @dataclass(frozen=True, slots=True)
 class CheckpointMark:
     """`begun`: entries up to here may have been moved into the database file; `done`: all up to here have; `salt`: of
-    SQLite's log when that began, or when the log was made; zero: there was none. `names_log`: whether a log that is
-    another one than the salt says cannot be this database's."""
+    SQLite's log when that began, or when the log was made; zero: there was none, or it is not known; `file`: the number
+    that the database file says once a checkpoint has completed it; 0: not known."""
 
     begun: int = 0
     done: int = 0
     salt: bytes = NO_SALT
-    names_log: bool = True
+    file: int = 0
 
     def encode(self) -> bytes:
-        body = _BODY.pack(MAGIC if self.names_log else MAGIC_BEFORE, self.begun, self.done, self.salt)
+        body = _BODY.pack(MAGIC, self.begun, self.done, self.salt, self.file)
         return body + _CRC.pack(crc32c(body))
 
     @classmethod
     def decode(cls, data: bytes) -> CheckpointMark | None:
         """None for bytes that are no mark."""
-        if len(data) != _BODY.size + _CRC.size or _CRC.unpack(data[_BODY.size :])[0] != crc32c(data[: _BODY.size]):
+        body = data[: -_CRC.size]
+        if len(body) not in (_BODY.size, _BODY_BEFORE.size) or data[len(body) :] != _CRC.pack(crc32c(body)):
             return None
-        magic, begun, done, salt = _BODY.unpack_from(data)
-        return cls(begun, done, salt, magic == MAGIC) if magic in (MAGIC, MAGIC_BEFORE) else None
+        if len(body) == _BODY.size:
+            magic, begun, done, salt, file = _BODY.unpack(body)
+            return cls(begun, done, salt, file) if magic == MAGIC else None
+        magic, begun, done, salt = _BODY_BEFORE.unpack(body)
+        # What it says of a log is needed where the file is not complete, and else may be of one that is gone.
+        return cls(begun, done, salt if begun != done else NO_SALT) if magic == MAGIC_BEFORE else None
 
 
 def mark_path(database: Path) -> Path:
@@ -84,14 +91,15 @@ def open_mark(database: Path) -> CheckpointMark:
     Only one file is taken to be damaged at a time: without its mark a database is trusted as SQLite finds it.
     """
     path, known = mark_path(database), _mark_at(database)
-    if known is not None:
+    if known is not None and path.stat().st_size == len(known.encode()):
         return known
-    if path.exists():
+    if known is None and path.exists():
         log.warning("%s is damaged, and begins anew", path)
         if path.is_dir():
             os.rename(path, path.with_name(path.name + ".aside"))
-    durable.write_file(path, CheckpointMark().encode())
-    return CheckpointMark()
+    mark = known or CheckpointMark()  # of an earlier release: from now on as this one writes it
+    durable.write_file(path, mark.encode())
+    return mark
 
 
 def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> None:
@@ -186,6 +194,7 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     for path in (database, log_path(database), mark_path(database)):
         if path.exists():
             path.open("r+b").close()  # it may be written; SQLite would go on as a reader
+    _check_file(database, mark)
     if _is_foreign(log_path(database), mark):
         _drop_log(database, mark, f"{log_path(database)} is not the log of this database")
     found, frames = _look(database, settings, cluster_id)
@@ -215,11 +224,38 @@ def _head_of(log_file: Path) -> bytes:
     return head if len(head) == LOG_HEAD_BYTES and _is_log_head(head) else b""
 
 
+def _check_file(database: Path, mark: CheckpointMark) -> None:
+    """SQLite would read its log over any file. What a checkpoint has completed can be looked at without that log.
+
+    Raises SnapshotCorruption for a file of another node, or of earlier days.
+    """
+    if mark.done == 0 or mark.done != mark.begun:
+        return
+    try:
+        uri = f"file:{quote(str(database))}?immutable=1"
+        with closing(apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
+            numbers = _numbers_in(connection) if mark.file else []
+            found = position_of(connection).applied_index if _has_runs(connection) else 0
+    except apsw.Error:
+        return  # whether that is damage is judged with the log
+    if numbers and numbers != [mark.file]:
+        raise SnapshotCorruption(f"{database} is not the file that lay here: it is another database's")
+    if found < mark.done:
+        raise SnapshotCorruption(f"{database} ends at entry {found}, it held all up to {mark.done}")
+
+
+def _numbers_in(connection: apsw.Connection) -> list[int]:
+    """What the database says of its file; nothing where none was written yet."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_file'").fetchall():
+        return []
+    return [int(number) for (number,) in connection.execute("SELECT id FROM _hiqlite_file")]
+
+
 def _is_foreign(log_file: Path, mark: CheckpointMark) -> bool:
     """Whether it is a log that SQLite made beside another database, of this or of another node."""
     head = _head_of(log_file)
     turns = int.from_bytes(head[16:20], "big") - int.from_bytes(mark.salt, "big")
-    return head != b"" and mark.names_log and mark.salt != NO_SALT and turns % (1 << 32) > TURNS_MAX
+    return head != b"" and mark.salt != NO_SALT and turns % (1 << 32) > TURNS_MAX
 
 
 def _is_begun_anew(log_file: Path, mark: CheckpointMark) -> bool:
@@ -235,7 +271,7 @@ def _expect_new_log(database: Path) -> None:
     if known is None or known.salt == NO_SALT or _head_of(log_path(database)):
         return
     with mark_path(database).open("r+b") as file:
-        file.write(CheckpointMark(known.begun, known.done).encode())
+        file.write(replace(known, salt=NO_SALT).encode())
         file.flush()
         os.fdatasync(file.fileno())
 

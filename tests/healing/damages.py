@@ -71,7 +71,7 @@ FILES = (
          flip_at=lambda data: 33, version_at=8, crc=(HEADER.size, HEADER.size)),
     Kind("db/*/hiqlite.db", beside_database(""), flip_at=lambda data: 20 * 4096),
     Kind("db/*/hiqlite.db-wal", beside_database("-wal"), flip_at=lambda data: 32 + 24 + 2000),
-    Kind("db/*/hiqlite.db-mark", beside_database("-mark"), version_at=7, crc=(28, 28)),
+    Kind("db/*/hiqlite.db-mark", beside_database("-mark"), version_at=7, crc=(36, 36)),
     Kind("db/images/in-*.db", lambda folder: next((folder / "db" / "images").glob("in-*.db"))),
     Kind("db/images/in-*.manifest", lambda folder: next((folder / "db" / "images").glob("in-*.manifest"))),
     Kind("cache/state", lambda folder: folder / "cache" / "state", version_at=7),

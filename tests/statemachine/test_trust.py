@@ -14,6 +14,7 @@ import pytest
 from apply_harness import execute
 from writer_driver import Driver, eventually, opened
 
+from hiqlite._accel.records import crc32c
 from hiqlite.errors import DataFolderInUse, SnapshotCorruption, StorageError
 from hiqlite.statemachine import trust
 from hiqlite.statemachine.connection import ConnectionSettings, open_reader
@@ -205,21 +206,102 @@ async def test_every_log_that_the_database_had_is_known_as_its_own(tmp_path: Pat
     assert len(salts) > 3
 
 
+def mark_before(begun: int, done: int, salt: bytes) -> bytes:
+    """As 0.2.0 wrote it, at checkpoints alone."""
+    body = b"HQCHKPT1" + begun.to_bytes(8, "little") + done.to_bytes(8, "little") + salt
+    return body + crc32c(body).to_bytes(4, "little")
+
+
 async def test_a_mark_of_the_release_before_says_nothing_of_a_log_that_was_made_since(tmp_path: Path) -> None:
     """It was written by checkpoints alone: what it says may be of a log that is gone. With the next start it does."""
     path, index = await checkpointed(tmp_path / "db")
-    mark_path(path).write_bytes(CheckpointMark(index, index, b"gone", names_log=False).encode())
+    mark_path(path).write_bytes(mark_before(index, index, b"gone"))
     assert trust.examine(path, SETTINGS) == index and not aside(path).exists()
     async with opened(path, WriterSettings(apply_thread="always")):
         mark = CheckpointMark.decode(mark_path(path).read_bytes())
-        assert mark == CheckpointMark(index, index, log_path(path).read_bytes()[16:20])
-    mark_path(path).write_bytes(CheckpointMark(index, index - 1, b"gone", names_log=False).encode())
+        assert mark is not None and mark.file > 0
+        assert mark == CheckpointMark(index, index, log_path(path).read_bytes()[16:20], mark.file)
+    salt = log_path(path).read_bytes()[16:20]
+    mark_path(path).write_bytes(mark_before(index, index - 1, salt))
+    assert trust.examine(path, SETTINGS) == index
+    assert CheckpointMark.decode(mark_path(path).read_bytes()) == CheckpointMark(index, index - 1, salt)
+
+
+async def test_the_file_of_another_database_is_not_read_under_this_ones_log(tmp_path: Path) -> None:
+    """SQLite would, and its check says ok: rows of both. Neither one that is at the same entry is taken, nor what this
+    one was in earlier days."""
+    path, index = await checkpointed(tmp_path / "db")
+    other, same_index = await checkpointed(tmp_path / "other")
+    assert same_index == index
+    early = await checkpointed(tmp_path / "early")
+    assert early[1] == index
+    log_path(path).replace(kept := tmp_path / "kept")
+    for file in (other, early[0]):
+        swapped = tmp_path / f"{file.parent.name}-swapped" / "a.db"
+        shutil.copytree(path.parent, swapped.parent)
+        shutil.copy(kept, log_path(swapped))
+        shutil.copy(file, swapped)
+        with pytest.raises(SnapshotCorruption, match="not the file that lay here"):
+            trust.examine(swapped, SETTINGS)
+    shutil.copy(kept, log_path(path))
+    assert trust.examine(path, SETTINGS) == index
+
+
+async def test_a_database_file_of_earlier_days_is_not_read_under_the_log_of_now(tmp_path: Path) -> None:
+    """Whoever puts a copy back takes its log and its mark along, or is told."""
+    path = tmp_path / "db" / "a.db"
+    path.parent.mkdir()
+    trust.open_mark(path)
+    copies = []
     async with opened(path, WriterSettings(apply_thread="always")) as driver:
-        driver.submit(execute("CREATE TABLE another(a)"))
-        await driver.applied()
-        assert CheckpointMark.decode(mark_path(path).read_bytes()) == CheckpointMark(
-            index, index - 1, b"gone", names_log=False
-        )
+        for turn in range(3):
+            driver.submit(execute(f"CREATE TABLE t{turn}(a)"))
+            index = await in_the_file(driver)
+            copies.append(tmp_path / f"{turn}" / "a.db")
+            shutil.copytree(path.parent, copies[-1].parent)
+            assert trust.examine(copies[-1], SETTINGS) == index
+    shutil.copy(copies[0], copies[2])
+    with pytest.raises(SnapshotCorruption, match=rf"ends at entry 1, it held all up to {index}"):
+        trust.examine(copies[2], SETTINGS)
+
+
+@pytest.mark.parametrize("mode", ["always", "inline"])
+async def test_the_number_of_a_file_outlives_whatever_is_lost(tmp_path: Path, mode: str) -> None:
+    """What stands in SQLite's log alone is lost with the power; a mark that was lost, and a copy of an image, get a
+    number of their own. None of them is ever taken for another's."""
+    path, index = await checkpointed(tmp_path / "db")
+    number = trust.open_mark(path).file
+    assert number > 0
+    image = tmp_path / "image" / "a.db"
+    image.parent.mkdir()
+    shutil.copy(path, image)
+    trust.open_mark(image)
+    empty = log_path(image)
+    numbers = set()
+    for turn in range(3):
+        async with opened(image, WriterSettings(apply_thread=mode)) as driver:
+            crashed = tmp_path / f"crashed{turn}" / "a.db"
+            shutil.copytree(image.parent, crashed.parent)
+            numbers.add(trust.open_mark(image).file)
+            driver.submit(execute(f"CREATE TABLE x{turn}(a)"))
+            await driver.applied()
+            driver.writer.set_synced_index(0)  # so nothing is moved when it closes
+        log_path(crashed).unlink(missing_ok=True)  # the power went before any of it was synced
+        assert trust.examine(crashed, SETTINGS) == index
+        shutil.rmtree(image.parent)
+        shutil.copytree(crashed.parent, image.parent)
+        empty.unlink(missing_ok=True)
+    assert len(numbers) == 1 and number not in numbers
+    async with opened(image, WriterSettings(apply_thread=mode)) as driver:
+        driver.submit(execute("CREATE TABLE last(a)"))
+        index = await in_the_file(driver)
+    assert trust.open_mark(image).file in numbers and trust.examine(image, SETTINGS) == index
+    mark_path(image).unlink()
+    assert trust.examine(image, SETTINGS) == index
+    async with opened(image, WriterSettings(apply_thread=mode)) as driver:
+        driver.submit(execute("CREATE TABLE behind(a)"))
+        await in_the_file(driver)
+    assert trust.open_mark(image).file not in {0, *numbers}
 
 
 async def test_who_writes_where_there_is_no_log_does_not_make_one_that_is_foreign(tmp_path: Path) -> None:

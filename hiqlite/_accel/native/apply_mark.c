@@ -7,12 +7,14 @@
    loss of power could cut the log below a mark whose pages were never moved.
    It also names SQLite's log, by the salt that it has: what lies in its place may be another database's, and SQLite would
    read it. SQLite draws the salt of a log that it makes from nothing, or that holds no commit: no salt is marked where
-   there is no log, and behind the first commit of a life the one that it has then.
-   The file is made by who opens the database; without it nothing is marked. Must not know entries. Invariant: the mark is
-   never behind the file. */
+   there is no log, and behind the first commit of a life the one that it has then. In the same way it names the database
+   file, by a number that stands in it too: over another one SQLite would read this one's log.
+   The mark's file is made by who opens the database; without it nothing is marked. Must not know entries. Invariants: the
+   mark is never behind the file; a file that a checkpoint has completed says the mark's number. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,25 +23,22 @@
 #include "apply.h"
 #include "crc32c.h"
 
-enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, SALT_BYTES = 4, CRC_AT = 28, MARK_BYTES = 32, PATH_BYTES = 4096 };
+enum { BEGUN_AT = 8, DONE_AT = 16, SALT_AT = 24, SALT_BYTES = 4, FILE_AT = 28, CRC_AT = 36, MARK_BYTES = 40 };
+enum { PATH_BYTES = 4096 };
 enum { LOG_SALT_AT = 16 }; /* in SQLite's log: greater by one each time that SQLite begins it anew */
-enum { KEPT = 0 };         /* as a place in the mark: no index changes */
+enum { KEPT = 0 };         /* as a place in the mark: no number changes */
 enum { TURNS_MAX = 4 };    /* so much greater it may be than the marked one, as in statemachine/trust.py */
 
-static const uint8_t MAGIC[8] = "HQCHKPT2";
-
-static int put(hq_apply *w, size_t at, uint64_t index, const uint8_t *salt) {
+static int put(hq_apply *w, size_t at, uint64_t value, const uint8_t *salt) {
     uint8_t bytes[MARK_BYTES] = {0};
     int rc = SQLITE_OK;
     pthread_mutex_lock(&w->mark_lock); /* the first commit may meet a checkpoint */
     if (pread(w->mark_fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         rc = SQLITE_IOERR_READ;
     if (at != KEPT)
-        hq_put_u64(bytes + at, index);
-    if (salt) {
-        memcpy(bytes, MAGIC, sizeof MAGIC);
+        hq_put_u64(bytes + at, value);
+    if (salt)
         memcpy(bytes + SALT_AT, salt, SALT_BYTES);
-    }
     hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
     if (rc == SQLITE_OK && pwrite(w->mark_fd, bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         rc = SQLITE_IOERR_WRITE;
@@ -73,12 +72,54 @@ static int name_log(hq_apply *w) {
     if (rc != SQLITE_OK || pread(w->mark_fd, mark, sizeof mark, 0) != (ssize_t)sizeof mark)
         return rc != SQLITE_OK ? rc : SQLITE_IOERR_READ;
     uint32_t found = number_of(salt), marked = number_of(mark + SALT_AT);
-    int is_named = memcmp(mark, MAGIC, sizeof MAGIC) == 0;
-    if (is_named && (found == marked || (found != 0 && marked != 0 && found - marked <= TURNS_MAX)))
+    if (found == marked || (found != 0 && marked != 0 && found - marked <= TURNS_MAX))
         return SQLITE_OK;
-    if (!is_named && memcmp(mark + BEGUN_AT, mark + DONE_AT, 8) != 0)
-        return SQLITE_OK; /* of 0.2.0, and needed as it is; the next checkpoint writes another one */
     return put(w, KEPT, 0, salt);
+}
+
+/* The number that the database says; 0: none. Negative: it cannot be read. */
+static int64_t number_in_file(hq_apply *w) {
+    sqlite3_stmt *stmt = NULL;
+    int64_t number = -1;
+    w->guard_api->own_writes(w->guard, 1);
+    if (sqlite3_prepare_v2(w->db, "SELECT coalesce(max(id), 0) FROM _hiqlite_file", -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        number = sqlite3_column_int64(stmt, 0);
+    if (sqlite3_finalize(stmt) != SQLITE_OK)
+        number = -1;
+    w->guard_api->own_writes(w->guard, 0);
+    return number;
+}
+
+/* The file and the mark say the same number. What is written to the file here is in SQLite's log only, and may be lost
+   with the power: so each start looks. A mark without a number is new, or was written before there were numbers: one that
+   tells of checkpoints takes that of the file, which may say what an earlier mark said. Else it is drawn, since a file that
+   came as an image says that of the node that it came from. */
+static int name_file(hq_apply *w) {
+    uint8_t mark[MARK_BYTES];
+    char sql[160];
+    int64_t found = number_in_file(w), number;
+    if (found < 0 || pread(w->mark_fd, mark, sizeof mark, 0) != (ssize_t)sizeof mark)
+        return SQLITE_IOERR_READ;
+    number = (int64_t)hq_get_u64(mark + FILE_AT);
+    int is_marked = number != 0, has_done = hq_get_u64(mark + DONE_AT) != 0;
+    if (!is_marked && has_done)
+        number = found;
+    while (number == 0) {
+        sqlite3_randomness(sizeof number, &number);
+        number &= INT64_MAX;
+    }
+    if (number != found) {
+        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; DELETE FROM _hiqlite_file; INSERT INTO _hiqlite_file VALUES (%" PRId64
+                                  "); COMMIT", number);
+        int rc = hq_own_exec(w, sql);
+        if (rc != SQLITE_OK) {
+            if (!sqlite3_get_autocommit(w->db))
+                hq_own_exec(w, "ROLLBACK");
+            return is_marked ? rc : SQLITE_OK; /* a full disk: another start draws a number */
+        }
+    }
+    return is_marked ? SQLITE_OK : put(w, FILE_AT, (uint64_t)number, NULL);
 }
 
 void hq_mark_open(hq_apply *w) {
@@ -95,7 +136,9 @@ void hq_mark_open(hq_apply *w) {
         return;
     pthread_mutex_init(&w->mark_lock, NULL);
     w->log_is_new = 1;
-    int rc = name_log(w);
+    int rc = name_file(w);
+    if (rc == SQLITE_OK)
+        rc = name_log(w);
     if (rc != SQLITE_OK)
         hq_stop(w, rc, "the checkpoint mark cannot be used");
 }

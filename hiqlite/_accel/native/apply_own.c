@@ -42,7 +42,8 @@ static const char BOOTSTRAP[] =
     "CREATE TABLE IF NOT EXISTS _hiqlite_request(id TEXT PRIMARY KEY, digest BLOB NOT NULL, expires_ns INTEGER NOT NULL,"
     " log_index INTEGER NOT NULL, answer BLOB) WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS _hiqlite_request_expires ON _hiqlite_request(expires_ns);"
-    "CREATE TABLE IF NOT EXISTS _hiqlite_cluster(id BLOB NOT NULL);";
+    "CREATE TABLE IF NOT EXISTS _hiqlite_cluster(id BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS _hiqlite_file(id INTEGER NOT NULL);";
 
 /* ------------------------------------------------------------------ stepping */
 
@@ -190,7 +191,8 @@ static int read_position(hq_apply *w) {
 int hq_own_open(hq_apply *w) {
     int missing = hq_own_row_exists(
         w, "SELECT 1 WHERE (SELECT count(*) FROM sqlite_schema WHERE type = 'table'"
-           " AND name IN ('_hiqlite_run', '_migrations', '_hiqlite_session', '_hiqlite_request', '_hiqlite_cluster')) < 5");
+           " AND name IN ('_hiqlite_run', '_migrations', '_hiqlite_session', '_hiqlite_request', '_hiqlite_cluster',"
+           " '_hiqlite_file')) < 6");
     if (missing < 0)
         return fail_open(w, "the schema cannot be read");
     if (missing) {
