@@ -1,18 +1,56 @@
 """Names and whole files that a loss of power does not take back. Blocks; belongs on a thread.
 
-Must not know what the files mean. Invariant: what a function here did is on the disk when it returns.
+Must not know what the files mean. Invariants: what a function here did is on the disk when it returns; what the disk
+does not tell is an OSError, never taken for a name that is not there, as by Path.glob and, on some versions, by
+Path.exists.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def names(folder: Path) -> list[str]:
+    """Of what lies in a folder, in order; none where there is no folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except ABSENT:
+        return []
+
+
+def exists(path: Path) -> bool:
+    """Whether anything has that name, a link that leads nowhere too."""
+    try:
+        os.lstat(path)
+    except ABSENT:
+        return False
+    return True
+
+
+def is_file(path: Path) -> bool:
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """0 where nothing is."""
+    try:
+        return os.stat(path).st_mode
+    except ABSENT:
+        return 0
 
 
 def make_folder(path: Path) -> None:
     """Makes `path` and what is missing above it."""
     missing = [path]
-    while not missing[-1].exists() and missing[-1].parent != missing[-1]:
+    while not exists(missing[-1]) and missing[-1].parent != missing[-1]:
         missing.append(missing[-1].parent)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in missing:
@@ -40,7 +78,7 @@ def _sync(path: Path, flags: int) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """The file is as it was until all of `data` is on the disk. Mode 0600; `path` with ".tmp" behind is used for it."""
     half = path.with_name(path.name + ".tmp")
-    if half.is_dir():
+    if is_folder(half):
         half.rename(half.with_name(half.name + ".aside"))
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

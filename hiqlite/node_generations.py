@@ -26,7 +26,11 @@ log = observe.logger("node")
 
 def names_of(folder: Path, filename: str) -> list[str]:
     """Of the generations in `folder` that hold a database."""
-    return [one.name for one in sorted(folder.glob("*")) if NAME.fullmatch(one.name) and (one / filename).exists()]
+    try:
+        return [one for one in durable.names(folder) if NAME.fullmatch(one) and durable.exists(folder / one / filename)]
+    except OSError as error:
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read {folder}: {error.strerror}", hint=hint) from error
 
 
 class Generations:
@@ -51,14 +55,14 @@ class Generations:
             SnapshotCorruption: something else lies in a folder's place. StorageError: the disk refuses.
         """
         name = self._meta.generation(self._group)
-        if os.path.lexists(self.folder) and not self.folder.is_dir():
-            raise SnapshotCorruption(f"{self.folder} is no folder")
         try:
+            if durable.exists(self.folder) and not durable.is_folder(self.folder):
+                raise SnapshotCorruption(f"{self.folder} is no folder")
             if name is None:
                 name = self._only_one() or secrets.token_hex(8)
                 durable.make_folder(self.folder / name)
                 self._meta.set_generation(self._group, name)
-            elif os.path.lexists(self.folder / name) and not (self.folder / name).is_dir():
+            elif durable.exists(self.folder / name) and not durable.is_folder(self.folder / name):
                 raise SnapshotCorruption(f"{self.folder / name} is no folder")
             else:
                 check_name(self.path(name))
@@ -73,9 +77,9 @@ class Generations:
     def _only_one(self) -> str | None:
         """A database that no name leads to is never left for an empty one, which would make garbage of it. A crash
         while it was taken out of use leaves one too: whoever opens it finds what is wrong with it once more."""
-        for folder in self.folder.glob("*"):
-            if NAME.fullmatch(folder.name):
-                check_name(folder / self._filename)
+        for name in durable.names(self.folder):
+            if NAME.fullmatch(name):
+                check_name(self.path(name))
         found = names_of(self.folder, self._filename)
         if len(found) > 1:
             raise SnapshotCorruption(f"{self.folder} holds {len(found)} databases, and nothing says which one counts")
@@ -130,9 +134,9 @@ class Generations:
 def check_name(path: Path) -> None:
     """Raises ConfigError where a database lies beside `path`, and nothing of one at `path`: it is not lost, the config
     gives it another name. To begin anew would take a sound database away, on all nodes when all have that config."""
-    if any(os.path.lexists(path.with_name(path.name + end)) for end in ("", "-wal", "-mark")):
+    if any(durable.exists(path.with_name(path.name + end)) for end in ("", "-wal", "-mark")):
         return
-    there = sorted(one.name for one in path.parent.glob("*") if one.is_file()) if path.parent.is_dir() else []
+    there = [one for one in durable.names(path.parent) if durable.is_file(path.with_name(one))]
     found = next((one for one in there if one.endswith(".db") or trust.mark_path(Path(one)).name in there), None)
     if found is not None:
         raise ConfigError(

@@ -7,13 +7,12 @@ means for a start. Invariant: what a node says about itself afterwards is durabl
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite._accel import forks
 from hiqlite._accel.records import header
 from hiqlite.config import NodeConfig
@@ -87,7 +86,7 @@ class GroupStorage(ABC):
             return
         folder = self._folder.log(self.number)
         for place in (self._folder.log_folder, folder):
-            if os.path.lexists(place) and not place.is_dir():
+            if durable.exists(place) and not durable.is_folder(place):
                 raise LogCorruption(f"{place} is no folder", hint=HINT_ALONE)
         self.log, self.recovered = WalLog.open(
             folder,

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite.config import NodeConfig
 from hiqlite.errors import HiqliteError, LogCorruption, SnapshotCorruption, StorageError
 from hiqlite.logstore.aside import Aside
@@ -90,7 +90,7 @@ class Healing:
         """The metadata as they are, or new ones where there are no data; `place`: of a copy. Raises MetaDamaged."""
         folder = self._folder
         place = place or folder.meta
-        if not (place / "data.mdb").exists() and self._has_data():
+        if not durable.exists(place / "data.mdb") and self._has_data():
             raise MetaDamaged(f"the metadata are missing in {folder.path}, while other data are there")
         meta = Meta.open(place)
         try:
@@ -109,8 +109,10 @@ class Healing:
     def _has_data(self) -> bool:
         """Whether there is what only a node with metadata can have written."""
         folder = self._folder
-        generations = (one for one in folder.databases.glob("*/*") if one.parent != folder.images)
-        return any(list_segments(folder.log(group)) for group in (DB, CACHE)) or any(True for _ in generations)
+        generations = (folder.databases / name for name in durable.names(folder.databases))
+        return any(list_segments(folder.log(group)) for group in (DB, CACHE)) or any(
+            durable.names(one) for one in generations if one != folder.images
+        )
 
     async def open_group(self, meta: Meta, group: int, open_parts: Callable[[], Awaitable[T]]) -> T:
         """What `open_parts` gives; after something was damaged, of a new incarnation.

@@ -106,6 +106,10 @@ class CacheMachine:
         self._wanted = True
         self._keep_if_wanted()
 
+    @property
+    def broken(self) -> bool:
+        return False  # its state is written whole, to another file each time
+
     def resume(self) -> None:
         """A state that could not be kept is tried again."""
         self.failure = None

@@ -38,13 +38,13 @@ def open_folder(folder: Path) -> Any:
         StorageError: the disk refuses.
     """
     environment = None
-    for path, is_right in ((folder, Path.is_dir), (folder / "data.mdb", Path.is_file)):
-        if os.path.lexists(path) and not is_right(path):
+    for path, is_right in ((folder, durable.is_folder), (folder / "data.mdb", durable.is_file)):
+        if durable.exists(path) and not is_right(path):
             raise damaged(folder, f"something else lies in the place of {path}")
     try:
         durable.make_folder(folder)
         _remove_lock_file(folder / "lock.mdb")
-        if not (folder / "data.mdb").exists():
+        if not durable.exists(folder / "data.mdb"):
             make(folder)
         check_length(folder / "data.mdb")
         environment = open_environment(folder)
@@ -61,7 +61,7 @@ def open_folder(folder: Path) -> Any:
 
 def _remove_lock_file(path: Path) -> None:
     """LMDB's lock file is of no use to a folder that has one owner, and whatever stands in it may be wrong."""
-    if path.is_dir():
+    if durable.is_folder(path):
         path.rename(path.with_name(path.name + ".aside"))
     else:
         path.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def check_length(path: Path) -> None:
 
     Meta page of LMDB 0.9: header of 16 bytes (flags at 10), magic, version, ..., page size at 40, last page at 136.
     """
-    if not path.exists():
+    if not durable.exists(path):
         return
     size_bytes = path.stat().st_size
     with path.open("rb") as file:

@@ -29,14 +29,7 @@ from hiqlite.engine.model import Identity
 from hiqlite.errors import StorageError
 
 from .recovered import Recovered
-from .segments import (
-    VERSION,
-    OtherFormat,
-    Position,
-    SegmentFiles,
-    SegmentHeader,
-    decode_header,
-)
+from .segments import VERSION, OtherFormat, Position, SegmentFiles, SegmentHeader, decode_header
 from .trail import Trail
 
 IO_SEQUENCE_MAX = (1 << 64) - 1
@@ -69,6 +62,7 @@ class Plan:
         said: the S of the module's text.
         anew: the purge point voids what the log tells, and the log does not say so yet.
         kept, discarded: numbers of segments.
+        unproven: (segment, end) of those kept with batches above S.
         end: where the last kept batch ends; None when no segment is kept.
         resume: the header of the segment to go on in; None: a new one follows.
         cut: the header of the segment that needs an end batch at `end` first.
@@ -82,6 +76,7 @@ class Plan:
     anew: bool = False
     kept: tuple[int, ...] = ()
     discarded: tuple[int, ...] = ()
+    unproven: tuple[tuple[int, int], ...] = ()
     end: Position | None = None
     resume: SegmentHeader | None = None
     cut: SegmentHeader | None = None
@@ -123,15 +118,6 @@ def recover(
     numbers = files.numbers()
     scanned, broken = _scan_all(files, numbers, group, Identity(node_id, incarnation))
     return _Replay(scanned, broken, numbers, newest_named, purge_point).run()
-
-
-def settle(files: SegmentFiles, plan: Plan) -> None:
-    """Makes durable what `plan` keeps and cuts the rest off, so that the node may speak of it."""
-    files.sync(list(plan.kept))
-    files.set_aside(list(plan.discarded))
-    if plan.cut is not None and plan.end is not None:
-        end = plan.end  # all before it is on disk by now; what stands behind is never read again
-        files.write(end.number, end.offset, native.end_batch(plan.cut.salt, end.last_io, end.last_io, end.last_crc))
 
 
 def _scan_all(files: SegmentFiles, numbers: list[int], group: int, owner: Identity) -> tuple[list[_Scanned], str]:
@@ -371,6 +357,11 @@ class _Replay:
             anew=self.anew,
             kept=kept,
             discarded=tuple(number for number in self.numbers if number not in kept),
+            unproven=tuple(
+                (one.header.number, (end if one is last and end is not None else one.end).offset)
+                for one in self.scanned
+                if one.header.number in kept and one.end.last_io > self.synced
+            ),
             end=end,
             resume=last.header if last is not None and goes_on else None,
             cut=last.header if last is not None and not goes_on and not ended else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +18,17 @@ from typing import Protocol
 
 from hiqlite import durable
 from hiqlite._accel import wal as native
+from hiqlite.errors import StorageError
 
 MAGIC = int.from_bytes(b"HQWALSEG", "little")
 VERSION = 1
 HEADER = struct.Struct("<QIIQQQQQQI")  # magic, version, group, node, incarnation, number, generation, first io, size, 0
 CRC = struct.Struct("<I")
 READ_BYTES = 8 << 20
+BATCH = struct.Struct("<IIQQ")  # how its header begins: magic, bytes of records, salt, io sequence
+BATCH_MAGIC = 0x41425148  # "HQBA", as in native/wal_log.h
+BATCH_BYTES = 48  # of the header
+NAME = re.compile(r"[0-9a-f]{16}\.wal")
 
 
 class OtherFormat(Exception):
@@ -91,18 +97,32 @@ def encode_header(header: SegmentHeader) -> bytes:
     return (fields + CRC.pack(native.crc32c(fields))).ljust(native.SEGMENT_HEADER_BYTES, b"\0")
 
 
+def unproven_from(segment: memoryview, end: int, synced: int) -> int:
+    """Where the batches begin, of those before `end`, whose io sequence is above `synced`."""
+    at = native.SEGMENT_HEADER_BYTES
+    while at + BATCH_BYTES <= end:
+        magic, size_bytes, _, io_sequence = BATCH.unpack_from(segment, at)
+        if magic != BATCH_MAGIC or io_sequence > synced:
+            return at  # no batch: something damaged, and what follows is not known to be on disk either
+        at += BATCH_BYTES + size_bytes
+    return min(at, end)
+
+
 def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:016x}.wal"
 
 
 def list_segments(folder: Path) -> list[int]:
-    """Numbers of the segments in `folder`, ascending; other files are not looked at."""
-    found = []
-    for path in folder.glob("*.wal"):
-        stem = path.stem
-        if len(stem) == 16 and all(letter in "0123456789abcdef" for letter in stem):
-            found.append(int(stem, 16))
-    return sorted(found)
+    """Numbers of the segments in `folder`, ascending; other files are not looked at.
+
+    Raises StorageError: the folder cannot be read. That is not a log without segments.
+    """
+    try:
+        names = durable.names(folder)
+    except OSError as error:
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot read the log in {folder}: {error.strerror}", hint=hint) from error
+    return sorted(int(name[:16], 16) for name in names if NAME.fullmatch(name))
 
 
 def lives_in(folder: Path) -> set[tuple[int, int]]:

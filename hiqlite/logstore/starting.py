@@ -1,4 +1,4 @@
-"""How a log goes on behind what recovery found: the native log is told what it holds, and started.
+"""How a log goes on behind what recovery found: that is made durable, and the native log is told of it, and started.
 
 Must not know the event loop or the metadata. Invariant: a log that may not be written to is not started.
 """
@@ -16,6 +16,7 @@ from hiqlite.errors import ConfigError
 
 from .recovered import Recovered
 from .recovery import Plan
+from .segments import SegmentFiles, unproven_from
 
 _MODES = {"immediate": 0, "immediate_async": 1}
 _INTERVAL = 2
@@ -29,6 +30,24 @@ def parse_log_sync(text: str) -> tuple[int, int]:
     if interval is None:
         raise ConfigError(f"log_sync = {text!r}", hint="immediate, immediate_async or interval_<ms>")
     return _INTERVAL, int(interval[1]) * 1_000_000
+
+
+def settle(files: SegmentFiles, plan: Plan) -> None:
+    """Makes durable what `plan` keeps and cuts the rest off, so that the node may speak of it.
+
+    A sync is no proof: what a failed one before it did not write, Linux takes for written. So what no header says to
+    be on disk is written once more.
+    """
+    files.sync(list(plan.kept))
+    for number, until in plan.unproven:
+        view = files.read(number)
+        begin = unproven_from(view, until, plan.said)
+        if begin < until:
+            files.write(number, begin, bytes(view[begin:until]))
+    files.set_aside(list(plan.discarded))
+    if plan.cut is not None and plan.end is not None:
+        end = plan.end  # all before it is on disk by now; what stands behind is never read again
+        files.write(end.number, end.offset, native.end_batch(plan.cut.salt, end.last_io, end.last_io, end.last_crc))
 
 
 def start_native(

@@ -28,9 +28,9 @@ from hiqlite.errors import ConfigError, LogCorruption, StorageError, UsageError
 from .memory import was_purged
 from .meta import Meta
 from .recovered import Recovered
-from .recovery import recover, settle
+from .recovery import recover
 from .segments import SegmentFolder
-from .starting import parse_log_sync, report, start_native
+from .starting import parse_log_sync, report, settle, start_native
 from .worker import Worker
 
 SEGMENT_BYTES_MIN = 16 << 10

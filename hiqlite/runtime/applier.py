@@ -106,7 +106,6 @@ class Applier:
             self.marks.applied(self.applied_index)
         if self._machine.failure is not None and self._retry is None and not (self._closed or self._paused):
             self._say_why()
-            self._retry = self._loop.call_later(RETRY_S, self._try_again)
         return runs
 
     async def pause(self) -> None:
@@ -146,13 +145,19 @@ class Applier:
             self._stopped(None)
             self._feed()
             return
-        self._say_why()
-        self._machine.resume()
-        self._retry = self._loop.call_later(RETRY_S, self._try_again)
+        if self._say_why():
+            self._machine.resume()
 
-    def _say_why(self) -> None:
+    def _say_why(self) -> bool:
+        """Whether it is to be tried again, soon."""
         failure = self._machine.failure
-        self._stopped(failure if isinstance(failure, StorageError) else StorageError(str(failure)))
+        error = failure if isinstance(failure, StorageError) else StorageError(str(failure))
+        if self._machine.broken:
+            self._fail(error)
+            return False
+        self._stopped(error)
+        self._retry = self._loop.call_later(RETRY_S, self._try_again)
+        return True
 
     @property
     def _limit(self) -> int:

@@ -8,6 +8,7 @@ Invariant: `failure_of` makes a StorageError of every code that stopped the appl
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Final
 
 import apsw
 
@@ -23,6 +24,9 @@ KINDS: MappingProxyType[int, type[StorageError]] = MappingProxyType(
         apsw.SQLITE_NOTADB: SnapshotCorruption,
     }
 )
+
+# What was written before may be lost, and nothing tells: Linux forgets what a failed sync did not write.
+SYNC_FAILED: Final = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
 
 # What a person can do about a primary code; every other one is a mistake of ours or of the library below.
 HINTS = MappingProxyType(
@@ -53,4 +57,5 @@ def failure_of(code: int, message: str, index: int) -> StorageError:
     where = f"entry {index}" if index else "the run"
     kind = KINDS.get(primary, StorageError)
     name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(primary) or str(code)
-    return kind(f"applying stopped at {where}: {message} ({name})", hint=HINTS.get(primary, "please report this"))
+    hint = "check the disk, then restart" if code in SYNC_FAILED else HINTS.get(primary, "please report this")
+    return kind(f"applying stopped at {where}: {message} ({name})", hint=hint)

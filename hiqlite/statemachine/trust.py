@@ -82,7 +82,7 @@ def log_path(database: Path) -> Path:
 def _mark_at(database: Path) -> CheckpointMark | None:
     """None: there is none, or what lies there is none."""
     path = mark_path(database)
-    return CheckpointMark.decode(path.read_bytes()) if path.is_file() else None
+    return CheckpointMark.decode(path.read_bytes()) if durable.is_file(path) else None
 
 
 def open_mark(database: Path) -> CheckpointMark:
@@ -93,9 +93,9 @@ def open_mark(database: Path) -> CheckpointMark:
     path, known = mark_path(database), _mark_at(database)
     if known is not None and path.stat().st_size == len(known.encode()):
         return known
-    if known is None and path.exists():
+    if known is None and durable.exists(path):
         log.warning("%s is damaged, and begins anew", path)
-        if path.is_dir():
+        if durable.is_folder(path):
             os.rename(path, path.with_name(path.name + ".aside"))
     mark = known or CheckpointMark()  # of an earlier release: from now on as this one writes it
     durable.write_file(path, mark.encode())
@@ -114,7 +114,7 @@ def stamp(database: Path, settings: ConnectionSettings, cluster_id: bytes) -> No
 
 def unstamp(database: Path, settings: ConnectionSettings) -> None:
     """The database says of no cluster that it is its own; of one that nobody else writes to. Blocks."""
-    if database.exists() and database.stat().st_size > 0:
+    if durable.exists(database) and database.stat().st_size > 0:
         _look(database, settings, None)
         _expect_new_log(database)
         with _opened(database, settings) as connection:
@@ -132,7 +132,7 @@ class Stand:
 
 def stand_of(database: Path, settings: ConnectionSettings) -> Stand:
     """Looked at, and not touched. Raises as `examine` does; what is not there stands nowhere."""
-    if not database.is_file() or database.stat().st_size == 0:
+    if not durable.is_file(database) or database.stat().st_size == 0:
         return Stand()
     found, _ = _look(database, settings, None)
     if found == 0:
@@ -144,7 +144,7 @@ def stand_of(database: Path, settings: ConnectionSettings) -> Stand:
 
 def stamp_in(database: Path, settings: ConnectionSettings) -> str | None:
     """What the database says of its cluster; "": it holds nothing yet; None: it cannot be told. Changes nothing."""
-    if not database.is_file() or database.stat().st_size == 0:
+    if not durable.is_file(database) or database.stat().st_size == 0:
         return None
     try:
         with _opened(database, settings) as connection:
@@ -181,18 +181,18 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     mark = open_mark(database)
     _drop_if_no_file(log_path(database), mark)
     for path in (database.with_name(database.name + "-shm"), database.with_name(database.name + "-journal")):
-        if path.exists() and not path.is_file():
+        if durable.exists(path) and not durable.is_file(path):
             os.rename(path, path.with_name(path.name + ".aside"))
-    if database.exists() and not database.is_file():
+    if durable.exists(database) and not durable.is_file(database):
         raise SnapshotCorruption(f"{database} is no file")
-    if not database.exists() or database.stat().st_size == 0:
+    if not durable.exists(database) or database.stat().st_size == 0:
         # SQLite would remove its log, as that of another database, and begin an empty one.
-        log_bytes = log_path(database).stat().st_size if log_path(database).exists() else 0
+        log_bytes = log_path(database).stat().st_size if durable.exists(log_path(database)) else 0
         if mark.begun > 0 or log_bytes > 0:
             raise SnapshotCorruption(f"{database} is missing or empty")
         return 0
     for path in (database, log_path(database), mark_path(database)):
-        if path.exists():
+        if durable.exists(path):
             path.open("r+b").close()  # it may be written; SQLite would go on as a reader
     _check_file(database, mark)
     if _is_foreign(log_path(database), mark):
@@ -217,7 +217,7 @@ def _drop_log(database: Path, mark: CheckpointMark, what: str) -> None:
 
 def _head_of(log_file: Path) -> bytes:
     """Of SQLite's log; empty: there is none, or what stands there is no head."""
-    if not log_file.is_file():
+    if not durable.is_file(log_file):
         return b""
     with log_file.open("rb") as file:
         head = file.read(LOG_HEAD_BYTES)
@@ -288,7 +288,7 @@ def _is_log_head(head: bytes) -> bool:
 
 def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:
     """What lies in the place of SQLite's log and is no file: the same as no log."""
-    if log_file.exists() and not log_file.is_file():
+    if durable.exists(log_file) and not durable.is_file(log_file):
         if mark.done != mark.begun:
             raise SnapshotCorruption(f"{log_file} is no file")
         os.rename(log_file, log_file.with_name(log_file.name + ".aside"))

@@ -23,7 +23,7 @@ from hiqlite.ending import Ending
 from hiqlite.errors import ConfigError, ShuttingDown, StorageError
 
 from .connection import ConnectionSettings, open_reader, open_writer, translated
-from .outcome import failure_of
+from .outcome import SYNC_FAILED, failure_of
 from .trial import Trials
 
 # A run that is predicted to end within this time is applied on the loop in mode `auto`: waking a thread costs as much.
@@ -137,6 +137,11 @@ class Writer:
         """Why applying stopped by itself; `resume` tries again."""
         failure = None if self._closed else self._applier.failure
         return None if failure is None else failure_of(*failure)
+
+    @property
+    def broken(self) -> bool:
+        """A sync failed: the next one would succeed, whatever is on the disk."""
+        return not self._closed and (self._applier.failure or (0,))[0] in SYNC_FAILED
 
     def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
         """Hand over the committed entries `[first, last]`, `last` being of `last_term`.

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from harness import HERE, Member, Members, build_library, eventually
 
+from hiqlite.runtime.applier import RETRY_S
+
 CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
-FDATASYNC, FALLOCATE, DATABASE = 0, 2, 8  # orders of faulty_disk.c
+FDATASYNC, FALLOCATE, DATABASE, DATABASE_SYNC = 0, 2, 8, 9  # orders of faulty_disk.c
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -172,6 +174,36 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
         assert not {row[0] for row in rows} & set(refused)
         assert {row[0] for row in rows} >= {*range(1, 20), 200000}
     disk.close()
+
+
+async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_succeeds(tmp_path: Path) -> None:
+    """Linux forgets what it could not write: the node takes part no more, the others go on, and a start applies again
+    what is only said to be in the file."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=40) as members:
+        sick = await start_with_sick(members, disk)
+        disk[DATABASE_SYNC] = errno.EIO
+        numbers = iter(range(1, 100_000))
+
+        async def stops() -> bool:
+            answer = await try_insert(sick, next(numbers))
+            return "IOERR_FSYNC" in str(answer.get("error"))
+
+        await eventually(stops)
+        await eventually(lambda: leads_one_of(members, {2, 3}))
+        end = asyncio.get_running_loop().time() + 2 * RETRY_S
+        while asyncio.get_running_loop().time() < end:  # for good: nothing is tried again
+            assert "IOERR_FSYNC" in str((await try_insert(sick, next(numbers))).get("error"))
+        await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
+        await sick.kill()
+        await sick.start()
+        await sick.answer()
+        await members.check_equal()
+    disk.close()
+
+
+async def leads_one_of(members: Members, wanted: set[int]) -> bool:
+    return (await members.all[2].do(do="status"))["leader"] in wanted
 
 
 async def applied(member: Member) -> int:

@@ -2,8 +2,8 @@
  *
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
  * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
- * (not of a folder), [6] fdatasync of the filler's thread, once, [8] a write to a database or to SQLite's own log. [4]: hold
- * fdatasync while set, [7]: the filler's zeros. */
+ * (not of a folder), [6] fdatasync of the filler's thread, once, [8] a write to a database or to SQLite's own log, [9] a
+ * sync of one of these, once. [4]: hold fdatasync while set, [7]: the filler's zeros. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -42,6 +42,20 @@ static int on_filler(void) {
     return strncmp(name, "hq-fill", 7) == 0;
 }
 
+static int is_database(int fd) {
+    char link[64], path[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, sizeof path - 1);
+    return size > 0 && strstr(path, ".db") != NULL;
+}
+
+#define REFUSE_ONCE(at, where)                                                                                         \
+    if (orders[at] && (where)) {                                                                                       \
+        errno = orders[at];                                                                                            \
+        orders[at] = 0;                                                                                                \
+        return -1;                                                                                                     \
+    }
+
 int fdatasync(int fd) {
     static int (*real)(int);
     if (real == NULL)
@@ -49,11 +63,8 @@ int fdatasync(int fd) {
     while (orders[4])
         usleep(500);
     REFUSE(0)
-    if (orders[6] && on_filler()) {
-        errno = orders[6];
-        orders[6] = 0;
-        return -1;
-    }
+    REFUSE_ONCE(6, on_filler())
+    REFUSE_ONCE(9, is_database(fd))
     return real(fd);
 }
 
@@ -72,6 +83,7 @@ int fsync(int fd) {
     struct stat status;
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
         REFUSE(5)
+    REFUSE_ONCE(9, is_database(fd))
     return real(fd);
 }
 
@@ -95,13 +107,6 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
         REFUSE(3)
     }
     return real(fd, bytes, size, offset);
-}
-
-static int is_database(int fd) {
-    char link[64], path[4096] = "";
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, sizeof path - 1);
-    return size > 0 && strstr(path, ".db") != NULL;
 }
 
 /* SQLite's writes; the log's go through the one above. */

@@ -11,8 +11,9 @@ from hiqlite._accel import records
 from hiqlite._accel.wal import crc32c
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.errors import StorageError
-from hiqlite.logstore.recovery import recover, settle
+from hiqlite.logstore.recovery import recover
 from hiqlite.logstore.segments import CRC, HEADER, SegmentFolder, decode_header, list_segments, segment_path
+from hiqlite.logstore.starting import settle
 from tests.logstore.log_checks import check_entries, check_plan, state_of
 from tests.logstore.log_twin import (
     PURGE_MARK,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiqlite.engine.model import Identity
-from hiqlite.logstore.recovery import settle
 from hiqlite.logstore.segments import SegmentFolder
+from hiqlite.logstore.starting import settle
 from tests.logstore.log_checks import check_plan, state_of
 from tests.logstore.log_twin import BatchAt, History, SegmentTwin, State, new_segment, plan_of
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.meta import Meta
-from hiqlite.logstore.recovery import settle
 from hiqlite.logstore.segments import SegmentFolder, list_segments, segment_path
+from hiqlite.logstore.starting import settle
 from tests.logstore.log_checks import check_entries, state_of
 from tests.logstore.log_runs import running, until
 from tests.logstore.log_twin import BatchAt, History, SegmentTwin, batches_of, entries, new_segment, plan_of

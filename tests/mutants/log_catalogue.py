@@ -6,6 +6,7 @@ from __future__ import annotations
 from .model import Killer, Mutant
 
 RECOVERY = "logstore/recovery.py"
+STARTING = "logstore/starting.py"
 SCAN = "_accel/native/wal_scan.c"
 
 LOG = (
@@ -72,7 +73,11 @@ LOG = (
         "        return hq_stop_sqlite(w, \"COMMIT failed\");\n    hq_outcome outcome = put_row(w, row);\n", Killer.APPLY, "apply",
     ),
     Mutant(
-        "M58", "the node speaks before recovery's fsync", RECOVERY,
-        "    files.sync(list(plan.kept))\n", "", Killer.LOG,
+        "M58", "the node speaks before recovery's fsync", STARTING,
+        "    files.sync(list(plan.kept))\n    for number, until in plan.unproven:\n", "    for number, until in ():\n", Killer.LOG,
+    ),
+    Mutant(
+        "M58b", "recovery believes a sync behind one that failed", STARTING,
+        "    for number, until in plan.unproven:\n", "    for number, until in ():\n", Killer.LOG,
     ),
 )  # fmt: skip

@@ -40,6 +40,7 @@ class Machine:
         self.applied_index = self.applied_term = self.applied_group_time_ns = 0
         self.queued_bytes = 0
         self.failure: Exception | None = None
+        self.broken = False
         self.submitted: list[tuple[int, int]] = []
         self.runs: list[Run] = []
 

@@ -64,6 +64,7 @@ class Machine:
         self.queued_bytes = 0
         self.sick: Exception | None = None
         self.failure: Exception | None = None
+        self.broken = False
         self.resumed = 0
         self.submitted: list[tuple[int, int]] = []
 
@@ -107,6 +108,22 @@ async def test_a_state_machine_that_stopped_is_asked_to_go_on_until_it_does() ->
     machine.sick = None
     await until(lambda: proposals.refusal is None)
     assert machine.submitted == [(1, 1)] and not failures
+    await applier.close()
+
+
+async def test_a_state_machine_whose_sync_failed_is_never_asked_to_go_on() -> None:
+    """The next sync would succeed, and say nothing of what is on the disk: the group stops."""
+    loop = asyncio.get_running_loop()
+    machine, window = Machine(), Window(1 << 20)
+    failures: list[StorageError] = []
+    stops: list[StorageError | None] = []
+    applier = Applier(machine, MemoryLog(), window, 1 << 20, loop, fail=failures.append, stopped=stops.append)
+    window.add(1, 1, encode_record(1, 1, bytes(8), term=1, index=1))
+    machine.sick, machine.broken = StorageError("a sync failed"), True
+    applier.commit(1, answers=True)
+    applier.feed(urgent=True)
+    applier.take()
+    assert failures == [machine.sick] and not stops and applier._retry is None
     await applier.close()
 
 

@@ -16,8 +16,9 @@ from functools import partial
 from hiqlite._accel import records
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.logstore.recovered import Recovered
-from hiqlite.logstore.recovery import Plan, recover, settle
+from hiqlite.logstore.recovery import Plan, recover
 from hiqlite.logstore.segments import decode_header
+from hiqlite.logstore.starting import settle
 
 from .byte_found import Found, entries_in, fits, stands
 from .byte_log import BATCH_BYTES, GROUP, ByteLog, Item

@@ -431,6 +431,22 @@ async def test_a_database_that_somebody_else_has_open_is_in_use_and_not_damaged(
     assert trust.examine(path, SETTINGS) == index
 
 
+async def test_only_what_is_in_the_file_is_durable_behind_a_start(tmp_path: Path) -> None:
+    """What stands in SQLite's log alone may be lost with that log: the node's own log keeps it until it was moved."""
+    path, index = await checkpointed(tmp_path / "db")
+    async with opened(path, WriterSettings(apply_thread="always")) as driver:
+        assert driver.writer.durable_index == driver.writer.applied_index == index
+        driver.submit(execute("CREATE TABLE x(a)"))
+        await driver.applied()
+        crashed = tmp_path / "crashed" / "a.db"
+        shutil.copytree(path.parent, crashed.parent)
+    async with opened(crashed, WriterSettings(apply_thread="always")) as driver:
+        assert (driver.writer.durable_index, driver.writer.applied_index) == (index, index + 1)
+        driver.writer.set_synced_index(index + 1)
+        driver.writer.make_durable()
+        await eventually(lambda: driver.writer.durable_index == index + 1)
+
+
 async def test_a_reader_that_leaves_late_lets_no_log_of_sqlite_be_cut_that_is_not_marked_as_moved(
     tmp_path: Path,
 ) -> None:

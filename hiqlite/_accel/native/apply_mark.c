@@ -136,6 +136,9 @@ void hq_mark_open(hq_apply *w) {
         return;
     pthread_mutex_init(&w->mark_lock, NULL);
     w->log_is_new = 1;
+    uint8_t mark[MARK_BYTES];
+    if (pread(w->mark_fd, mark, sizeof mark, 0) == (ssize_t)sizeof mark && hq_get_u64(mark + DONE_AT) < w->durable_index)
+        w->durable_index = hq_get_u64(mark + DONE_AT); /* what SQLite's log holds is synced, and may be damaged alone */
     int rc = name_file(w);
     if (rc == SQLITE_OK)
         rc = name_log(w);

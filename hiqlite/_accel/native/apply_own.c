@@ -177,7 +177,7 @@ static int read_position(hq_apply *w) {
         " FROM _hiqlite_run ORDER BY last_index DESC LIMIT 1", -1, &stmt, NULL);
     if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW) {
         w->applied_index = (uint64_t)sqlite3_column_int64(stmt, 0);
-        w->durable_index = w->applied_index; /* the owner has synced both files before they were opened */
+        w->durable_index = w->applied_index; /* where no mark says how much of it is in the file */
         w->applied_term = (uint64_t)sqlite3_column_int64(stmt, 1);
         w->equality_hash = (uint64_t)sqlite3_column_int64(stmt, 2);
         w->group_time_ns = sqlite3_column_int64(stmt, 3);
