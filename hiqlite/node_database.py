@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -78,9 +78,9 @@ class DatabaseStorage(GroupStorage):
         )
         if self.meta.distrusted(self.number) == path.parent.name:
             raise SnapshotCorruption(f"{path} was found damaged while it was in use")
+        for file, bring in ((path, durable.sync_file), (trust.log_path(path), durable.reread)):
+            if_there(file, bring)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         is_new = trust.examine(path, connection, self.meta.cluster_id) == 0
-        for file in (path, path.with_name(path.name + "-wal")):
-            sync_if_there(file)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         self._open_images(folder.images)
         PROTECTED.add(path)
         for stack in (self._machine_stack, self._machine_abrupt):
@@ -233,7 +233,10 @@ class DatabaseStorage(GroupStorage):
             return await self._loop.run_in_executor(executor, scan)
 
 
-def sync_if_there(path: Path) -> None:
-    """What a process that was killed had written to `path` becomes durable."""
-    with suppress(FileNotFoundError):
-        durable.sync_file(path)
+def if_there(path: Path, bring: Callable[[Path], None]) -> None:
+    """What a process that was killed had written to `path` is brought to the disk. Raises StorageError."""
+    try:
+        if durable.is_file(path):
+            bring(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", hint="check the disk and the permissions") from error

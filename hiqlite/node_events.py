@@ -53,6 +53,10 @@ def hand_on(
         for group in groups.values():
             group.lost(peer_id, refused)
 
+    def unheard(peer_id: int) -> None:
+        for group in groups.values():
+            group.remote.lost(peer_id)
+
     def forward(number: int, peer_id: int, body: bytes) -> None:
         if (group := of(number)) is not None:
             group.remote.received(peer_id, body)
@@ -72,5 +76,6 @@ def hand_on(
     network.takes_part = takes_part
     network.on_message, network.on_read_end = message, read_end
     network.on_connected, network.on_lost = connected, lost
+    network.on_unheard = unheard
     network.on_forward, network.on_forward_reply = forward, forward_reply
     network.bulk.on_offer = offer

@@ -133,10 +133,15 @@ class Generations:
 
 def check_name(path: Path) -> None:
     """Raises ConfigError where a database lies beside `path`, and nothing of one at `path`: it is not lost, the config
-    gives it another name. To begin anew would take a sound database away, on all nodes when all have that config."""
-    if any(durable.exists(path.with_name(path.name + end)) for end in ("", "-wal", "-mark")):
-        return
-    there = [one for one in durable.names(path.parent) if durable.is_file(path.with_name(one))]
+    gives it another name. To begin anew would take a sound database away, on all nodes when all have that config.
+    Raises StorageError where that cannot be told."""
+    try:
+        if any(durable.exists(path.with_name(path.name + end)) for end in ("", "-wal", "-mark")):
+            return
+        there = [one for one in durable.names(path.parent) if durable.is_file(path.with_name(one))]
+    except OSError as error:
+        hint = "check the disk and the permissions"
+        raise StorageError(f"cannot use {path.parent}: {error.strerror}", hint=hint) from error
     found = next((one for one in there if one.endswith(".db") or trust.mark_path(Path(one)).name in there), None)
     if found is not None:
         raise ConfigError(

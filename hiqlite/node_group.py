@@ -268,8 +268,6 @@ class NodeGroup:
         self.group.connected(peer_id, epoch)
 
     def lost(self, peer_id: int, refused: bool) -> None:
-        if not self._links.answers(peer_id):
-            self.remote.lost(peer_id)
         self.group.lost(peer_id, refused)
 
     def _changed(self) -> None:

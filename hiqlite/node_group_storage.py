@@ -19,7 +19,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.ending import Ending
 from hiqlite.engine.model import Identity, Membership, Restored
 from hiqlite.engine.ports import LogStore, StateMachine
-from hiqlite.errors import LogCorruption, SnapshotCorruption
+from hiqlite.errors import LogCorruption, SnapshotCorruption, StorageError
 from hiqlite.logstore.aside import Aside
 from hiqlite.logstore.folder import DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.memory import MemoryLog
@@ -86,7 +86,11 @@ class GroupStorage(ABC):
             return
         folder = self._folder.log(self.number)
         for place in (self._folder.log_folder, folder):
-            if durable.exists(place) and not durable.is_folder(place):
+            try:
+                is_right = durable.is_folder(place) or not durable.exists(place)
+            except OSError as error:
+                raise StorageError(f"cannot use {place}: {error.strerror}", hint=HINT_REFUSED) from error
+            if not is_right:
                 raise LogCorruption(f"{place} is no folder", hint=HINT_ALONE)
         self.log, self.recovered = WalLog.open(
             folder,
@@ -192,7 +196,7 @@ class GroupStorage(ABC):
         """The state machine is ahead of its log: a loss of power took what only the log had (semantics.md section 3).
 
         The log begins anew behind what is applied; the engine acknowledges nothing until a leader's log confirms that
-        entry, or this node is elected. The state itself was made durable when it was opened.
+        entry, or this node is elected. The state stands in synced files, and moves into the database's own soon.
         """
         index, term = self.machine.applied_index, self.machine.applied_term
         log.warning(
@@ -200,6 +204,8 @@ class GroupStorage(ABC):
         )
         assert isinstance(self.log, WalLog), "what is in memory only begins with nothing applied"
         io_sequence = await self.log.restart_at(index, term)
+        self.machine.set_synced_index(index)
+        self.machine.make_durable()
         self.recovered = replace(
             self.recovered, runs=(), base_index=index, base_term=term, io_sequence=io_sequence, faulty=(),
             memberships=(),

@@ -42,6 +42,11 @@ class GroupLinks:
         """Whether there is a link for answers to that peer."""
         return self._network is not None and self._network.answers(peer_id)
 
+    def hang_up(self, peer_id: int) -> None:
+        """Ends that link: the peer does not read what it asked for."""
+        if self._network is not None:
+            self._network.hang_up(peer_id)
+
     def connected(self, peer_id: int) -> bool:
         return self._network is not None and self._network.connected(peer_id)
 

@@ -10,6 +10,7 @@ unless its majority is lost for good (`node_recovery.py`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,6 +173,8 @@ class _Repair:
             self._done.applied_index = writer.applied_index
             self._done.from_log = writer.applied_index - before
             writer.set_synced_index(writer.applied_index)
+            writer.make_durable()
+            await reached(lambda: writer.durable_index, writer.applied_index, writer)
         finally:
             await writer.close()
         self._aside.put(folder.log(DB) if folder.log_folder.is_dir() else folder.log_folder)
@@ -201,7 +204,7 @@ class _Repair:
                 last, records = await log.read(index, 1)
                 term = next(run.term for run in found.runs if run.first <= last <= run.last)
                 writer.submit(index, last, term, [records], False)
-                await applied(writer, last)
+                await reached(lambda: writer.applied_index, last, writer)
                 index = last + 1
             if not found.whole:
                 why = found.corrupt or "its newest segment is missing or short"
@@ -229,9 +232,9 @@ class _Repair:
         meta.begin_incarnation(CACHE, first_life())
 
 
-async def applied(writer: Writer, index: int) -> None:
-    """Until the database holds everything up to `index`. Raises why it stopped."""
-    while writer.applied_index < index:
+async def reached(where: Callable[[], int], index: int, writer: Writer) -> None:
+    """Until the database is at `index`. Raises why it stopped."""
+    while where() < index:
         if writer.failure is not None:
             raise writer.failure
         writer.take()

@@ -25,7 +25,7 @@ cdef extern from "wal_log.h" nogil:
     ctypedef struct hq_scan_result:
         hq_event *events
         size_t count
-        uint64_t synced, last_io, end
+        uint64_t synced, last_io, end, unproven
         uint32_t last_crc
         int ended, no_memory
     ctypedef struct hq_published:

@@ -62,7 +62,7 @@ class Plan:
         said: the S of the module's text.
         anew: the purge point voids what the log tells, and the log does not say so yet.
         kept, discarded: numbers of segments.
-        unproven: (segment, end) of those kept with batches above S.
+        unproven: (segment, begin, end) of what no header says to be on disk, of those kept.
         end: where the last kept batch ends; None when no segment is kept.
         resume: the header of the segment to go on in; None: a new one follows.
         cut: the header of the segment that needs an end batch at `end` first.
@@ -76,7 +76,7 @@ class Plan:
     anew: bool = False
     kept: tuple[int, ...] = ()
     discarded: tuple[int, ...] = ()
-    unproven: tuple[tuple[int, int], ...] = ()
+    unproven: tuple[tuple[int, int, int], ...] = ()
     end: Position | None = None
     resume: SegmentHeader | None = None
     cut: SegmentHeader | None = None
@@ -90,6 +90,7 @@ class _Scanned:
     synced: int
     end: Position
     ended: bool
+    unproven: int
 
     @property
     def short(self) -> bool:
@@ -138,9 +139,10 @@ def _scan_all(files: SegmentFiles, numbers: list[int], group: int, owner: Identi
             whose = f"node {header.node_id}, group {header.group}"
             broken, found, io_limit = f"segment {number} is another log's, of {whose}", [], IO_SEQUENCE_MAX
             continue
-        events, synced, last_io, last_crc, end, ended = native.scan(view, header.salt, header.first_io, io_limit)
+        read = native.scan(view, header.salt, header.first_io, io_limit)
+        events, synced, last_io, last_crc, end, ended, unproven = read
         at = Position(number, end, last_io, last_crc)
-        found.append(_Scanned(header, len(view), events, synced, at, ended))
+        found.append(_Scanned(header, len(view), events, synced, at, ended, unproven))
         io_limit = header.first_io
     found.reverse()
     return found, broken
@@ -358,9 +360,9 @@ class _Replay:
             kept=kept,
             discarded=tuple(number for number in self.numbers if number not in kept),
             unproven=tuple(
-                (one.header.number, (end if one is last and end is not None else one.end).offset)
+                (one.header.number, one.unproven, (end if one is last and end is not None else one.end).offset)
                 for one in self.scanned
-                if one.header.number in kept and one.end.last_io > self.synced
+                if one.header.number in kept and one.end.last_io >= self.synced
             ),
             end=end,
             resume=last.header if last is not None and goes_on else None,

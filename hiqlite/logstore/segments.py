@@ -25,9 +25,6 @@ VERSION = 1
 HEADER = struct.Struct("<QIIQQQQQQI")  # magic, version, group, node, incarnation, number, generation, first io, size, 0
 CRC = struct.Struct("<I")
 READ_BYTES = 8 << 20
-BATCH = struct.Struct("<IIQQ")  # how its header begins: magic, bytes of records, salt, io sequence
-BATCH_MAGIC = 0x41425148  # "HQBA", as in native/wal_log.h
-BATCH_BYTES = 48  # of the header
 NAME = re.compile(r"[0-9a-f]{16}\.wal")
 
 
@@ -97,17 +94,6 @@ def encode_header(header: SegmentHeader) -> bytes:
     return (fields + CRC.pack(native.crc32c(fields))).ljust(native.SEGMENT_HEADER_BYTES, b"\0")
 
 
-def unproven_from(segment: memoryview, end: int, synced: int) -> int:
-    """Where the batches begin, of those before `end`, whose io sequence is above `synced`."""
-    at = native.SEGMENT_HEADER_BYTES
-    while at + BATCH_BYTES <= end:
-        magic, size_bytes, _, io_sequence = BATCH.unpack_from(segment, at)
-        if magic != BATCH_MAGIC or io_sequence > synced:
-            return at  # no batch: something damaged, and what follows is not known to be on disk either
-        at += BATCH_BYTES + size_bytes
-    return min(at, end)
-
-
 def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:016x}.wal"
 
@@ -148,6 +134,9 @@ class SegmentFiles(Protocol):
 
     def read(self, number: int) -> memoryview:
         """The bytes of a segment; valid until the next call. Raises OSError."""
+
+    def read_part(self, number: int, begin: int, end: int) -> bytes:
+        """Of the bytes that `read` gave. Raises OSError."""
 
     def sync(self, numbers: list[int]) -> None:
         """What was read of these segments is on disk when this returns, and so are their names."""
@@ -191,6 +180,11 @@ class SegmentFolder:
             return view
         finally:
             os.close(descriptor)
+
+    def read_part(self, number: int, begin: int, end: int) -> bytes:
+        with segment_path(self.folder, number).open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
 
     def sync(self, numbers: list[int]) -> None:
         for number in numbers:

@@ -16,7 +16,7 @@ from hiqlite.errors import ConfigError
 
 from .recovered import Recovered
 from .recovery import Plan
-from .segments import SegmentFiles, unproven_from
+from .segments import SegmentFiles
 
 _MODES = {"immediate": 0, "immediate_async": 1}
 _INTERVAL = 2
@@ -39,11 +39,9 @@ def settle(files: SegmentFiles, plan: Plan) -> None:
     be on disk is written once more.
     """
     files.sync(list(plan.kept))
-    for number, until in plan.unproven:
-        view = files.read(number)
-        begin = unproven_from(view, until, plan.said)
+    for number, begin, until in plan.unproven:
         if begin < until:
-            files.write(number, begin, bytes(view[begin:until]))
+            files.write(number, begin, files.read_part(number, begin, until))
     files.set_aside(list(plan.discarded))
     if plan.cut is not None and plan.end is not None:
         end = plan.end  # all before it is on disk by now; what stands behind is never read again

@@ -67,7 +67,7 @@ class Forwarder:
     Args:
         send: hands one frame's body to the leader; False when it cannot be sent now.
         when_applied: calls back once this node has applied an index.
-        queue_bytes_max: limit of what waits for a leader or for an answer.
+        queue_bytes_max: limit of what waits for a leader, for an answer, or to be applied here.
         patience_ns: how long writes for a new leader wait for the answers of the one before.
         number: request numbers go on from here. No process may use those of an earlier one: the leader may still answer
             what that one sent.
@@ -99,7 +99,6 @@ class Forwarder:
         self._leaving = 0  # the leader that said farewell, until its link is gone
         self._refused_at_ns = 0
         self.waiting_bytes = 0
-        self._lost: set[int] = set()  # peers, since their links were last complete
         self.answered_index = 0  # newest entry that a leader answered here; it may not be applied here yet
 
     def __len__(self) -> int:
@@ -209,13 +208,15 @@ class Forwarder:
                     self._returned[number] = (record, op)
                     self._refused_by, self._refused_at_ns = peer_id, now_ns
                     continue
-                self.waiting_bytes -= len(record)
                 if error is None:
+                    self.waiting_bytes += len(data)  # in the record's place, until it is applied here
                     newest = max(newest, index)
                     self.answered_index = max(self.answered_index, index)
-                    self._answered[number] = answered = Answered(self, number, op, data, index)
+                    size_bytes = len(record) + len(data)
+                    self._answered[number] = answered = Answered(self, number, op, data, index, size_bytes)
                     self._when_applied(index, answered)
                 else:
+                    self.waiting_bytes -= len(record)
                     op.set_exception(error)
         finally:
             self._queue_again()
@@ -229,25 +230,20 @@ class Forwarder:
 
     def resolved(self, number: int) -> None:
         """This node has applied what the leader answered."""
-        self._answered.pop(number, None)
+        if (answered := self._answered.pop(number, None)) is not None:  # given up, then applied: once
+            self.waiting_bytes -= answered.size_bytes
 
     def hold(self, peer_id: int) -> None:
         """That leader leaves: what is queued waits for the next one, or for this one once it is back."""
         self._leaving = peer_id
 
     def arrived(self, peer_id: int) -> None:
-        """The links to that peer are up: whatever farewell was said belongs to earlier ones. What was sent since a loss
-        went over what was left of them, and may be lost with it: nobody told."""
+        """The links to that peer are up: whatever farewell was said belongs to earlier ones."""
         if peer_id == self._leaving:
             self._leaving = 0
-        if peer_id in self._lost:
-            self._lost.discard(peer_id)
-            if peer_id == self._sent_to[0]:
-                self._give_up()
 
     def lost(self, peer_id: int) -> None:
         """The link to the leader broke: nobody knows what became of the writes under way."""
-        self._lost.add(peer_id)
         if peer_id == self._leaving:
             self._leaving = 0
         if peer_id == self._sent_to[0]:
@@ -321,14 +317,17 @@ def not_in_time(op: Op) -> HiqliteError:
 class Answered:
     """A write that the leader has answered; called, it resolves: this node has applied the entry."""
 
-    __slots__ = ("_answer", "_forwarder", "_index", "_number", "op")
+    __slots__ = ("_answer", "_forwarder", "_index", "_number", "op", "size_bytes")
 
-    def __init__(self, forwarder: Forwarder, number: int, op: Op, answer: bytes, index: int) -> None:
+    def __init__(
+        self, forwarder: Forwarder, number: int, op: Op, answer: bytes, index: int, size_bytes: int
+    ) -> None:
         self._forwarder = forwarder
         self._number = number
         self._answer = answer
         self._index = index
         self.op = op
+        self.size_bytes = size_bytes
 
     def __call__(self) -> None:
         self._forwarder.resolved(self._number)

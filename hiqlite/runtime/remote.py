@@ -31,6 +31,8 @@ KIND_AT, ENTRY_KIND_AT = 5, 6  # offsets in a record, docs/formats.md section 2
 
 class Requests(Protocol):
     def send_forward_reply(self, peer_id: int, body: bytes) -> bool: ...
+    def answers(self, peer_id: int) -> bool: ...
+    def hang_up(self, peer_id: int) -> None: ...
     async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any: ...
 
 
@@ -54,7 +56,14 @@ class RemoteWrites:
         self._group = group
         self._kinds = kinds
         self._check = check
-        self._replies = Replies(network.send_forward_reply, loop, group.settings.entry_bytes_max)
+        self._replies = Replies(
+            network.send_forward_reply,
+            loop,
+            group.settings.entry_bytes_max,
+            unsent_bytes_max=group.settings.proposal_queue_bytes,
+            listens=network.answers,
+            hang_up=network.hang_up,
+        )
 
     def received(self, peer_id: int, body: bytes) -> None:
         """One frame of writes; the link is closed when it is malformed (ProtocolError)."""

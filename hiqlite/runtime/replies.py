@@ -1,7 +1,7 @@
 """The leader's side of forwarded writes: each is answered once, with the others of its turn.
 
-Knows frames as bytes; must not know SQL, nor how a write was proposed. Invariant: an answer leaves in the order of its
-turn, or is lost with its link, which the peer notices.
+Knows frames as bytes; must not know SQL, nor how a write was proposed. Invariants: an answer leaves in the order of its
+turn, or is lost with its link, which the peer notices; no more than `unsent_bytes_max` and one frame wait for a peer.
 """
 
 from __future__ import annotations
@@ -46,17 +46,32 @@ class Replies:
     """Answers to peers, collected over one turn of the loop and sent in few frames per peer.
 
     Args:
+        send: False: there is no room in the link now, or no link.
         answer_bytes_max: a larger answer is told as applied but not carried, because no link would take its frame.
+        unsent_bytes_max: a peer for which more would wait does not read, and loses the link on which it hears answers.
+        listens: whether a peer has that link.
+        hang_up: ends it; `lost` follows.
     """
 
     def __init__(
-        self, send: Callable[[int, bytes], bool], loop: asyncio.AbstractEventLoop, answer_bytes_max: int = 1 << 26
+        self,
+        send: Callable[[int, bytes], bool],
+        loop: asyncio.AbstractEventLoop,
+        answer_bytes_max: int = 1 << 26,
+        *,
+        unsent_bytes_max: int = 1 << 26,
+        listens: Callable[[int], bool] = lambda _: True,
+        hang_up: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._send = send
         self._loop = loop
         self._answer_bytes_max = answer_bytes_max
+        self._unsent_bytes_max = unsent_bytes_max
+        self._listens = listens
+        self._hang_up = hang_up
         self._parts: dict[int, list[bytes]] = {}
         self._unsent: dict[int, deque[bytes]] = {}  # frames that found no room in the link, per peer, in order
+        self._unsent_bytes: dict[int, int] = {}
         self._again: asyncio.TimerHandle | None = None
 
     def add(self, peer_id: int, number: int, log_index: int, status: int, data: bytes) -> None:
@@ -86,11 +101,19 @@ class Replies:
         """The link is gone, and with it what it should have carried: the peer reports "unknown"."""
         self._parts.pop(peer_id, None)
         self._unsent.pop(peer_id, None)
+        self._unsent_bytes.pop(peer_id, None)
 
     def _put(self, peer_id: int, frame: bytes) -> None:
-        """A frame that finds no room waits. What waits is bounded by what this node has taken and not answered yet."""
+        """A frame that finds no room waits, unless too much does: then the link ends, and the peer asks again."""
         if peer_id not in self._unsent and self._send(peer_id, frame):
             return
+        if not self._listens(peer_id):
+            return  # it gave up what it had asked, with its link
+        size_bytes = self._unsent_bytes.get(peer_id, 0) + len(frame)
+        if peer_id in self._unsent and size_bytes > self._unsent_bytes_max:
+            self._hang_up(peer_id)
+            return
+        self._unsent_bytes[peer_id] = size_bytes
         self._unsent.setdefault(peer_id, deque()).append(frame)
         if self._again is None:
             self._again = self._loop.call_later(AGAIN_NS / 1e9, self._send_on)
@@ -99,8 +122,8 @@ class Replies:
         self._again = None
         for peer_id, frames in list(self._unsent.items()):
             while frames and self._send(peer_id, frames[0]):
-                frames.popleft()
+                self._unsent_bytes[peer_id] -= len(frames.popleft())
             if not frames:
-                del self._unsent[peer_id]
+                del self._unsent[peer_id], self._unsent_bytes[peer_id]
         if self._unsent:
             self._again = self._loop.call_later(AGAIN_NS / 1e9, self._send_on)

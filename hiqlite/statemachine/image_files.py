@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hiqlite.errors import DiskFull, SnapshotCorruption, StorageError
+from hiqlite.errors import SnapshotCorruption, StorageError
 
 from .connection import ConnectionSettings
 from .image import MANIFEST_BYTES_MAX, Manifest, copy_out, disk_of, require_space, verify
@@ -134,8 +134,8 @@ class IncomingImage:
         try:
             with disk_of(self.path):
                 self._append(offset, data)
-        except DiskFull:
-            self.discard()  # the log and the database need the space more
+        except StorageError:  # the log and the database need the space more; and no later sync would be believed
+            self.discard()
             raise
         self.offset += len(data)
 
@@ -156,11 +156,11 @@ class IncomingImage:
             StorageError: the disk failed.
         """
         assert self.complete
-        with disk_of(self.path):
-            os.fsync(self._descriptor)
         try:
+            with disk_of(self.path):
+                os.fsync(self._descriptor)
             verify(self.path, self.manifest, stop)
-        except SnapshotCorruption:
+        except StorageError:  # a sync that failed, too: the next one would say yes, whatever is on the disk
             self.discard()
             raise
 

@@ -194,7 +194,8 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     for path in (database, log_path(database), mark_path(database)):
         if durable.exists(path):
             path.open("r+b").close()  # it may be written; SQLite would go on as a reader
-    _check_file(database, mark)
+    if not settings.shared_access:  # others may move pages beside this one, and be cut short
+        mark = _check_file(database, mark)
     if _is_foreign(log_path(database), mark):
         _drop_log(database, mark, f"{log_path(database)} is not the log of this database")
     found, frames = _look(database, settings, cluster_id)
@@ -224,31 +225,37 @@ def _head_of(log_file: Path) -> bytes:
     return head if len(head) == LOG_HEAD_BYTES and _is_log_head(head) else b""
 
 
-def _check_file(database: Path, mark: CheckpointMark) -> None:
-    """SQLite would read its log over any file. What a checkpoint has completed can be looked at without that log.
+def _check_file(database: Path, mark: CheckpointMark) -> CheckpointMark:
+    """The mark, if it is this file's; else a new one. SQLite would read its log over any file: what a checkpoint has
+    completed can be looked at without it.
 
     Raises SnapshotCorruption for a file of another node, or of earlier days.
     """
     if mark.done == 0 or mark.done != mark.begun:
-        return
+        return mark
     try:
         uri = f"file:{quote(str(database))}?immutable=1"
         with closing(apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
             numbers = _numbers_in(connection) if mark.file else []
             found = position_of(connection).applied_index if _has_runs(connection) else 0
     except apsw.Error:
-        return  # whether that is damage is judged with the log
+        return mark  # whether that is damage is judged with the log
     if numbers and numbers != [mark.file]:
-        raise SnapshotCorruption(f"{database} is not the file that lay here: it is another database's")
+        if _head_of(log_path(database)) and not _is_foreign(log_path(database), mark):
+            raise SnapshotCorruption(f"{database} is not the file that lay here: it is another database's")
+        log.warning("%s is another database's, and begins anew", mark_path(database))
+        durable.write_file(mark_path(database), CheckpointMark().encode())
+        return CheckpointMark()
     if found < mark.done:
         raise SnapshotCorruption(f"{database} ends at entry {found}, it held all up to {mark.done}")
+    return mark
 
 
 def _numbers_in(connection: apsw.Connection) -> list[int]:
     """What the database says of its file; nothing where none was written yet."""
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_hiqlite_file'").fetchall():
         return []
-    return [int(number) for (number,) in connection.execute("SELECT id FROM _hiqlite_file")]
+    return [number for (number,) in connection.execute("SELECT id FROM _hiqlite_file")]
 
 
 def _is_foreign(log_file: Path, mark: CheckpointMark) -> bool:

@@ -20,6 +20,7 @@ class Hooks:
     on_connected(peer_id, epoch): the own log and control links to that peer are up; appends may be sent under `epoch`.
     on_lost(peer_id, refused): with False: that is over. With True: every link to that peer is down and a new dial was
         refused just now (again for each refused dial; also for a peer that was never connected).
+    on_unheard(peer_id): the link on which that peer hears the answers to its writes ended, whatever `on_lost` says.
     on_greeting(peer_id, greeting): what the peer said about itself in the handshake of a control link, either way.
     greeting(): what to say about this node; asked for each control link.
     takes_part(peer_id, incarnations): whether a node that gives these is one that counts here; it comes in whoever else
@@ -37,6 +38,7 @@ class Hooks:
         self.on_read_end: Callable[[], None] = lambda: None
         self.on_connected: Callable[[int, int], None] = lambda *_: None
         self.on_lost: Callable[[int, bool], None] = lambda *_: None
+        self.on_unheard: Callable[[int], None] = lambda *_: None
         self.on_greeting: Callable[[int, dict[str, Any]], None] = lambda *_: None
         self.greeting: Callable[[], dict[str, Any]] = dict
         self.takes_part: Callable[[int, Mapping[int, int]], bool] = lambda *_: False

@@ -130,6 +130,7 @@ class MemoryTransport(Hooks):
             if asked == peer_id and not answer.done():
                 answer.set_exception(PeerUnreachable("the link ended"))
         if self.running:
+            asyncio.get_running_loop().call_soon(self.on_unheard, peer_id)
             asyncio.get_running_loop().call_soon(self.on_lost, peer_id, False)
             if refused:
                 asyncio.get_running_loop().call_soon(self.on_lost, peer_id, True)

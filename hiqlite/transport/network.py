@@ -186,15 +186,19 @@ class Network(Hooks):
         return link.send(*wire.encode_message(message, group, self._cluster, body))
 
     def send_forward(self, peer_id: int, group: int, body: bytes) -> bool:
-        return self._send_plain(peer_id, FrameType.FORWARD, group, body, answer=False)
+        return self._send_plain(peer_id, Peer.asks_on, FrameType.FORWARD, group, body)
 
     def send_forward_reply(self, peer_id: int, group: int, body: bytes) -> bool:
-        return self._send_plain(peer_id, FrameType.FORWARD_REPLY, group, body, answer=True)
+        return self._send_plain(peer_id, Peer.answers_on, FrameType.FORWARD_REPLY, group, body)
 
     def answers(self, peer_id: int) -> bool:
         """Whether there is a link for answers to that peer; it is another one than those that `connected` is about."""
         peer = self._peers.get(peer_id)
-        return peer is not None and peer.route(answer=True) is not None
+        return peer is not None and peer.answers_on() is not None
+
+    def hang_up(self, peer_id: int) -> None:
+        """See `Peer.hang_up`."""
+        self._peers[peer_id].hang_up()
 
     async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any:
         """Asks a peer and waits for its answer.
@@ -262,12 +266,9 @@ class Network(Hooks):
 
     # ---- inside
 
-    def _send_plain(self, peer_id: int, kind: FrameType, group: int, body: bytes, *, answer: bool) -> bool:
-        peer = self._peers.get(peer_id)
-        link = peer.route(answer=answer) if peer else None
-        return link is not None and link.send(
-            *wire.encode_plain(kind, self._cluster, self.node_id, body, group=group)
-        )
+    def _send_plain(self, to: int, on: Callable[[Peer], Link | None], kind: FrameType, group: int, body: bytes) -> bool:
+        link = on(peer) if (peer := self._peers.get(to)) else None
+        return link is not None and link.send(*wire.encode_plain(kind, self._cluster, self.node_id, body, group=group))
 
     def _sender(self) -> Sender:
         return Sender(self._cluster, self.node_id)

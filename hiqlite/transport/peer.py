@@ -117,9 +117,23 @@ class Peer:
     # ---- the way out
 
     def route(self, *, answer: bool) -> Link | None:
-        """The control link for a message: questions leave on the own one, answers on the peer's; else on the other."""
+        """The control link for a message that is repeated, or whose link is watched: questions leave on the own one,
+        answers on the peer's; else on the other."""
         first, second = (self.incoming, self.out) if answer else (self.out, self.incoming)
         return first.get(LinkKind.CONTROL) or second.get(LinkKind.CONTROL)
+
+    def asks_on(self) -> Link | None:
+        """Where writes leave: the own link of a session, whose end is told. On two links later ones could overtake."""
+        return self.out.get(LinkKind.CONTROL) if self.connected else None
+
+    def answers_on(self) -> Link | None:
+        """Where their answers leave: the link that they came on; who asked hears of its end."""
+        return self.incoming.get(LinkKind.CONTROL)
+
+    def hang_up(self) -> None:
+        """The peer does not read its answers: it is told so by the end of their link."""
+        if (link := self.answers_on()) is not None:
+            link.close(PeerUnreachable(f"node {self.id} does not read its answers"), flush=False)
 
     async def bulk(self) -> Link:
         """The bulk link to this peer; dialled now if there is none.
@@ -142,7 +156,7 @@ class Peer:
 
     def adopt(self, link: Link) -> None:
         """Takes a link that the peer dialled. It replaces an older one: who dials again has lost that one."""
-        older = self.incoming.pop(link.kind, None)
+        older = self.incoming.get(link.kind)
         if older is not None:
             older.close(flush=False)
         self.incoming[link.kind] = link
@@ -173,6 +187,8 @@ class Peer:
         if not link.dialed:
             if self.incoming.get(link.kind) is link:
                 del self.incoming[link.kind]
+                if link.kind is LinkKind.CONTROL and not self._closed:
+                    self._hooks.on_unheard(self.id)
             return
         if self.out.get(link.kind) is not link:
             return

@@ -64,7 +64,7 @@ LOG = (
     ),
     Mutant(
         "M56", "the generation is switched before its file is synced", "statemachine/image_files.py",
-        "            os.fsync(self._descriptor)\n        try:", "            pass\n        try:", Killer.IMAGES,
+        "                os.fsync(self._descriptor)\n            verify(", "                pass\n            verify(", Killer.IMAGES,
     ),
     Mutant(
         "M57", "the applied index moves outside of the data's transaction", "_accel/native/apply_run.c",
@@ -74,10 +74,10 @@ LOG = (
     ),
     Mutant(
         "M58", "the node speaks before recovery's fsync", STARTING,
-        "    files.sync(list(plan.kept))\n    for number, until in plan.unproven:\n", "    for number, until in ():\n", Killer.LOG,
+        "    files.sync(list(plan.kept))\n    for number, begin, until in plan.unproven:\n", "    for number, begin, until in ():\n", Killer.LOG,
     ),
     Mutant(
         "M58b", "recovery believes a sync behind one that failed", STARTING,
-        "    for number, until in plan.unproven:\n", "    for number, until in ():\n", Killer.LOG,
+        "    for number, begin, until in plan.unproven:\n", "    for number, begin, until in ():\n", Killer.LOG,
     ),
 )  # fmt: skip

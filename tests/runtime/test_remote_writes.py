@@ -29,6 +29,12 @@ class Replies:
         self.sent += split_replies(body)
         return True
 
+    def answers(self, peer_id: int) -> bool:
+        return True
+
+    def hang_up(self, peer_id: int) -> None:
+        raise AssertionError("there is room for every answer")
+
     async def request(self, peer_id: int, name: str, payload: Any, timeout: float) -> Any:
         raise AssertionError("a leader asks nobody")
 

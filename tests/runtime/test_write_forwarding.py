@@ -368,7 +368,11 @@ async def test_more_bytes_than_the_limit_are_refused_at_once() -> None:
     with pytest.raises(Overloaded):
         follower.write(2)
     follower.forwarder.replied(2, reply(1, 1), NOW)
+    with pytest.raises(Overloaded):  # its answer waits until this node has applied it
+        follower.write(2)
+    follower.apply(1)
     follower.write(2)
+    assert follower.forwarder.waiting_bytes == len(record(2))
 
 
 async def test_a_cancelled_write_that_was_not_sent_is_dropped() -> None:
@@ -570,22 +574,6 @@ async def test_writes_of_a_session_are_sent_again_before_later_ones(how: str) ->
     follower.forwarder.fail(ShuttingDown("the end"))
 
 
-async def test_what_was_sent_between_a_loss_and_the_return_of_the_links_is_sent_again() -> None:
-    """It went over what was left of them; the end of that nobody tells."""
-    follower = Follower()
-    follower.forwarder.lost(2)
-    ops = in_session(follower, range(3))
-    follower.forwarder.flush(2, NOW, term=2)
-    assert len(follower.sent) == 1
-    follower.forwarder.arrived(2)
-    follower.forwarder.flush(2, NOW, term=2)
-    assert records_of(follower.sent[-1][1]) == [record(n) for n in range(3)] and len(follower.sent) == 2
-    follower.forwarder.arrived(2)  # nothing was lost since
-    follower.forwarder.flush(2, NOW, term=2)
-    assert len(follower.sent) == 2 and not any(op.done() for op in ops)
-    follower.forwarder.fail(ShuttingDown("the end"))
-
-
 @pytest.mark.parametrize("error", [
     LeadershipLost("gone", outcome="unknown"), StorageError("its disk", outcome="unknown"),
     ShuttingDown("it goes", outcome="unknown"),
@@ -656,6 +644,28 @@ async def test_answers_that_find_no_room_in_the_link_wait_and_keep_their_order()
     ForwardedWrite(replies, 2, 5).answer(DONE, 5)
     replies.flush()
     assert split_replies(sent[-1][1])[0][0] == 5
+
+
+async def test_answers_that_a_peer_does_not_read_end_its_link() -> None:
+    """It forwards, and takes nothing back: what is kept for it has a bound, and it hears of the end of its link."""
+    ended: list[int] = []
+
+    def hang_up(peer_id: int) -> None:
+        ended.append(peer_id)
+        replies.lost(peer_id)
+
+    replies = Replies(
+        lambda peer_id, body: False,
+        asyncio.get_running_loop(),
+        unsent_bytes_max=1000,
+        listens=lambda peer_id: peer_id not in ended,
+        hang_up=hang_up,
+    )
+    for number in range(50):
+        ForwardedWrite(replies, 2, number).answer(bytes(100), number)
+        replies.flush()
+        assert sum(map(len, replies._unsent.get(2, ()))) <= 1000
+    assert ended == [2] and replies._unsent == replies._unsent_bytes == {}
 
 
 async def test_answers_of_a_turn_go_back_in_one_frame_per_peer() -> None:

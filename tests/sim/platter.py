@@ -46,6 +46,9 @@ class Platter:
     def read(self, number: int) -> memoryview:
         return memoryview(self.sheets[number].read)
 
+    def read_part(self, number: int, begin: int, end: int) -> bytes:
+        return bytes(self.sheets[number].read[begin:end])
+
     def sync(self, numbers: list[int]) -> None:
         for number in numbers:
             self.flush(number)

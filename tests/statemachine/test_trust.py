@@ -247,6 +247,50 @@ async def test_the_file_of_another_database_is_not_read_under_this_ones_log(tmp_
     assert trust.examine(path, SETTINGS) == index
 
 
+async def test_the_mark_of_another_database_is_no_evidence_against_this_one(tmp_path: Path) -> None:
+    """Where its salt is not that of the log that lies here, the mark is what does not belong: it begins anew."""
+    path, index = await checkpointed(tmp_path / "db")
+    other, _ = await checkpointed(tmp_path / "other")
+    closed = tmp_path / "closed" / "a.db"
+    shutil.copytree(path.parent, closed.parent)
+    log_path(closed).unlink()  # as a clean end leaves it
+    for file in (path, closed):
+        shutil.copy(mark_path(other), mark_path(file))
+        assert trust.examine(file, SETTINGS) == index and not aside(file).exists()
+        assert read(file) == (index, NEWEST)
+        assert trust.open_mark(file) == CheckpointMark()
+        async with opened(file, WriterSettings(apply_thread="always")):
+            assert trust.open_mark(file).file not in (0, trust.open_mark(other).file)
+
+
+async def test_a_checkpoint_before_the_first_commit_of_a_life_counts_what_an_earlier_one_left(tmp_path: Path) -> None:
+    """A reader in its snapshot holds it up: what was not moved is not called durable."""
+    path = tmp_path / "a.db"
+    trust.open_mark(path)
+    settings = WriterSettings(connection=ConnectionSettings(shared_access=True), apply_thread="always")
+    async with opened(path, settings) as driver:
+        driver.submit(execute("CREATE TABLE t(a)"), execute("INSERT INTO t VALUES (1)"))
+        index = await in_the_file(driver)
+        reader = apsw.Connection(str(path))
+        rows = reader.execute("SELECT a FROM t UNION ALL SELECT 2")
+        next(rows)  # it stays in its snapshot
+        driver.submit(execute("INSERT INTO t VALUES (2)"))
+        await driver.applied()
+        driver.writer.set_synced_index(0)  # so nothing is moved at the end
+    async with opened(path, settings) as driver:
+        driver.writer.set_synced_index(index + 1)
+        driver.writer.make_durable()
+        await eventually(lambda: trust.open_mark(path).begun == index + 1)
+        made = driver.writer._applier.stats()["checkpoints"]
+        driver.writer.make_durable()
+        await eventually(lambda: driver.writer._applier.stats()["checkpoints"] > made + 1)
+        assert driver.writer.durable_index == index and trust.open_mark(path).done == index
+        rows.close()
+        reader.close()
+        driver.writer.make_durable()
+        await eventually(lambda: driver.writer.durable_index == index + 1)
+
+
 async def test_a_database_file_of_earlier_days_is_not_read_under_the_log_of_now(tmp_path: Path) -> None:
     """Whoever puts a copy back takes its log and its mark along, or is told."""
     path = tmp_path / "db" / "a.db"

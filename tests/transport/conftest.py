@@ -58,11 +58,13 @@ class Node:
         self.messages: list[tuple[int, Any, bytes | None, int]] = []
         self.events: list[tuple[Any, ...]] = []
         self.forwards: list[tuple[str, int, int, bytes]] = []
+        self.unheard: list[int] = []
         self.reads = 0
         self.network.on_message = lambda *told: self.messages.append(told)
         self.network.on_read_end = self._read_end
         self.network.on_connected = lambda peer, epoch: self.events.append(("connected", peer, epoch))
         self.network.on_lost = lambda peer, refused: self.events.append(("lost", peer, refused))
+        self.network.on_unheard = self.unheard.append
         self.network.on_greeting = lambda peer, greeting: self.events.append(("greeting", peer, greeting))
         self.network.on_forward = lambda group, peer, body: self.forwards.append(("forward", group, peer, body))
         self.network.on_forward_reply = lambda group, peer, body: self.forwards.append(("reply", group, peer, body))

@@ -31,6 +31,7 @@ from hiqlite.errors import (
     RequestTimeout,
     UsageError,
 )
+from hiqlite.transport.session import LinkKind
 
 A, B = Identity(1, 100), Identity(2, 200)
 
@@ -88,6 +89,61 @@ def test_forwards_go_there_and_back_in_order(run: Run) -> None:
             assert two.network.send_forward_reply(1, 1, b"done")
             await until(lambda: one.forwards)
             assert one.forwards == [("reply", 1, 2, b"done")]
+
+    run(work())
+
+
+def test_writes_leave_only_on_links_whose_end_is_told(run: Run) -> None:
+    """Not on the peer's, nor on half of the own ones: nobody would tell of their end, and two carry no order."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            peer, address = one.network._peers[2], ("127.0.0.1", two.network.listen_port)
+            await until(lambda: LinkKind.CONTROL in peer.incoming)
+            one.network.set_peer(2, [address], dial=False)
+            for link in list(peer.out.values()):
+                link.close()
+            assert ("lost", 2, False) in one.events
+            assert not one.network.send_forward(2, 1, b"on the peer's")
+            await peer._dial(LinkKind.CONTROL, address)
+            assert not one.network.send_forward(2, 1, b"on half of them")
+            await peer._dial(LinkKind.LOG, address)
+            assert one.network.send_forward(2, 1, b"whole")
+            await until(lambda: two.forwards)
+            assert two.forwards == [("forward", 1, 1, b"whole")]
+
+    run(work())
+
+
+def test_answers_leave_only_on_the_link_that_their_writes_came_on(run: Run) -> None:
+    """Whoever asked gave up with its end, and its end is told to who would answer."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            await until(lambda: two.network.answers(1))
+            one.network.set_peer(2, [("127.0.0.1", two.network.listen_port)], dial=False)
+            one.network._peers[2].out[LinkKind.CONTROL].close()
+            await until(lambda: two.unheard == [1])
+            assert two.network.connected(1) and not two.network.answers(1)
+            assert not two.network.send_forward_reply(1, 1, b"late")
+
+    run(work())
+
+
+def test_a_peer_that_does_not_read_its_answers_hears_that_its_link_ended(run: Run) -> None:
+    """And dials again; the links that this node dialled stay."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            await until(lambda: two.network.answers(1))
+            two.network.hang_up(1)
+            assert two.unheard == [1]
+            await until(lambda: ("lost", 2, False) in one.events)
+            await until(lambda: one.network.connected(2) and two.network.answers(1))
+            assert ("lost", 1, False) not in two.events
 
     run(work())
 

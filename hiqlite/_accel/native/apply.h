@@ -331,7 +331,7 @@ void hq_mark_open(hq_apply *w);
 void hq_mark_close(hq_apply *w);
 void hq_mark_committed(hq_apply *w);
 int hq_mark_begun(hq_apply *w, uint64_t index);
-int hq_mark_ended(hq_apply *w, uint64_t index, int complete);
+int hq_mark_ended(hq_apply *w, uint64_t index, int complete, sqlite3 *beside);
 
 /* ---- run */
 hq_outcome hq_run_open(hq_apply *w);                          /* BEGIN, and the settings that the run wants */

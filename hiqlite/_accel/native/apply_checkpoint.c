@@ -60,8 +60,11 @@ static void adopt(hq_queue *q) {
     int missed = (c->code & 0xff) == SQLITE_BUSY;
     if (c->code != SQLITE_OK && !missed) {
         c->closing_in = 0;
-        if ((c->code & 0xff) != SQLITE_INTERRUPT && !w->failure.code)
+        int is_sync = c->code == SQLITE_IOERR_FSYNC; /* nothing tells of it twice */
+        if ((c->code & 0xff) != SQLITE_INTERRUPT && (!w->failure.code || is_sync)) {
             hq_stop(w, c->code, "the checkpoint failed");
+            q->failed = 0; /* whoever was told of another cause is told of this one */
+        }
         return;
     }
     if (!missed) {
@@ -140,7 +143,7 @@ static void *copy(void *queue) {
             if (code != SQLITE_OK)
                 code = sqlite3_extended_errcode(c->copier);
             else
-                code = hq_mark_ended(q->worker, c->from_index, (uint64_t)copied >= c->from_pages);
+                code = hq_mark_ended(q->worker, c->from_index, (uint64_t)copied >= c->from_pages, c->copier);
         }
         pthread_mutex_lock(&q->mutex);
         c->code = code;
@@ -184,4 +187,11 @@ void hq_checkpointer_join(hq_queue *q) {
     pthread_mutex_unlock(&q->mutex);
     pthread_join(c->thread, NULL);
     c->started = 0;
+    pthread_mutex_lock(&q->mutex);
+    if (c->state == HQ_COPY_DONE) { /* of a queue that stops: a sync that failed is not followed by one that succeeds */
+        adopt(q);
+        if (q->worker->failure.code && !q->failed)
+            hq_queue_fail(q);
+    }
+    pthread_mutex_unlock(&q->mutex);
 }

@@ -37,6 +37,8 @@ static int put(hq_apply *w, size_t at, uint64_t value, const uint8_t *salt) {
         rc = SQLITE_IOERR_READ;
     if (at != KEPT)
         hq_put_u64(bytes + at, value);
+    if (at == BEGUN_AT && hq_get_u64(bytes + DONE_AT) >= value) /* pages that no entry wrote: of our own tables */
+        hq_put_u64(bytes + DONE_AT, value ? value - 1 : 0);
     if (salt)
         memcpy(bytes + SALT_AT, salt, SALT_BYTES);
     hq_put_u32(bytes + CRC_AT, hq_crc32c(0, bytes, CRC_AT));
@@ -172,9 +174,18 @@ int hq_mark_begun(hq_apply *w, uint64_t index) {
     return rc == SQLITE_OK ? put(w, BEGUN_AT, index, salt) : rc;
 }
 
-/* It has ended. complete: everything up to `index` is in the file, and that is synced. Runs that were committed before it
-   looked at SQLite's log were moved as well: up to the newest one by now, if another thread applies meanwhile. */
-int hq_mark_ended(hq_apply *w, uint64_t index, int complete) {
+/* SQLite syncs the file of a checkpoint only where nothing was committed beside it. */
+static int sync_file(sqlite3 *connection) {
+    sqlite3_file *file = NULL;
+    int rc = sqlite3_file_control(connection, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    return rc == SQLITE_OK && file && file->pMethods ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : rc;
+}
+
+/* It has ended, on `beside` if runs may have been committed meanwhile. complete: everything up to `index` is in the file.
+   Runs that were committed before it looked at SQLite's log were moved as well: up to the newest one by now. */
+int hq_mark_ended(hq_apply *w, uint64_t index, int complete, sqlite3 *beside) {
+    if (complete && beside && sync_file(beside) != SQLITE_OK)
+        return SQLITE_IOERR_FSYNC;
     if (w->mark_fd < 0)
         return SQLITE_OK;
     uint64_t newest = __atomic_load_n(&w->applied_index, __ATOMIC_SEQ_CST);

@@ -138,7 +138,7 @@ int hq_checkpoint(hq_apply *w, int mode) {
     hq_count(&w->checkpoint_count, 1);
     w->checkpoint_seen_pages = w->wal_pages;
     if (marked == SQLITE_OK && rc == SQLITE_OK && done >= pages) {
-        marked = hq_mark_ended(w, index, 1);
+        marked = hq_mark_ended(w, index, 1, NULL);
         hq_durable_up_to(w, index);
     }
     if (marked == SQLITE_OK && rc == SQLITE_OK && mode != SQLITE_CHECKPOINT_PASSIVE) /* only what is marked as moved */
@@ -221,6 +221,9 @@ int hq_own_open(hq_apply *w) {
     hq_mark_open(w);
     if (w->failure.code)
         return w->failure.code;
+    int pages = 0, moved = 0; /* the hook tells of them with the first commit only */
+    if (sqlite3_wal_checkpoint_v2(w->db, "main", SQLITE_CHECKPOINT_NOOP, &pages, &moved) == SQLITE_OK && pages > 0)
+        w->wal_pages = (uint64_t)pages;
     sqlite3_wal_hook(w->db, on_commit, w);
     /* A close must not checkpoint what the log has not synced; the owner checkpoints before, when it may. */
     sqlite3_db_config(w->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);

@@ -261,6 +261,7 @@ typedef struct hq_scan_result {
     hq_event *events;
     size_t count, room;
     uint64_t synced, last_io, end; /* end: offset behind the last batch */
+    uint64_t unproven;             /* offset of the first batch that no header of this segment says to be on disk whole */
     uint32_t last_crc;
     int ended, no_memory;
     int apart; /* damage since the last event */

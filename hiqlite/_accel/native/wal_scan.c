@@ -176,6 +176,15 @@ static uint64_t find_header(const uint8_t *bytes, uint64_t size, uint64_t from, 
     return 0;
 }
 
+/* A batch with the io sequence of `synced` may be a mark behind it, which no sync waited for. */
+static uint64_t unproven_from(const uint8_t *bytes, const hq_scan_result *result) {
+    uint64_t at = HQ_SEGMENT_HEADER;
+    while (at + HQ_BATCH_HEADER <= result->end && hq_get_u32(bytes + at) == HQ_BATCH_MAGIC &&
+           hq_get_u64(bytes + at + 16) < result->synced)
+        at += HQ_BATCH_HEADER + hq_get_u32(bytes + at + 4);
+    return at < result->end ? at : result->end;
+}
+
 /* Batches carry io sequences in [first_io, io_limit); a mark before the first batch carries first_io - 1. */
 void hq_wal_scan(const uint8_t *bytes, uint64_t size, uint64_t salt, uint64_t first_io, uint64_t io_limit,
                  hq_scan_result *result) {
@@ -216,4 +225,5 @@ void hq_wal_scan(const uint8_t *bytes, uint64_t size, uint64_t salt, uint64_t fi
         at += HQ_BATCH_HEADER + hq_get_u32(header + 4);
         result->end = at;
     }
+    result->unproven = unproven_from(bytes, result);
 }
