@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,8 +77,6 @@ class DatabaseStorage(GroupStorage):
         )
         if self.meta.distrusted(self.number) == path.parent.name:
             raise SnapshotCorruption(f"{path} was found damaged while it was in use")
-        for file, bring in ((path, durable.sync_file), (trust.log_path(path), durable.reread)):
-            if_there(file, bring)  # before SQLite opens it: closing a descriptor later would drop SQLite's locks
         is_new = trust.examine(path, connection, self.meta.cluster_id) == 0
         self._open_images(folder.images)
         PROTECTED.add(path)
@@ -231,12 +228,3 @@ class DatabaseStorage(GroupStorage):
 
         with ThreadPoolExecutor(1, "hiqlite-hash") as executor:
             return await self._loop.run_in_executor(executor, scan)
-
-
-def if_there(path: Path, bring: Callable[[Path], None]) -> None:
-    """What a process that was killed had written to `path` is brought to the disk. Raises StorageError."""
-    try:
-        if durable.is_file(path):
-            bring(path)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}", hint="check the disk and the permissions") from error

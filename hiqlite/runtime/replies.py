@@ -1,7 +1,7 @@
 """The leader's side of forwarded writes: each is answered once, with the others of its turn.
 
 Knows frames as bytes; must not know SQL, nor how a write was proposed. Invariants: an answer leaves in the order of its
-turn, or is lost with its link, which the peer notices; no more than `unsent_bytes_max` and one frame wait for a peer.
+turn, or is lost with its link, which the peer notices; more than `unsent_bytes_max` wait only for a peer that reads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import msgpack
 from hiqlite.errors import AnswerNotKept, HiqliteError
 
 from .forwarding import AGAIN_NS, ANSWERED, FRAME_BYTES_MAX, REFUSED, REPLY
+
+# A peer that took nothing of what waits for so long does not read.
+PATIENCE_S = 3.0
 
 
 class ForwardedWrite:
@@ -48,7 +51,8 @@ class Replies:
     Args:
         send: False: there is no room in the link now, or no link.
         answer_bytes_max: a larger answer is told as applied but not carried, because no link would take its frame.
-        unsent_bytes_max: a peer for which more would wait does not read, and loses the link on which it hears answers.
+        unsent_bytes_max: a peer for which more waits, and which has taken nothing of it for `patience_s`, does not
+            read, and loses the link on which it hears answers.
         listens: whether a peer has that link.
         hang_up: ends it; `lost` follows.
     """
@@ -60,6 +64,7 @@ class Replies:
         answer_bytes_max: int = 1 << 26,
         *,
         unsent_bytes_max: int = 1 << 26,
+        patience_s: float = PATIENCE_S,
         listens: Callable[[int], bool] = lambda _: True,
         hang_up: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -67,11 +72,13 @@ class Replies:
         self._loop = loop
         self._answer_bytes_max = answer_bytes_max
         self._unsent_bytes_max = unsent_bytes_max
+        self._patience_s = patience_s
         self._listens = listens
         self._hang_up = hang_up
         self._parts: dict[int, list[bytes]] = {}
         self._unsent: dict[int, deque[bytes]] = {}  # frames that found no room in the link, per peer, in order
         self._unsent_bytes: dict[int, int] = {}
+        self._moved_s: dict[int, float] = {}  # loop time at which something of it left last, or came first
         self._again: asyncio.TimerHandle | None = None
 
     def add(self, peer_id: int, number: int, log_index: int, status: int, data: bytes) -> None:
@@ -102,15 +109,17 @@ class Replies:
         self._parts.pop(peer_id, None)
         self._unsent.pop(peer_id, None)
         self._unsent_bytes.pop(peer_id, None)
+        self._moved_s.pop(peer_id, None)
 
     def _put(self, peer_id: int, frame: bytes) -> None:
-        """A frame that finds no room waits, unless too much does: then the link ends, and the peer asks again."""
+        """A frame that finds no room waits; where too much does, for long, the link ends, and the peer asks again."""
         if peer_id not in self._unsent and self._send(peer_id, frame):
             return
         if not self._listens(peer_id):
             return  # it gave up what it had asked, with its link
         size_bytes = self._unsent_bytes.get(peer_id, 0) + len(frame)
-        if peer_id in self._unsent and size_bytes > self._unsent_bytes_max:
+        stuck_s = self._loop.time() - self._moved_s.setdefault(peer_id, self._loop.time())
+        if size_bytes > self._unsent_bytes_max and peer_id in self._unsent and stuck_s >= self._patience_s:
             self._hang_up(peer_id)
             return
         self._unsent_bytes[peer_id] = size_bytes
@@ -121,9 +130,13 @@ class Replies:
     def _send_on(self) -> None:
         self._again = None
         for peer_id, frames in list(self._unsent.items()):
+            if not self._listens(peer_id):
+                self.lost(peer_id)
+                continue
             while frames and self._send(peer_id, frames[0]):
                 self._unsent_bytes[peer_id] -= len(frames.popleft())
+                self._moved_s[peer_id] = self._loop.time()
             if not frames:
-                del self._unsent[peer_id], self._unsent_bytes[peer_id]
+                del self._unsent[peer_id], self._unsent_bytes[peer_id], self._moved_s[peer_id]
         if self._unsent:
             self._again = self._loop.call_later(AGAIN_NS / 1e9, self._send_on)

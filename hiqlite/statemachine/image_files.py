@@ -159,8 +159,12 @@ class IncomingImage:
         try:
             with disk_of(self.path):
                 os.fsync(self._descriptor)
+        except StorageError:  # the next sync would say yes, whatever is on the disk
+            self.discard()
+            raise
+        try:
             verify(self.path, self.manifest, stop)
-        except StorageError:  # a sync that failed, too: the next one would say yes, whatever is on the disk
+        except SnapshotCorruption:
             self.discard()
             raise
 

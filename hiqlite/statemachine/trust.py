@@ -166,6 +166,7 @@ def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | No
         system refuses.
     """
     try:
+        _bring_to_disk(database)
         found = _examine(database, settings, cluster_id)
         if found > 0 and cluster_id is not None:  # last: what writes to SQLite's log changes what can be judged by it
             _expect_new_log(database)
@@ -175,6 +176,14 @@ def examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | No
         raise StorageError(
             f"{error.filename or database}: {error.strerror}", hint="check the disk and the permissions"
         ) from error
+
+
+def _bring_to_disk(database: Path) -> None:
+    """What a process that was killed had written; of SQLite's log what is there then, and not what is in memory only.
+    Before SQLite opens them: closing a descriptor later would drop its locks."""
+    for file, bring in ((database, durable.sync_file), (log_path(database), durable.reread)):
+        if durable.is_file(file):
+            bring(file)
 
 
 def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | None) -> int:

@@ -3,7 +3,7 @@
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
  * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
  * (not of a folder), [6] fdatasync of the filler's thread, once, [8] a write to a database or to SQLite's own log, [9] a
- * sync of one of these, once. [4]: hold fdatasync while set, [7]: the filler's zeros. */
+ * sync of one of these, once. [4]: hold fdatasync while set, [10] says that one is held; [7]: hold the filler's zeros. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -60,8 +60,10 @@ int fdatasync(int fd) {
     static int (*real)(int);
     if (real == NULL)
         real = dlsym(RTLD_NEXT, "fdatasync");
-    while (orders[4])
+    while (orders[4]) {
+        orders[10] = 1;
         usleep(500);
+    }
     REFUSE(0)
     REFUSE_ONCE(6, on_filler())
     REFUSE_ONCE(9, is_database(fd))

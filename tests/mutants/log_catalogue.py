@@ -64,7 +64,7 @@ LOG = (
     ),
     Mutant(
         "M56", "the generation is switched before its file is synced", "statemachine/image_files.py",
-        "                os.fsync(self._descriptor)\n            verify(", "                pass\n            verify(", Killer.IMAGES,
+        "                os.fsync(self._descriptor)\n        except", "                pass\n        except", Killer.IMAGES,
     ),
     Mutant(
         "M57", "the applied index moves outside of the data's transaction", "_accel/native/apply_run.c",

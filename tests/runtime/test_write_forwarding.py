@@ -646,8 +646,10 @@ async def test_answers_that_find_no_room_in_the_link_wait_and_keep_their_order()
     assert split_replies(sent[-1][1])[0][0] == 5
 
 
-async def test_answers_that_a_peer_does_not_read_end_its_link() -> None:
-    """It forwards, and takes nothing back: what is kept for it has a bound, and it hears of the end of its link."""
+@pytest.mark.parametrize("reads", [False, True])
+async def test_answers_that_a_peer_does_not_read_end_its_link(reads: bool) -> None:
+    """It forwards, and takes nothing back: what is kept for it has a bound, and it hears of the end of its link. One
+    that is only slow keeps it."""
     ended: list[int] = []
 
     def hang_up(peer_id: int) -> None:
@@ -658,14 +660,17 @@ async def test_answers_that_a_peer_does_not_read_end_its_link() -> None:
         lambda peer_id, body: False,
         asyncio.get_running_loop(),
         unsent_bytes_max=1000,
+        patience_s=1000.0 if reads else 0.0,
         listens=lambda peer_id: peer_id not in ended,
         hang_up=hang_up,
     )
     for number in range(50):
         ForwardedWrite(replies, 2, number).answer(bytes(100), number)
         replies.flush()
-        assert sum(map(len, replies._unsent.get(2, ()))) <= 1000
-    assert ended == [2] and replies._unsent == replies._unsent_bytes == {}
+        assert reads or sum(map(len, replies._unsent.get(2, ()))) <= 1000
+    assert ended == ([] if reads else [2])
+    assert reads or replies._unsent == replies._unsent_bytes == replies._moved_s == {}
+    replies.lost(2)
 
 
 async def test_answers_of_a_turn_go_back_in_one_frame_per_peer() -> None:

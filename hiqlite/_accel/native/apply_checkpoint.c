@@ -45,9 +45,11 @@ int hq_checkpoint_blocks(hq_queue *q) { return q->checkpointer.state == HQ_COPY_
 
 /* Whether the apply thread can take a step now. */
 int hq_checkpoint_has_step(hq_queue *q) {
-    if (q->busy || q->stop)
+    if (q->busy)
         return 0;
-    return q->checkpointer.state == HQ_COPY_DONE || (!q->failed && hq_checkpoint_wanted(q) && synced_past_applied(q));
+    if (q->checkpointer.state == HQ_COPY_DONE) /* adopted in any case: a sync that failed is not told again */
+        return 1;
+    return !q->stop && !q->failed && hq_checkpoint_wanted(q) && synced_past_applied(q);
 }
 
 /* ------------------------------------------------------------------ steps of the apply thread */
@@ -187,11 +189,4 @@ void hq_checkpointer_join(hq_queue *q) {
     pthread_mutex_unlock(&q->mutex);
     pthread_join(c->thread, NULL);
     c->started = 0;
-    pthread_mutex_lock(&q->mutex);
-    if (c->state == HQ_COPY_DONE) { /* of a queue that stops: a sync that failed is not followed by one that succeeds */
-        adopt(q);
-        if (q->worker->failure.code && !q->failed)
-            hq_queue_fail(q);
-    }
-    pthread_mutex_unlock(&q->mutex);
 }

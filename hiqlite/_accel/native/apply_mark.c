@@ -37,7 +37,7 @@ static int put(hq_apply *w, size_t at, uint64_t value, const uint8_t *salt) {
         rc = SQLITE_IOERR_READ;
     if (at != KEPT)
         hq_put_u64(bytes + at, value);
-    if (at == BEGUN_AT && hq_get_u64(bytes + DONE_AT) >= value) /* pages that no entry wrote: of our own tables */
+    if (at == BEGUN_AT && w->wal_pages > 0 && hq_get_u64(bytes + DONE_AT) >= value) /* pages that no entry wrote */
         hq_put_u64(bytes + DONE_AT, value ? value - 1 : 0);
     if (salt)
         memcpy(bytes + SALT_AT, salt, SALT_BYTES);

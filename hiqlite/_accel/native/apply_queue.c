@@ -145,10 +145,10 @@ int hq_queue_failure(hq_queue *q, hq_failure *failure) {
     return failed;
 }
 
-/* The cause is gone: apply again from the first entry that is not in the database. */
+/* The cause is gone: apply again from the first entry that is not in the database. That a sync failed stays so. */
 void hq_queue_resume(hq_queue *q) {
     pthread_mutex_lock(&q->mutex);
-    if (!q->busy) {
+    if (!q->busy && q->worker->failure.code != SQLITE_IOERR_FSYNC) {
         q->failed = 0;
         q->worker->failure.code = 0;
     }

@@ -155,7 +155,7 @@ static int can_work(hq_queue *q) {
 }
 
 static int may_leave(hq_queue *q) {
-    if (q->checkpointer.state == HQ_COPY_RUNNING)
+    if (q->checkpointer.state != HQ_COPY_IDLE)
         return 0;
     return q->stop == HQ_STOP_NOW || (q->stop == HQ_STOP_DRAINED && !can_work(q) && !q->busy);
 }

@@ -179,7 +179,7 @@ static uint64_t find_header(const uint8_t *bytes, uint64_t size, uint64_t from, 
 /* A batch with the io sequence of `synced` may be a mark behind it, which no sync waited for. */
 static uint64_t unproven_from(const uint8_t *bytes, const hq_scan_result *result) {
     uint64_t at = HQ_SEGMENT_HEADER;
-    while (at + HQ_BATCH_HEADER <= result->end && hq_get_u32(bytes + at) == HQ_BATCH_MAGIC &&
+    while (at + HQ_BATCH_HEADER <= result->end && hq_crc32c(0, bytes + at, 44) == hq_get_u32(bytes + at + 44) &&
            hq_get_u64(bytes + at + 16) < result->synced)
         at += HQ_BATCH_HEADER + hq_get_u32(bytes + at + 4);
     return at < result->end ? at : result->end;
