@@ -67,9 +67,14 @@ class DatabaseStorage(GroupStorage):
     def machine(self) -> StateMachine:
         return self.writer
 
+    def open_log(self) -> None:
+        """Where the config gives the database another name, nothing is touched. Raises ConfigError, too."""
+        self.generations = Generations(self._folder.databases, self.meta, self.number, self.config.filename_db)
+        self.generations.check_names()
+        super().open_log()
+
     def open_machine(self) -> None:
         config, folder = self.config, self._folder
-        self.generations = Generations(folder.databases, self.meta, self.number, config.filename_db)
         path = self._path = self.generations.open()
         connection = self._connection = ConnectionSettings(
             shared_access=config.db_shared_access,

@@ -24,13 +24,20 @@ NAME: Final = re.compile(r"[0-9a-f]{16}")
 log = observe.logger("node")
 
 
-def names_of(folder: Path, filename: str) -> list[str]:
-    """Of the generations in `folder` that hold a database."""
+def names_in(folder: Path) -> list[str]:
+    """Of the generations in `folder`. Raises StorageError."""
     try:
-        return [one for one in durable.names(folder) if NAME.fullmatch(one) and durable.exists(folder / one / filename)]
+        return [one for one in durable.names(folder) if NAME.fullmatch(one)]
     except OSError as error:
-        hint = "check the disk and the permissions"
-        raise StorageError(f"cannot read {folder}: {error.strerror}", hint=hint) from error
+        raise refused(folder, error) from error
+
+
+def names_of(folder: Path, filename: str) -> list[str]:
+    """Of the generations in `folder` that hold a database. Raises StorageError."""
+    try:
+        return [one for one in names_in(folder) if durable.exists(folder / one / filename)]
+    except OSError as error:
+        raise refused(folder, error) from error
 
 
 class Generations:
@@ -47,11 +54,16 @@ class Generations:
         self._group = group
         self._filename = filename
 
+    def check_names(self) -> None:
+        """Raises ConfigError where the database has another name than the config's. Changes nothing."""
+        name = self._meta.generation(self._group)
+        for one in names_in(self.folder) if name is None else [name]:
+            check_name(self.path(one))
+
     def open(self) -> Path:
         """The current database file's path; its folder is made where it is missing. Leftovers of a crash go.
 
         Raises:
-            ConfigError: the database there has another name than the config's; nothing was changed.
             SnapshotCorruption: something else lies in a folder's place. StorageError: the disk refuses.
         """
         name = self._meta.generation(self._group)
@@ -65,21 +77,16 @@ class Generations:
             elif durable.exists(self.folder / name) and not durable.is_folder(self.folder / name):
                 raise SnapshotCorruption(f"{self.folder / name} is no folder")
             else:
-                check_name(self.path(name))
                 # A generation whose folder was lost comes back empty, and whoever knows the log knows what to do.
                 durable.make_folder(self.folder / name)
                 self.remove_others(name)
         except OSError as error:
-            hint = "check the disk and the permissions"
-            raise StorageError(f"cannot use {self.folder}: {error.strerror}", hint=hint) from error
+            raise refused(self.folder, error) from error
         return self.path(name)
 
     def _only_one(self) -> str | None:
         """A database that no name leads to is never left for an empty one, which would make garbage of it. A crash
         while it was taken out of use leaves one too: whoever opens it finds what is wrong with it once more."""
-        for name in durable.names(self.folder):
-            if NAME.fullmatch(name):
-                check_name(self.path(name))
         found = names_of(self.folder, self._filename)
         if len(found) > 1:
             raise SnapshotCorruption(f"{self.folder} holds {len(found)} databases, and nothing says which one counts")
@@ -140,8 +147,7 @@ def check_name(path: Path) -> None:
             return
         there = [one for one in durable.names(path.parent) if durable.is_file(path.with_name(one))]
     except OSError as error:
-        hint = "check the disk and the permissions"
-        raise StorageError(f"cannot use {path.parent}: {error.strerror}", hint=hint) from error
+        raise refused(path.parent, error) from error
     found = next((one for one in there if one.endswith(".db") or trust.mark_path(Path(one)).name in there), None)
     if found is not None:
         raise ConfigError(
@@ -149,3 +155,8 @@ def check_name(path: Path) -> None:
             hint=f"set filename_db = {found}, or rename {found}, {found}-wal and {found}-mark before the start",
             key="filename_db",
         )
+
+
+def refused(folder: Path, error: OSError) -> StorageError:
+    """The disk does not let anybody use `folder`."""
+    return StorageError(f"cannot use {folder}: {error.strerror}", hint="check the disk and the permissions")
