@@ -298,6 +298,11 @@ class Node:
         chosen = list(self.groups.values()) if group is None else [self._named(group)]
         await asyncio.gather(*(one.handing_over.transfer(to, timeout) for one in chosen))
 
+    async def snapshot(self) -> int:
+        """Of each group that is kept; gives the database's index. See `NodeGroup.snapshot`."""
+        kept = [group for group in self.groups.values() if not group.storage.forgets]
+        return (await asyncio.gather(*(group.snapshot() for group in kept)))[0]
+
     def _named(self, group: str) -> NodeGroup:
         found = next((one for one in self.groups.values() if one.name == group), None)
         if found is None:

@@ -37,6 +37,7 @@ from hiqlite.runtime.renouncing import is_later_life
 from hiqlite.runtime.waiting import until_next
 from hiqlite.runtime.write_session import SessionTerms
 
+DURABLE_LOOK_S = 0.01
 log = observe.logger("node")
 
 
@@ -191,6 +192,22 @@ class NodeGroup:
             if index is not None:
                 return index
             await until_next(group.changed, group.settings.heartbeat_interval_ms / 1000)
+
+    async def snapshot(self) -> int:
+        """What is applied now is in the database's own file, durably, and the log lets go of what it need not keep.
+
+        Gives the newest index of it. Raises why the group stopped.
+        """
+        group = self.group
+        index = group.applier.applied_index
+        while group.machine.durable_index < index:
+            if group.failure is not None:
+                raise told(group.failure, None)
+            group.machine.make_durable()  # again: a reader may have kept a checkpoint from its end
+            await asyncio.sleep(DURABLE_LOOK_S)
+        if group.started and group.failure is None:
+            group.purger.turn(group.engine)
+        return index
 
     def _state(self) -> tuple[Membership | None, bytes]:
         """For who wants to join: the members as this node knows them, and the cluster's id."""

@@ -258,6 +258,14 @@ class LocalClient(Client):
         await self._services.node.closed.wait()
         self.check_process()
 
+    async def snapshot(self, *, timeout: float | None = None) -> int:
+        if self._closed:
+            self._raise_why(None)
+        if timeout is None:
+            return await self._services.node.snapshot()
+        async with deadline(timeout):
+            return await self._services.node.snapshot()
+
     async def metrics(self, *, timeout: float | None = None) -> Metrics:
         return self._services.node.metrics()
 

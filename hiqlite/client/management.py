@@ -82,6 +82,17 @@ class Management(ABC):
         await self._transfer(to or 0, group, _seconds(timeout))
 
     @abstractmethod
+    async def snapshot(self, *, timeout: float | None = None) -> int:
+        """Move what the node that is asked has applied into its database file, durably, and let its log begin behind
+        it, but for the tail of `logs_until_snapshot` entries. No limit if none is given: a long read holds it up.
+
+        Nothing needs this call: a node does so by itself. It makes the next start short, and a copy of the disk small.
+
+        Returns:
+            The newest log index that is in the file. RequestTimeout: not in time; it goes on.
+        """
+
+    @abstractmethod
     async def metrics(self, *, timeout: float | None = None) -> Metrics:
         """What the node that is asked says about itself, in numbers: `.db`, `.cache`, `.groups`, `.node`.
 

@@ -17,6 +17,7 @@ from hiqlite.transport.loopback import hold_ports, loopback_cluster
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
+CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
 
 
 def name_all_in_shadow(folder: Path, shadow: Path) -> None:
@@ -205,6 +206,28 @@ async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) 
     while not await condition():
         assert time.monotonic() < end, "the condition was not reached in time"
         await asyncio.sleep(0)
+
+
+async def begin_load(members: Members, tasks: int = 16) -> list[Path]:
+    """Load through every running node, with ids that never meet; where what was acknowledged is noted."""
+    files = []
+    for number, member in members.all.items():
+        if member.process is None:
+            continue
+        file = members.folder / f"acks-{number}-{time.monotonic_ns()}"
+        start = time.monotonic_ns() + number * 10**15  # later rounds go on above earlier ones
+        await member.do(do="load", acks=str(file), tasks=tasks, start=start, node=number)
+        files.append(file)
+    return files
+
+
+async def acknowledged(files: list[Path], count: int) -> None:
+    """Until so many writes are noted."""
+
+    async def enough() -> bool:
+        return sum(file.stat().st_size // 8 for file in files if file.exists()) >= count
+
+    await eventually(enough)
 
 
 def build_power_loss(folder: Path) -> Path:

@@ -1,0 +1,120 @@
+"""Images between three real processes, while they are killed: who was away gets all data, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from harness import CREATE, Member, Members, acknowledged, begin_load, eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+SETTINGS = {"wal_size": "64 KiB", "logs_until_snapshot": 50}
+# A database that takes a while to travel.
+FILL = (
+    "INSERT INTO load WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
+    " SELECT -i, 0, hex(zeroblob(40000)) FROM n"
+)
+
+
+def segments(member: Member) -> list[str]:
+    return sorted(path.name for path in (member.folder / "log" / "db").glob("*.wal"))
+
+
+async def away(members: Members, files: list[Path]) -> tuple[Member, Member]:
+    """(the leader, who is down and lacks more than the logs hold); the database is large, and load goes on."""
+    await members.start()
+    leader = await members.leader()
+    await leader.do(do="execute", sql=CREATE)
+    await leader.do(do="execute", sql=FILL)
+    gone = next(member for member in members.up if member is not leader)
+    await gone.kill()
+    files += await begin_load(members, 4)
+    first = segments(leader)[0]
+
+    async def purged() -> bool:
+        return segments(leader)[0] > first
+
+    await acknowledged(files, 400)
+    await eventually(purged)
+    return leader, gone
+
+
+async def image_travels(member: Member) -> None:
+    """A part of an image is on its disk."""
+
+    async def some() -> bool:
+        return any(path.stat().st_size > 0 for path in (member.folder / "db" / "images").glob("in-*.db"))
+
+    await eventually(some)
+
+
+async def idle(members: Members, member: Member) -> None:
+    """A load of nothing, that can be ended as the others."""
+    file = members.folder / f"idle-{member.config['node_id']}"
+    await member.do(do="load", acks=str(file), tasks=0, start=0, node=0)
+
+
+async def check(members: Members, files: list[Path]) -> None:
+    for member in members.up:
+        await member.do(do="stop_load")
+    assert await members.check_acknowledged(*files) > 400
+    await members.check_equal()
+
+
+async def test_a_leader_that_dies_while_its_image_travels(tmp_path: Path) -> None:
+    """The next one gives another, or goes on with this one."""
+    async with Members(tmp_path, **SETTINGS) as members:
+        files: list[Path] = []
+        leader, gone = await away(members, files)
+        generation = set((gone.folder / "db").iterdir())
+        await gone.start()
+        await image_travels(gone)
+        await leader.kill()
+        await leader.start()
+        await asyncio.gather(leader.answer(), gone.answer())
+        assert set((gone.folder / "db").iterdir()) != generation, "no image was taken"
+        for member in (leader, gone):
+            await idle(members, member)
+        await check(members, files)
+
+
+async def test_a_node_that_is_killed_again_and_again_while_an_image_comes(tmp_path: Path) -> None:
+    """Wherever it was: it goes on from what it has, or begins anew, and ends with all data."""
+    async with Members(tmp_path, **SETTINGS) as members:
+        files: list[Path] = []
+        _, gone = await away(members, files)
+        for _ in range(4):
+            await gone.start()
+            await image_travels(gone)
+            await gone.kill()
+        await gone.start()
+        await gone.answer()
+        await idle(members, gone)
+        await check(members, files)
+
+
+async def test_nodes_that_are_killed_while_they_purge(tmp_path: Path) -> None:
+    """Each in turn, at the moment in which a segment goes, under load: none is rebuilt, nothing is lost."""
+    async with Members(tmp_path, **SETTINGS) as members:
+        await members.start()
+        await (await members.leader()).do(do="execute", sql=CREATE)
+        files: list[Path] = []
+        for number in (1, 2, 3):
+            files += await begin_load(members, 4)
+            victim = members.all[number]
+            inode = next((victim.folder / "db").glob("*/hiqlite.db")).stat().st_ino
+            before = segments(victim)
+
+            async def purges(victim: Member = victim, before: list[str] = before) -> bool:
+                return segments(victim)[0] > before[-1]
+
+            await eventually(purges)
+            await victim.kill()
+            for member in members.up:
+                await member.do(do="stop_load")
+            await members.start(number)
+            assert next((victim.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "it was rebuilt"
+            await members.check_acknowledged(*files)
+            await members.check_equal()
