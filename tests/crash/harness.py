@@ -133,13 +133,15 @@ class Member:
 
 
 class Members:
-    """Three members with ids 1, 2, 3."""
+    """Three members with ids 1, 2, 3; and `more` nodes that are none yet, whose configs name the three and themselves."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, more: int = 0, **settings: Any) -> None:
         defaults = {"cache": False, "wal_size": "8 MiB", **settings}
-        self._held = hold_ports(6)  # while a member is down its ports are nobody else's
+        self._held = hold_ports(2 * (3 + more))  # while a member is down its ports are nobody else's
         ports = [one.getsockname()[1] for one in self._held]
-        configs = loopback_cluster(folder, 3, defaults, ports)
+        configs = loopback_cluster(folder, 3 + more, defaults, ports)
+        for number, config in configs.items():
+            config["nodes"] = [*config["nodes"][:3], *config["nodes"][number - 1 : number][number < 4 :]]
         self.all = {number: Member(config) for number, config in configs.items()}
         self.folder = folder
 

@@ -106,6 +106,11 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             return {"rows": [list(row) for row in rows]}
         case "hash":
             return {"hash": await db.content_hash()}
+        case "manage":
+            await getattr(db, command["call"])(*command["ids"], *command.get("addresses", ()), timeout=60)
+            return {}
+        case "members":
+            return {"roles": {str(one.id): one.role for one in await db.members()}}
         case "load":
             state["load"] = Load(db, command)
             return {}

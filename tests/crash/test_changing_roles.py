@@ -1,0 +1,61 @@
+"""Members that come, learn, vote and go, on real processes under load."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from harness import CREATE, Member, Members, acknowledged, begin_load, eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def addresses(member: Member) -> list[str]:
+    return str(member.config["nodes"][-1]).split()[1:]
+
+
+async def lead(members: Members, wanted: Member) -> None:
+    """`wanted` leads, by a hand-over."""
+
+    async def leads() -> bool:
+        if (await wanted.do(do="status"))["role"] == "leader":
+            return True
+        await wanted.do(do="manage", call="transfer_leadership", ids=[wanted.config["node_id"]])
+        return False
+
+    await eventually(leads)
+
+
+async def test_members_learn_vote_and_go_while_writes_go_on(tmp_path: Path) -> None:
+    """A node that only reads, another that comes to vote, and the leader that is removed: no write is lost, and none
+    waits for longer than its five seconds."""
+    async with Members(tmp_path, more=2) as members:
+        members.all[4].config["learner_only"] = True
+        await members.start(1, 2, 3)
+        await (await members.leader()).do(do="execute", sql=CREATE)
+        files = await begin_load(members, 4)
+        second = members.all[2]
+        for number in (4, 5):
+            await acknowledged(files, 100 * number)
+            new = members.all[number]
+            adding = second.do(do="manage", call="add_learner", ids=[number], addresses=addresses(new))
+            await asyncio.gather(adding, members.start(number))
+        await second.do(do="manage", call="promote", ids=[5])
+        assert (await second.do(do="members"))["roles"] == {
+            "1": "voter", "2": "voter", "3": "voter", "4": "learner", "5": "voter"
+        }  # fmt: skip
+        first = members.all[1]
+        await lead(members, first)
+        assert (await first.do(do="stop_load"))["outcomes"] == {}
+        await second.do(do="manage", call="remove_member", ids=[1])
+        await acknowledged(files, sum(file.stat().st_size // 8 for file in files) + 300)
+        await first.kill()
+        for number in (2, 3):
+            assert (await members.all[number].do(do="stop_load"))["outcomes"] == {}
+        left = {"2": "voter", "3": "voter", "4": "learner", "5": "voter"}
+        for member in members.up:
+            assert (await member.do(do="members"))["roles"] == left
+        assert (await members.leader()).config["node_id"] in (2, 3, 5)
+        await members.check_acknowledged(*files)
+        await members.check_equal()
