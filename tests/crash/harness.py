@@ -133,7 +133,7 @@ class Member:
 
 
 class Members:
-    """Three members with ids 1, 2, 3; and `more` nodes that are none yet, whose configs name the three and themselves."""
+    """Three members with ids 1, 2, 3; and `more` nodes that are none yet: their configs name these and themselves."""
 
     def __init__(self, folder: Path, more: int = 0, **settings: Any) -> None:
         defaults = {"cache": False, "wal_size": "8 MiB", **settings}
