@@ -8,11 +8,10 @@ import mmap
 from pathlib import Path
 
 import pytest
-from harness import HERE, Member, Members, build_library, eventually
+from harness import CREATE, HERE, Member, Members, acknowledged, begin_load, build_library, eventually
 
 from hiqlite.runtime.applier import RETRY_S
 
-CREATE = "CREATE TABLE load (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, text TEXT NOT NULL)"
 FDATASYNC, FALLOCATE, DATABASE, DATABASE_SYNC = 0, 2, 8, 9  # orders of faulty_disk.c
 
 pytestmark = pytest.mark.timeout(180)
@@ -204,6 +203,25 @@ async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_s
 
 async def leads_one_of(members: Members, wanted: set[int]) -> bool:
     return (await members.all[2].do(do="status"))["leader"] in wanted
+
+
+@pytest.mark.parametrize("order", [FALLOCATE, DATABASE], ids=["its log", "its database"])
+async def test_a_disk_that_fills_up_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path, order: int) -> None:
+    """Through every node, while it is full, and while it goes on; the leader's own callers included."""
+    disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
+    async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=200) as members:
+        await start_with_sick(members, disk)
+        files = await begin_load(members, 4)
+        for error in (0, errno.ENOSPC, 0):
+            disk[order] = error
+            if error:
+                await eventually(lambda: leads_one_of(members, {2, 3}))
+            await acknowledged(files, sum(file.stat().st_size // 8 for file in files if file.exists()) + 300)
+        for member in members.up:
+            await member.do(do="stop_load")
+        assert await members.check_acknowledged(*files) >= 900
+        await members.check_equal()
+    disk.close()
 
 
 async def applied(member: Member) -> int:
