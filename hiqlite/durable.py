@@ -70,19 +70,15 @@ def sync_file(path: Path) -> None:
 def reread(path: Path) -> None:
     """As `sync_file`; and what is read next comes from the disk, as far as the system allows. After a sync that failed
     the memory holds what the disk does not, and no sync tells."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    _sync(path, 0, forget=True)
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: Path, flags: int, *, forget: bool = False) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
+        if forget and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 

@@ -62,8 +62,8 @@ def end_batch(uint64_t salt, uint64_t io_sequence, uint64_t synced, uint32_t las
 def scan(const uint8_t[::1] data not None, uint64_t salt, uint64_t first_io, uint64_t io_limit):
     """What a whole segment holds.
 
-    Returns: (events, synced, last_io, last_crc, end_offset, ended, unproven_offset); an event is (kind, io, term, first, last, offset)
-    with the meanings of native/wal_log.h.
+    Returns: (events, synced, last_io, last_crc, end_offset, ended, unproven_offset); an event is (kind, io, term,
+    first, last, offset) with the meanings of native/wal_log.h.
     """
     cdef hq_scan_result result
     cdef uint64_t size = data.shape[0]
@@ -82,7 +82,7 @@ def scan(const uint8_t[::1] data not None, uint64_t salt, uint64_t first_io, uin
         ]
     finally:
         free(result.events)
-    return (events, result.synced, result.last_io, result.last_crc, result.end, bool(result.ended), result.unproven)
+    return events, result.synced, result.last_io, result.last_crc, result.end, bool(result.ended), result.unproven
 
 
 cdef class NativeLog:

@@ -46,6 +46,7 @@ class Member:
         self.errors = self.folder.with_name(self.folder.name + "-errors")
         self.process: asyncio.subprocess.Process | None = None
         self.environment: dict[str, str] = {}  # more variables, in every life
+        self.loaded = False  # a load that was begun in this life goes on
 
     async def start(
         self, preload: Path | None = None, *, keep_durable: bool = False, environment: dict[str, str] | None = None
@@ -57,6 +58,7 @@ class Member:
             environment: more variables, in this life.
             keep_durable: what the last life did not sync stays at risk; otherwise all that is there is durable.
         """
+        self.loaded = False
         path = os.pathsep.join(sys.path)
         environment = {**os.environ, "PYTHONPATH": path, **self.environment, **(environment or {})}
         if preload is not None:
@@ -168,6 +170,16 @@ class Members:
     def up(self) -> list[Member]:
         return [member for member in self.all.values() if member.process is not None]
 
+    async def end_load(self, *numbers: int) -> dict[int, dict[str, int]]:
+        """Of the given members, or all, that are up and have one: which errors its callers met, by id."""
+        outcomes = {}
+        for number in numbers or self.all:
+            member = self.all[number]
+            if member.process is not None and member.loaded:
+                member.loaded = False
+                outcomes[number] = (await member.do(do="stop_load"))["outcomes"]
+        return outcomes
+
     async def leader(self) -> Member:
         """The leader that all running members agree on."""
         found: dict[str, int] = {}
@@ -219,15 +231,21 @@ async def begin_load(members: Members, tasks: int = 16) -> list[Path]:
         file = members.folder / f"acks-{number}-{time.monotonic_ns()}"
         start = time.monotonic_ns() + number * 10**15  # later rounds go on above earlier ones
         await member.do(do="load", acks=str(file), tasks=tasks, start=start, node=number)
+        member.loaded = True
         files.append(file)
     return files
+
+
+def noted(files: list[Path]) -> int:
+    """How many writes of a load are acknowledged by now."""
+    return sum(file.stat().st_size // 8 for file in files if file.exists())
 
 
 async def acknowledged(files: list[Path], count: int) -> None:
     """Until so many writes are noted."""
 
     async def enough() -> bool:
-        return sum(file.stat().st_size // 8 for file in files if file.exists()) >= count
+        return noted(files) >= count
 
     await eventually(enough)
 

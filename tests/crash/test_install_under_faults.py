@@ -50,15 +50,8 @@ async def image_travels(member: Member) -> None:
     await eventually(some)
 
 
-async def idle(members: Members, member: Member) -> None:
-    """A load of nothing, that can be ended as the others."""
-    file = members.folder / f"idle-{member.config['node_id']}"
-    await member.do(do="load", acks=str(file), tasks=0, start=0, node=0)
-
-
 async def check(members: Members, files: list[Path]) -> None:
-    for member in members.up:
-        await member.do(do="stop_load")
+    await members.end_load()
     assert await members.check_acknowledged(*files) > 400
     await members.check_equal()
 
@@ -75,8 +68,6 @@ async def test_a_leader_that_dies_while_its_image_travels(tmp_path: Path) -> Non
         await leader.start()
         await asyncio.gather(leader.answer(), gone.answer())
         assert set((gone.folder / "db").iterdir()) != generation, "no image was taken"
-        for member in (leader, gone):
-            await idle(members, member)
         await check(members, files)
 
 
@@ -91,7 +82,6 @@ async def test_a_node_that_is_killed_again_and_again_while_an_image_comes(tmp_pa
             await gone.kill()
         await gone.start()
         await gone.answer()
-        await idle(members, gone)
         await check(members, files)
 
 
@@ -112,8 +102,7 @@ async def test_nodes_that_are_killed_while_they_purge(tmp_path: Path) -> None:
 
             await eventually(purges)
             await victim.kill()
-            for member in members.up:
-                await member.do(do="stop_load")
+            await members.end_load()
             await members.start(number)
             assert next((victim.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "it was rebuilt"
             await members.check_acknowledged(*files)

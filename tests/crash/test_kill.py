@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Members, acknowledged, begin_load, build_power_loss, eventually
+from harness import CREATE, Members, acknowledged, begin_load, build_power_loss, eventually, noted
 
 UPPER_ELECTION_TIMEOUT_S = 1.0
 
@@ -26,10 +26,8 @@ async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
         await leader.kill()
         await members.leader()
         assert time.monotonic() - killed < 2 * UPPER_ELECTION_TIMEOUT_S
-        before = sum(file.stat().st_size for file in files)
-        await acknowledged(files, before // 8 + 500)
-        for member in members.up:
-            await member.do(do="stop_load")
+        await acknowledged(files, noted(files) + 500)
+        await members.end_load()
         await members.start(leader.config["node_id"])
         await members.check_equal()
         assert await members.check_acknowledged(*files) > 1500
@@ -127,9 +125,8 @@ async def test_user_code_that_takes_its_time_loses_no_acknowledged_write(tmp_pat
         files = await begin_load(members)
         await acknowledged(files, 500)
         await leader.do(**code)
-        await acknowledged(files, sum(file.stat().st_size for file in files) // 8 + 500)
-        for member in members.up:
-            await member.do(do="stop_load")
+        await acknowledged(files, noted(files) + 500)
+        await members.end_load()
         await members.check_equal()
         await members.check_acknowledged(*files)
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load
+from harness import CREATE, Member, Members, acknowledged, begin_load, noted
 
 from tests.healing.damages import DAMAGES, KINDS, Others
 
@@ -46,14 +46,12 @@ async def comes_back(members: Members, victim: Member, damage: Callable[[Path], 
     await acknowledged(files, 300)
     await victim.kill()
     damage(victim.folder)
-    seen = sum(file.stat().st_size // 8 for file in files)
+    seen = noted(files)
     await acknowledged(files, seen + 50)  # the others go on without it
     await victim.start()
     await victim.answer()
     await acknowledged(files, seen + 200)
-    for member in members.up:
-        if member is not victim:
-            await member.do(do="stop_load")
+    await members.end_load()
     await members.check_acknowledged(*files)
     await members.check_equal()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load
+from harness import CREATE, Member, Members, acknowledged, begin_load, noted
 
 from hiqlite.transport.loopback import HOST, hold_ports
 
@@ -22,7 +22,7 @@ async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> Non
             ports = iter(one.getsockname()[1] for one in held)
             files: list[Path] = []
             for number, member in members.all.items():
-                others = [one for one in members.up if one is not member]
+                others = [other for other in members.all if other != number]
                 await member.stop()
                 files += await begin_load(members, 4)
                 nodes = list(member.config["nodes"])
@@ -30,9 +30,8 @@ async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> Non
                 member.config["nodes"] = nodes
                 await acknowledged(files, 200 * number)
                 await members.start(number)
-                await acknowledged(files, sum(file.stat().st_size // 8 for file in files) + 100)
-                for other in others:
-                    assert (await other.do(do="stop_load"))["outcomes"] == {}
+                await acknowledged(files, noted(files) + 100)
+                assert await members.end_load() == {other: {} for other in others}
             for number, member in members.all.items():
                 await member.do(do="execute", sql="INSERT INTO load VALUES (?, 0, '')", params=[-number])
             await members.check_acknowledged(*files)
@@ -61,8 +60,7 @@ async def test_a_second_process_on_a_members_folder_ends_and_harms_nothing(tmp_p
             assert await second.process.wait() != 0
             assert "DataFolderInUse" in second.errors.read_text()
             await second.kill()
-        await acknowledged(files, sum(file.stat().st_size // 8 for file in files) + 200)
-        for member in members.up:
-            assert (await member.do(do="stop_load"))["outcomes"] == {}
+        await acknowledged(files, noted(files) + 200)
+        assert await members.end_load() == {1: {}, 2: {}, 3: {}}
         await members.check_acknowledged(*files)
         await members.check_equal()

@@ -44,6 +44,12 @@ def said_by_a_life(
     return whole, term, terms
 
 
+def lose_power(folder: Path, shadow: Path) -> None:
+    """What is durable takes the place of the folder."""
+    shutil.rmtree(folder)
+    shutil.copytree(shadow, folder)
+
+
 def test_what_a_start_has_said_survives_a_loss_of_power(tmp_path: Path) -> None:
     """A killed process leaves what the kernel holds; the next start may speak of it only when the disk holds it."""
     library = build_power_loss(tmp_path)
@@ -55,8 +61,7 @@ def test_what_a_start_has_said_survives_a_loss_of_power(tmp_path: Path) -> None:
         whole, term, terms = said_by_a_life(folder, shadow, library, chance.random() / 20)
         found += len(terms)
         assert whole
-        shutil.rmtree(folder)
-        shutil.copytree(shadow, folder)
+        lose_power(folder, shadow)
         whole, term_now, terms_now = said_by_a_life(folder, shadow, library, 0.0)
         assert whole and term_now >= term and terms_now[: len(terms)] == terms
     assert found > 0, "nobody wrote anything"
@@ -73,10 +78,8 @@ def test_what_a_failed_sync_did_not_write_is_written_by_the_next_start(tmp_path:
         whole, term, terms = said_by_a_life(folder, shadow, library, 0.0, sync_failed=True)
         found += len(terms)
         assert whole
-        shutil.rmtree(folder)
-        shutil.copytree(shadow, folder)
+        lose_power(folder, shadow)
         whole, term_now, terms_now = said_by_a_life(folder, shadow, library, 0.0)
         assert whole and term_now >= term and terms_now[: len(terms)] == terms
-        shutil.rmtree(folder)
-        shutil.copytree(shadow, folder)
+        lose_power(folder, shadow)
     assert found > 0, "nobody wrote anything"
