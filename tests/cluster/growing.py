@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from hiqlite.client.local import LocalClient
 from hiqlite.config import NodeConfig
 from hiqlite.node import Node
-from hiqlite.transport.loopback import HOST
+from hiqlite.transport.loopback import HOST, hold_ports
 from hiqlite.transport.settings import NetworkSettings
 from hiqlite.transport.versions import SPOKEN, Versions
 
 DEADLINE_S = 30.0
-PORTS = range(12_000, 30_000)
-
-
-def settled_port() -> int:
-    """A port that nobody listens on, and that no dial takes as its own while a node is down: those lie higher."""
-    while True:
-        port = random.choice(PORTS)
-        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
-            return port
 
 
 class Growing:
@@ -40,6 +28,7 @@ class Growing:
         self.folder = folder
         self.ports: dict[int, tuple[int, int]] = {}
         self.running: dict[int, Node] = {}
+        self._held = ExitStack()  # while a node is down its ports are nobody else's
         self._settings = {
             "listen_addr_raft": HOST, "listen_addr_api": HOST, "secret_raft": secrets.token_hex(16),
             "secret_api": secrets.token_hex(16), "wal_size": "256 KiB", **settings,
@@ -54,7 +43,8 @@ class Growing:
 
     def move(self, number: int) -> None:
         """From its next start on it is somewhere else."""
-        self.ports[number] = settled_port(), settled_port()
+        raft, api = (self._held.enter_context(one).getsockname()[1] for one in hold_ports(2))
+        self.ports[number] = raft, api
 
     def config(self, number: int, named: Iterable[int], **overrides: Any) -> NodeConfig:
         nodes = [f"{one} {' '.join(self.addresses(one))}" for one in named]
@@ -147,7 +137,8 @@ class Growing:
         assert len(set(hashes)) == 1, hashes
 
     async def close(self) -> None:
-        ends = [await asyncio.gather(self.stop(number), return_exceptions=True) for number in list(self.running)]
+        with self._held:
+            ends = [await asyncio.gather(self.stop(number), return_exceptions=True) for number in list(self.running)]
         for (failed,) in ends:
             if failed is not None:
                 raise failed
