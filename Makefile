@@ -16,7 +16,7 @@ KIND ?= thread
 TESTS ?= tests/logstore tests/statemachine tests/accel tests/transport tests/contract
 BENCH ?= cluster -c 4,16,64 -r 100000
 PYTEST ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 # The engine's modules are plain Python that is compiled too.
 SOURCES := setup.py $(wildcard hiqlite/_accel/*.pyx hiqlite/_accel/*.pxi hiqlite/_accel/*.pxd hiqlite/_accel/native/*.c \

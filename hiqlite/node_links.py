@@ -54,6 +54,11 @@ class GroupLinks:
         """Who can be asked something now."""
         return [] if self._network is None else list(self._network.epochs())
 
+    def troubles(self) -> str:
+        """Which peers are not reached, and why, for people; empty: none."""
+        known = {} if self._network is None else self._network.troubles()
+        return "; ".join(f"node {number}: {why}" for number, why in sorted(known.items()))
+
     def incarnation_of(self, peer_id: int) -> int:
         """Who that node is in this group by its newest handshake; 0: unknown."""
         return 0 if self._network is None else self._network.incarnation_of(peer_id, self._group)

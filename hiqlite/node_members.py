@@ -177,7 +177,7 @@ class NodeMembers:
         return entries_to_wire({number: known[number] for number in ids if number in known})
 
     def trouble_of(self, number: int) -> str:
-        return "" if self._network is None else self._network.trouble_of(number)
+        return "" if self._network is None else self._network.troubles().get(number, "")
 
     @contextmanager
     def expecting(self, ids: Sequence[int], said: Any) -> Iterator[None]:

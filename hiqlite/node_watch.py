@@ -147,6 +147,7 @@ class NodeWatch:
             strangers=len(set(self.watch.strangers) - reached),
             contradictions=self.watch.contradictions,
             leaving=self.leaving,
+            troubles="" if self._closed else self._links.troubles(),
         )
         groups = [self._state(number, one) for number, one in self._groups.items()]
         return judge(groups, around, grace_s=self._grace_s, lag_max=self._config.ready_max_lag)

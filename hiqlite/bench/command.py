@@ -1,5 +1,5 @@
 """`hiqlite bench`: runs the phases in interleaved rounds, checks that all nodes are equal, prints one table; `gap` is
-about leaders that go, `catchup` about followers that come back; each stands in a file of its own."""
+about leaders that go, `catchup` about followers that come back, `growth` about a table that grows; each in its file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from typing import Any
 
 from hiqlite.transport.loopback import loopback_cluster
 
-from . import catchup, gap, phases
+from . import catchup, gap, growth, phases
 from .calibration import calibrate
 from .nodes import BenchNode, equal_nodes, find_leader, start_in_process, start_processes
 from .report import combine, machine, table, versions
 
 KINDS = {
-    "cluster": "three nodes", "single": "one", "gap": "a leader's end", "catchup": "a follower that was away"
+    "cluster": "three nodes", "single": "one", "gap": "a leader's end", "catchup": "a follower that was away",
+    "growth": "a table of ever more rows",
 }  # fmt: skip
-OWN_REPORTS = {"gap": gap, "catchup": catchup}
+OWN_REPORTS = {"gap": gap, "catchup": catchup, "growth": growth}
 DEFAULT_PHASES = {
     "cluster": (
         "insert,insert_returning,update,insert_follower,select_during_insert,insert_beside_analysis,txn,select_cold,"
-        "select,scan,long_select,select_beside_analysis,select_linearizable"
+        "select,scan,long_select,long_rows,select_beside_analysis,select_linearizable,select_linearizable_follower"
     ),
     "single": (
         "insert,insert_returning,update,select_during_insert,insert_beside_analysis,txn,select_cold,select,scan,"
-        "long_select,select_beside_analysis"
+        "long_select,long_rows,select_beside_analysis"
     ),
 }
 
@@ -51,15 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
 
 
-async def one_round(nodes: list[BenchNode], phase: str, c: int, rows: int) -> dict[str, Any]:
-    """One run of one phase, with CPU per node."""
+async def one_round(
+    nodes: list[BenchNode], processes: list[BenchNode], phase: str, c: int, rows: int
+) -> dict[str, Any]:
+    """One run of one phase, with CPU and memory of each process: `processes` are nodes of different ones."""
     leader = await find_leader(nodes)
-    at = (leader + 1) % len(nodes) if phase == "insert_follower" else leader
+    at = (leader + 1) % len(nodes) if phase.endswith(phases.ON_FOLLOWER) else leader
     if phase in phases.WRITES:
         await nodes[leader].do({"do": "prepare"})
-    before = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
+    before = await asyncio.gather(*(node.do({"do": "usage"}) for node in processes))
     result = await nodes[at].do({"do": "phase", "phase": phase, "c": c, "rows": rows})
-    after = await asyncio.gather(*(node.do({"do": "usage"}) for node in nodes))
+    after = await asyncio.gather(*(node.do({"do": "usage"}) for node in processes))
     result["cpu_s"] = [round(b["cpu_s"] - a["cpu_s"], 2) for a, b in zip(before, after, strict=True)]
     result["rss_mb"] = [round(one["rss_mb"]) for one in after]
     if phase in phases.WRITES:
@@ -94,13 +97,14 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         else:
             configs = list(loopback_cluster(folder, size, {"cache": False, **settings}).values())
         nodes = await start(stack, configs)
+        processes = nodes[:1] if options.in_process else nodes
         await find_leader(nodes)
         collected: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for number in range(options.rounds):
             for c in levels:
                 for phase in chosen:
                     progress(f"round {number + 1}/{options.rounds}  c={c} {phase}")
-                    result = await one_round(nodes, phase, c, options.rows)
+                    result = await one_round(nodes, processes, phase, c, options.rows)
                     collected.setdefault((phase, c), []).append(result)
     for (phase, c), rounds in sorted(collected.items(), key=lambda item: (chosen.index(item[0][0]), item[0][1])):
         row = combine(rounds)

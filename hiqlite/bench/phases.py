@@ -32,6 +32,7 @@ ANALYSIS = f"SELECT sum(length(a.name || b.name || c.name)) FROM {TABLE} a, {TAB
 ANALYSIS_S = 0.2  # until it is well under way
 TIMESTAMP = 1_700_000_000
 LONG_S = 600.0
+FILLED_AT_ONCE = 25_000
 
 
 @dataclass(slots=True)
@@ -75,15 +76,15 @@ async def prepare(db: Client) -> None:
     await db.execute(f"DELETE FROM {TABLE}", timeout=LONG_S)
 
 
-async def writes(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int) -> Measured:
-    """Single writes by `tasks` closed-loop tasks, each in a key range of its own."""
+async def writes(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, first: int = 0) -> Measured:
+    """Single writes by `tasks` closed-loop tasks, each in a key range of its own; the keys begin at `first`."""
     share = rows // tasks
     latencies: list[int] = []
     clock = time.perf_counter_ns
 
     async def work(number: int) -> None:
         note = latencies.append
-        for key in range(number * share, (number + 1) * share):
+        for key in range(first + number * share, first + (number + 1) * share):
             start = clock()
             await call(key)
             note(clock() - start)
@@ -92,8 +93,15 @@ async def writes(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int) -
     return measured(share * tasks, seconds, latencies)
 
 
-async def insert(db: Client, tasks: int, rows: int) -> Measured:
-    return await writes(lambda key: db.execute(INSERT, row(key)), tasks, rows)
+async def insert(db: Client, tasks: int, rows: int, first: int = 0) -> Measured:
+    return await writes(lambda key: db.execute(INSERT, row(key)), tasks, rows, first)
+
+
+async def fill(db: Client, start: int, end: int) -> None:
+    """Rows of these keys, in transactions."""
+    for first in range(start, end, FILLED_AT_ONCE):
+        keys = range(first, min(first + FILLED_AT_ONCE, end))
+        await db.txn([(INSERT, row(key)) for key in keys], timeout=LONG_S)
 
 
 async def insert_returning(db: Client, tasks: int, rows: int) -> Measured:
@@ -178,22 +186,32 @@ async def select_during_insert(db: Client, tasks: int, rows: int) -> Measured:
     return measured(len(latencies), time.perf_counter() - begin, latencies)
 
 
-async def long_select(db: Client, tasks: int, rows: int) -> Measured:
-    """A SELECT that takes long, and what it does to the loop: latencies are the gaps between two turns of the loop."""
+async def loop_gaps(reading: Coroutine[Any, Any, Any]) -> Measured:
+    """What a read does to the loop: latencies are the gaps between two turns of it until the read is done."""
     gaps: list[int] = []
-    reading = asyncio.ensure_future(
-        db.query(f"SELECT count(*) FROM {TABLE} a, (SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3) b "
-                 "WHERE a.name LIKE '%99%'", timeout=LONG_S)
-    )  # fmt: skip
+    task = asyncio.ensure_future(reading)
     clock, begin = time.perf_counter_ns, time.perf_counter()
     last = clock()
-    while not reading.done():
+    while not task.done():
         await asyncio.sleep(0)
         now = clock()
         gaps.append(now - last)
         last = now
-    await reading
+    await task
     return measured(1, time.perf_counter() - begin, gaps)
+
+
+async def long_select(db: Client, tasks: int, rows: int) -> Measured:
+    """A SELECT that takes long and gives one row."""
+    return await loop_gaps(
+        db.query(f"SELECT count(*) FROM {TABLE} a, (SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3) b "
+                 "WHERE a.name LIKE '%99%'", timeout=LONG_S)
+    )  # fmt: skip
+
+
+async def long_rows(db: Client, tasks: int, rows: int) -> Measured:
+    """A SELECT whose many rows are made into objects."""
+    return await loop_gaps(db.query(SCAN, timeout=LONG_S))
 
 
 @asynccontextmanager
@@ -236,7 +254,9 @@ READS: dict[str, Callable[[Client, int, int], Coroutine[Any, Any, Measured]]] = 
     "select": select,
     "scan": scan,
     "select_linearizable": select_linearizable,
+    "select_linearizable_follower": select_linearizable,
     "long_select": long_select,
+    "long_rows": long_rows,
     "select_beside_analysis": select_beside_analysis,
 }
 # Phases that begin with an empty table and end with equal nodes.
@@ -248,3 +268,4 @@ WRITES |= {
     "insert_beside_analysis": insert_beside_analysis,
 }
 PHASES = {**WRITES, **READS}
+ON_FOLLOWER = "_follower"  # what the names of phases end with that run there

@@ -46,16 +46,16 @@ def table(report: dict[str, Any]) -> str:
         *heading(report),
         ", ".join(f"{name} {value:,}" for name, value in calibration.items()),
         "",
-        f"{'bench':22} {'C':>4} {'n':>8} {'ops/s':>10} {'p50 us':>9} {'p99 us':>9} {'p999 us':>9} {'/ K':>6}"
-        "  cpu s per node     rss MB",
+        f"{'bench':28} {'C':>4} {'n':>8} {'ops/s':>10} {'p50 us':>9} {'p99 us':>9} {'p999 us':>9} "
+        f"{'max us':>10} {'/ K':>6}  cpu s per process  rss MB",
     ]
     base = calibration["sqlite3_normal_per_s"]
     for row in report["rows"]:
         cpu = "/".join(f"{seconds:.1f}" for seconds in row["cpu_s"])
         rss = "/".join(f"{size:.0f}" for size in row["rss_mb"])
         lines.append(
-            f"{row['bench']:22} {row['c']:>4} {row['n']:>8} {row['ops_per_s']:>10,.0f} {row['p50_us']:>9,.1f} "
-            f"{row['p99_us']:>9,.1f} {row['p999_us']:>9,.1f} {row['ops_per_s'] / base:>6.2f}  "
+            f"{row['bench']:28} {row['c']:>4} {row['n']:>8} {row['ops_per_s']:>10,.0f} {row['p50_us']:>9,.1f} "
+            f"{row['p99_us']:>9,.1f} {row['p999_us']:>9,.1f} {row['max_us']:>10,.1f} {row['ops_per_s'] / base:>6.2f}  "
             f"{cpu:18} {rss}"
         )
     return "\n".join(lines)

@@ -62,6 +62,12 @@ class Worker:
                 gc.freeze()
                 result = await phases.PHASES[command["phase"]](db, command["c"], command["rows"])
                 return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
+            case "fill":
+                await phases.fill(db, command["start"], command["end"])
+                return {}
+            case "append":
+                result = await phases.insert(db, command["c"], command["rows"], command["start"])
+                return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
             case "write":
                 self._writer = GapWriter(db, command["c"], command["start"])
                 return {}

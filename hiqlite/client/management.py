@@ -120,7 +120,8 @@ class Management(ABC):
         end_ns = monotonic_ns() + timeout_ns(timeout)
         while not await self.is_healthy():
             if monotonic_ns() > end_ns:
-                raise NoLeader("the node did not become healthy in time", outcome=None)
+                reasons = (await self.metrics()).node["reasons"]
+                raise NoLeader("the node did not become healthy in time", hint="; ".join(reasons), outcome=None)
             await asyncio.sleep(HEALTH_PAUSE_S)
 
     @abstractmethod

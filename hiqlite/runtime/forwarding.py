@@ -69,6 +69,7 @@ class Forwarder:
         when_applied: calls back once this node has applied an index.
         queue_bytes_max: limit of what waits for a leader, for an answer, or to be applied here.
         patience_ns: how long writes for a new leader wait for the answers of the one before.
+        troubles: which peers are not reached, and why.
         number: request numbers go on from here. No process may use those of an earlier one: the leader may still answer
             what that one sent.
     """
@@ -81,11 +82,13 @@ class Forwarder:
         when_applied: Callable[[int, Callable[[], None]], None],
         queue_bytes_max: int,
         patience_ns: int,
+        troubles: Callable[[], str] = str,
         number: int = 0,
     ) -> None:
         self._loop = loop
         self._send = send
         self._when_applied = when_applied
+        self._troubles = troubles
         self._queue_bytes_max = queue_bytes_max
         self._patience_ns = patience_ns
         self._queue: list[tuple[bytes, Op]] = []
@@ -249,6 +252,12 @@ class Forwarder:
         if peer_id == self._sent_to[0]:
             self._give_up()
 
+    def _not_in_time(self, op: Op) -> HiqliteError:
+        """Of a write that waits for a leader."""
+        if op.uncertain:
+            return RequestTimeout("the write was not confirmed in time", outcome="unknown")
+        return no_leader(self._troubles())
+
     def _take_back(self) -> None:
         """Those whose answers nobody needs to wait for: they may be sent again, or nobody asks any more."""
         for number in [number for number, (_, op) in self._sent.items() if op.done()]:
@@ -272,14 +281,14 @@ class Forwarder:
         for record, op in self._queue:
             if 0 < op.deadline_ns <= now_ns or op.done():
                 self.waiting_bytes -= len(record)
-                op.set_exception(not_in_time(op))
+                op.set_exception(self._not_in_time(op))
             else:
                 kept.append((record, op))
         self._queue = kept
         for number in [one for one, (_, op) in self._returned.items() if 0 < op.deadline_ns <= now_ns]:
             record, op = self._returned.pop(number)
             self.waiting_bytes -= len(record)
-            op.set_exception(not_in_time(op))
+            op.set_exception(self._not_in_time(op))
         late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
         for number in late:
             record, op = self._sent.pop(number)
@@ -307,11 +316,9 @@ def is_for_another(error: HiqliteError, op: Op) -> bool:
     return isinstance(error, StorageError) and error.outcome == "unknown" and op.retries
 
 
-def not_in_time(op: Op) -> HiqliteError:
-    """Of a write that waits for a leader."""
-    if op.uncertain:
-        return RequestTimeout("the write was not confirmed in time", outcome="unknown")
-    return NoLeader("no leader was known in time", outcome="not_applied")
+def no_leader(troubles: str) -> NoLeader:
+    """Of what waited for one in vain; `troubles`: which peers are not reached, and why."""
+    return NoLeader("no leader was known in time", hint=troubles)
 
 
 class Answered:

@@ -84,7 +84,7 @@ class Group:
         self.waiters = AppliedWaiters()
         self.proposals = Proposals(
             settings, loop, send_forward=links.send_forward, when_applied=self.when_applied, wake=self._schedule,
-            leads=lambda: self.leads, judge=judge, is_level=self._is_level, sessions=sessions,
+            leads=lambda: self.leads, judge=judge, is_level=self._is_level, sessions=sessions, troubles=links.troubles,
         )  # fmt: skip
         self.troubles = Troubles(self.proposals)
         self.applier = Applier(

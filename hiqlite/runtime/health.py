@@ -54,6 +54,7 @@ class Surroundings:
         own_id: of this node.
         fellows: how many nodes are met in this cluster now, this one included.
         strangers: how many of those that are looked for belong to another one.
+        troubles: which nodes are looked for and not reached, and why.
         leaving: whether this node will stop soon: who comes now may be sent away in the middle of its work.
     """
 
@@ -62,6 +63,7 @@ class Surroundings:
     strangers: int
     contradictions: Sequence[Contradiction] = ()
     leaving: bool = False
+    troubles: str = ""
 
 
 def judge(groups: Sequence[GroupState], around: Surroundings, *, grace_s: float, lag_max: int) -> Health:
@@ -73,7 +75,9 @@ def judge(groups: Sequence[GroupState], around: Surroundings, *, grace_s: float,
     """
     sick = [reason for group in groups if (reason := _sickness(group, grace_s))]
     unready = [reason for group in groups if not _sickness(group, grace_s) for reason in _behind(group, lag_max)]
-    reasons = (*sick, *_split(around), *unready, *(("the node is about to stop",) if around.leaving else ()))
+    unreached = [f"not reached: {around.troubles}"] if sick and around.troubles else []
+    leaving = ["the node is about to stop"] if around.leaving else []
+    reasons = (*sick, *unreached, *_split(around), *unready, *leaving)
     return Health(not sick, not reasons, reasons)
 
 

@@ -40,7 +40,7 @@ class Proposals:
         wake: asks for a turn of the group.
         leads: whether this node may propose.
         judge, is_level: see `Gate`.
-        sessions: see `WriteSession`.
+        sessions, troubles: see `WriteSession`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Proposals:
         judge: Judge | None = None,
         is_level: Callable[[], bool] = lambda: True,
         sessions: SessionTerms | None = None,
+        troubles: Callable[[], str] = str,
     ) -> None:
         self.buffer = ProposalBuffer(settings.frame_bytes_max)
         self.pending = Pending()
@@ -65,10 +66,11 @@ class Proposals:
             when_applied=when_applied,
             queue_bytes_max=settings.proposal_queue_bytes,
             patience_ns=settings.election_timeout_min_ms * 1_000_000,
+            troubles=troubles,
             number=random.SystemRandom().getrandbits(62),
         )
         self.gate = Gate(judge, loop, propose=self.buffer.put, is_level=is_level, wake=wake)
-        self.session = WriteSession(sessions, loop, self._route)
+        self.session = WriteSession(sessions, loop, self._route, troubles)
         self._leads = leads
         self.failure: HiqliteError | None = None
         self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself

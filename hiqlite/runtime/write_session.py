@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import in_session
 from hiqlite._accel.session import SessionWindow
-from hiqlite.errors import HiqliteError, NoLeader, RequestTimeout, ShuttingDown, from_wire
+from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, from_wire
+
+from .forwarding import no_leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,22 @@ class WriteSession:
     Args:
         terms: None: the group has no sessions, every write passes as it is.
         send: takes a record and who waits for it, in order; may raise what the caller is to see.
+        troubles: which peers are not reached, and why.
     """
 
     def __init__(
-        self, terms: SessionTerms | None, loop: asyncio.AbstractEventLoop, send: Callable[[bytes, Op], None]
+        self,
+        terms: SessionTerms | None,
+        loop: asyncio.AbstractEventLoop,
+        send: Callable[[bytes, Op], None],
+        troubles: Callable[[], str] = str,
     ) -> None:
         self.window = SessionWindow(1, self._has_room)
         self.held_bytes = 0
         self._terms = terms
         self._loop = loop
         self._send = send
+        self._troubles = troubles
         self._held: deque[tuple[bytes, Op]] = deque()
         self._opening: Op | None = None
         self._plain = terms is None
@@ -173,7 +181,7 @@ class WriteSession:
 
     def _too_late(self) -> HiqliteError:
         if self.window.id == 0:
-            return NoLeader("no leader was known in time")
+            return no_leader(self._troubles())
         return RequestTimeout("too many earlier writes of this node wait for an answer", outcome="not_applied")
 
     def _look(self, terms: SessionTerms, now_ns: int) -> None:

@@ -193,7 +193,7 @@ class ApiListener:
         self._node_id = node_id
         self._settings = settings or NetworkSettings()
         self.refusals = Refusals()
-        self._services = Services(node_id, self._settings.requests_max)
+        self._services = Services(node_id, self._settings.requests_max, self._settings.requests_bytes_max)
         for name, handler in handlers.items():
             self._services.add(name, handler)
         self._http = http

@@ -78,7 +78,7 @@ class Network(Hooks):
         self._secrets = (secret,) if isinstance(secret, str) else tuple(secret)
         self._incarnations = dict(incarnations or {})
         self._calls = Calls(node_id, self.settings.requests_max)
-        self._services = Services(node_id, self.settings.requests_max)
+        self._services = Services(node_id, self.settings.requests_max, self.settings.requests_bytes_max)
         # Epochs are told apart from those of an earlier life of this process by their upper half.
         self._epoch = random_secrets.randbits(30) << 32
         self.bulk = Bulk(self.settings, connect=self._bulk_link, sender=self._sender)
@@ -243,10 +243,9 @@ class Network(Hooks):
         peer = self._peers.get(peer_id)
         return peer is not None and peer.connected
 
-    def trouble_of(self, peer_id: int) -> str:
-        """Why the last dial of a peer failed; empty: it did not."""
-        peer = self._peers.get(peer_id)
-        return "" if peer is None or peer.connected else peer.trouble
+    def troubles(self) -> dict[int, str]:
+        """The peers that are not connected and whose last dial failed, each with the reason."""
+        return {peer.id: peer.trouble for peer in self._peers.values() if peer.trouble and not peer.connected}
 
     def incarnation_of(self, peer_id: int, group: int) -> int:
         """Who the peer is in a group by the handshake of its newest link; 0: not heard of, or not in it."""

@@ -92,13 +92,20 @@ class Calls:
 
 
 class Services:
-    """Handlers by name, and the requests that they are answering right now."""
+    """Handlers by name, and the requests that they are answering right now.
 
-    def __init__(self, node_id: int, limit: int) -> None:
+    Args:
+        limit: requests of one link.
+        bytes_max: of the bodies of all links' requests; one alone may have more.
+    """
+
+    def __init__(self, node_id: int, limit: int, bytes_max: int) -> None:
         self._node_id = node_id
         self._limit = limit
+        self._bytes_max = bytes_max
         self._handlers: dict[str, Handler] = {}
-        self._tasks: dict[asyncio.Task[None], Link] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Link, int]] = {}
+        self._bytes = 0
 
     def add(self, name: str, handler: Handler) -> None:
         assert name not in self._handlers, f"{name!r} is served already"
@@ -112,16 +119,19 @@ class Services:
             self._answer(link, cluster, frame.sequence, UsageError(f"nothing here answers {name[:60]!r}"))
         elif link.serving >= self._limit:
             self._answer(link, cluster, frame.sequence, Overloaded(f"{link.serving} requests are being served already"))
+        elif self._tasks and self._bytes + len(frame.body) > self._bytes_max:
+            self._answer(link, cluster, frame.sequence, Overloaded(f"requests of {self._bytes} bytes are being served"))
         else:
             link.serving += 1
+            self._bytes += len(frame.body)
             work = self._serve(link, cluster, frame.sequence, handler, payload, timeout_s)
             task = asyncio.get_running_loop().create_task(work)
-            self._tasks[task] = link
+            self._tasks[task] = link, len(frame.body)
             task.add_done_callback(self._served)
 
     def lost(self, link: Link) -> None:
         """Stops what is being served for a link that ended: nobody could hear the answer."""
-        for task, other in self._tasks.items():
+        for task, (other, _) in self._tasks.items():
             if other is link:
                 task.cancel()
 
@@ -148,7 +158,9 @@ class Services:
 
     def _served(self, task: asyncio.Task[None]) -> None:
         # A callback, because a task that is cancelled before its first step runs none of its own code.
-        self._tasks.pop(task).serving -= 1
+        link, size_bytes = self._tasks.pop(task)
+        link.serving -= 1
+        self._bytes -= size_bytes
 
     def _answer(self, link: Link, cluster: int, sequence: int, value: Any) -> None:
         flags = 0

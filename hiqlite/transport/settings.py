@@ -27,6 +27,7 @@ class NetworkSettings:
         bulk_window_bytes: of an image: asked for and not written yet, per transfer.
         bulk_idle_s: a bulk link that carried nothing for so long is closed.
         requests_max: requests per link that wait for an answer, and that are being served.
+        requests_bytes_max: of all requests of a port that are being served; one alone may have more.
         unauthenticated_max: connections in the middle of a handshake; one more evicts the oldest.
         clients_max: proven connections of the api port.
         client_frame_bytes_max: of one request of a client. Its body is unpacked in the turn in which it comes:
@@ -50,6 +51,7 @@ class NetworkSettings:
     bulk_window_bytes: int = 2 << 20
     bulk_idle_s: float = 10.0
     requests_max: int = 1024
+    requests_bytes_max: int = 64 << 20
     unauthenticated_max: int = 256
     clients_max: int = 4096
     client_frame_bytes_max: int = 1 << 16
@@ -70,7 +72,8 @@ class NetworkSettings:
         assert min(self.max_entry_bytes, self.log_buffer_bytes, self.control_buffer_bytes) > 0
         # Else an honest receiver, whose asks never exceed its window, could lose its link.
         assert 0 < self.bulk_window_bytes < self.bulk_buffer_bytes
-        assert min(self.requests_max, self.unauthenticated_max, self.clients_max, self.client_frame_bytes_max) > 0
+        assert min(self.requests_max, self.requests_bytes_max) > 0
+        assert min(self.unauthenticated_max, self.clients_max, self.client_frame_bytes_max) > 0
 
     @property
     def frame_bytes_max(self) -> int:

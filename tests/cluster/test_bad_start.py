@@ -15,7 +15,7 @@ import pytest
 import hiqlite
 from hiqlite.testing import cluster
 from hiqlite.transport.loopback import HOST, loopback_cluster
-from tests.cluster.agreement import check_equal, eventually, same_index
+from tests.cluster.agreement import check_equal, eventually, same_content, same_index
 from tests.cluster.traces import Traces
 
 SETTINGS = {"cache": False, "wal_size": "8 MiB"}
@@ -76,10 +76,10 @@ async def test_a_member_with_a_wrong_secret_joins_nothing_and_says_so(
             for client in clients:
                 assert (await client.metrics()).db.role == "forming"
                 assert not await client.is_healthy()
-                with pytest.raises(hiqlite.ClusterError) as caught:
+                with pytest.raises(hiqlite.NoLeader, match="secret") as caught:
                     await client.execute("CREATE TABLE t (x)", timeout=0.2)
-                assert caught.value.outcome == "not_applied"
-                with pytest.raises(hiqlite.NoLeader):
+                assert caught.value.outcome == "not_applied" and "secret" in caught.value.hint
+                with pytest.raises(hiqlite.NoLeader, match="secret"):
                     await client.wait_until_healthy(timeout=0.05)
         finally:
             await asyncio.gather(*(client.shutdown() for client in clients))
@@ -107,9 +107,12 @@ async def test_a_member_that_comes_back_with_a_wrong_secret_stays_outside(
         assert await stranger.query("SELECT * FROM t") == []
         with pytest.raises(hiqlite.ClusterError):
             await stranger.query("SELECT * FROM t", consistency="linearizable", timeout=0.2)
+        with pytest.raises(hiqlite.NoLeader, match=r"node 1: .* secret"):
+            await stranger.execute("INSERT INTO t VALUES (2)", timeout=0.2)
         await stranger.shutdown()
     async with hiqlite.open(settings[3]) as third:
         assert await third.query_value("SELECT x FROM t", consistency="linearizable") == 1
+        await same_content([*clients.values(), third])
     await asyncio.gather(*(client.shutdown() for client in clients.values()))
 
 
@@ -179,5 +182,6 @@ async def test_a_port_in_use_fails_one_node_and_not_the_others(tmp_path: Path, p
             await hiqlite.open(settings[1])
         async with hiqlite.open(settings[1]) as first:
             await first.execute("CREATE TABLE t (x)")
+            await same_content([first, *others])
     finally:
         await asyncio.gather(*(client.shutdown() for client in others))

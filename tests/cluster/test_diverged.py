@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,15 @@ import hiqlite
 from hiqlite.runtime.agreement import Standing
 from hiqlite.server import doctor
 from hiqlite.server.members import ask_any
-from tests.cluster.growing import Growing
+from tests.cluster.growing import Growing, growing
 
 ALL = (1, 2, 3)
 ROWS = 200
 
 
-@asynccontextmanager
-async def growing(folder: Path, **settings: Any) -> AsyncIterator[Growing]:
-    nodes = Growing(folder, {"split_brain_interval": "1 s", "cache": False, **settings})
-    try:
-        yield nodes
-    finally:
-        await asyncio.gather(*(nodes.stop(number) for number in list(nodes.running)))
+def watched(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Growing]:
+    """Nodes that look at each other all the time."""
+    return growing(folder, split_brain_interval="1 s", cache=False, **settings)
 
 
 async def filled(nodes: Growing) -> None:
@@ -94,7 +89,7 @@ async def check_comes_back(nodes: Growing, number: int, evidence: str) -> None:
 async def test_a_row_that_changed_on_a_disk_is_found_by_a_comparison(tmp_path: Path, leads: bool) -> None:
     """Of a follower or of the leader, which hands over first; nothing that was acknowledged is lost. The log may reach
     back to the first entry, or only the others can give what came before it."""
-    async with growing(tmp_path, **({"logs_until_snapshot": 20} if leads else {})) as nodes:
+    async with watched(tmp_path, **({"logs_until_snapshot": 20} if leads else {})) as nodes:
         await filled(nodes)
         for _ in range(100):
             await nodes.client(1).execute("UPDATE t SET n = 1 WHERE id = 1")
@@ -114,7 +109,7 @@ async def test_a_row_that_changed_on_a_disk_is_found_by_a_comparison(tmp_path: P
 
 async def test_the_scrub_finds_it_by_itself_part_by_part(tmp_path: Path) -> None:
     """Nobody has to ask: the leader's passes go on, over parts of a bounded size, and find it where it is."""
-    async with growing(tmp_path, scrub_interval="10 ms") as nodes:
+    async with watched(tmp_path, scrub_interval="10 ms") as nodes:
         await filled(nodes)
         await lead(nodes, 1)
         scrub = nodes.running[1].equality
@@ -130,7 +125,7 @@ async def test_the_scrub_finds_it_by_itself_part_by_part(tmp_path: Path) -> None
 
 async def test_outcomes_that_differ_are_found_without_reading_anything(tmp_path: Path) -> None:
     """The running hash of what entries gave: it is another one for ever once a write met another row."""
-    async with growing(tmp_path) as nodes:
+    async with watched(tmp_path) as nodes:
         await filled(nodes)
         await tamper(nodes, 2, "DELETE FROM t WHERE id = 5")
         await lead(nodes, 1)
@@ -144,7 +139,7 @@ async def test_outcomes_that_differ_are_found_without_reading_anything(tmp_path:
 
 async def test_where_no_majority_agrees_writes_stop_and_people_are_asked(tmp_path: Path) -> None:
     """Each of three has something else: nobody throws anything away, reads go on."""
-    async with growing(tmp_path) as nodes:
+    async with watched(tmp_path) as nodes:
         await filled(nodes)
         for number in (2, 3):
             await tamper(nodes, number, f"UPDATE t SET n = {number} WHERE id = 9")
@@ -172,7 +167,7 @@ async def test_where_no_majority_agrees_writes_stop_and_people_are_asked(tmp_pat
 
 async def test_the_doctor_tells_of_all_nodes(tmp_path: Path) -> None:
     """Through any node; one that is down is named, and is no proof of anything."""
-    async with growing(tmp_path) as nodes:
+    async with watched(tmp_path) as nodes:
         await filled(nodes)
         await lead(nodes, 1)
         config = nodes.config(2, (2, 3, 1))
@@ -190,7 +185,7 @@ async def test_the_doctor_tells_of_all_nodes(tmp_path: Path) -> None:
 
 async def test_comparing_beside_writes_finds_them_equal(tmp_path: Path) -> None:
     """The look is at exactly one entry, on every node, however fast others follow."""
-    async with growing(tmp_path) as nodes:
+    async with watched(tmp_path) as nodes:
         await filled(nodes)
         await lead(nodes, 1)
         stopped = asyncio.Event()

@@ -159,12 +159,20 @@ class Members:
             for one in self._held:
                 one.close()
 
-    async def start(self, *numbers: int, preload: Path | None = None) -> None:
-        """Start the given members, or all, and wait until each is ready."""
+    async def start(self, *numbers: int, preload: Path | None = None) -> list[dict[str, Any]]:
+        """Start the given members, or all, and wait until each is ready.
+
+        Gives when each has `begun` to open its node and when that was `ready`, in seconds of a clock that all share.
+        """
         chosen = [self.all[number] for number in numbers or self.all]
         for member in chosen:
             await member.start(preload)
-        await asyncio.gather(*(member.answer() for member in chosen))
+        return await asyncio.gather(*(member.answer() for member in chosen))
+
+    @property
+    def generations(self) -> list[str]:
+        """The folder of each member's database: another one is begun when it is rebuilt."""
+        return [path.parent.name for one in self.all.values() for path in one.folder.glob("db/*/hiqlite.db")]
 
     @property
     def up(self) -> list[Member]:

@@ -145,8 +145,9 @@ async def serve(config: dict[str, Any], obey: Obey = obey, opened: Opened = hiql
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     state: dict[str, Any] = {}
+    begun = time.monotonic()
     async with opened(config) as db:
-        print(json.dumps({"ready": True}), flush=True)
+        print(json.dumps({"begun": begun, "ready": time.monotonic()}), flush=True)
         while line := await lines.readline():
             try:
                 answer = await obey(db, json.loads(line), state)

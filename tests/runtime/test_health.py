@@ -92,6 +92,14 @@ def test_a_node_that_is_about_to_stop_is_healthy_and_not_ready() -> None:
     assert found == Health(True, False, ("the node is about to stop",))
 
 
+def test_a_node_without_a_leader_says_whom_it_does_not_reach_and_why() -> None:
+    """While one is known, who is away is no trouble of this node's."""
+    around = replace(ALONE, troubles="node 2: the secrets differ")
+    found = verdict(replace(WELL, leaderless_s=float("inf")), around=around)
+    assert found.reasons == ("db: no leader is known", "not reached: node 2: the secrets differ")
+    assert verdict(WELL, around=around) == Health(True, True, ())
+
+
 def test_reasons_come_with_the_worst_first() -> None:
     around = replace(ALONE, contradictions=(Contradiction(Kind.LEADER, (1, 2), "two leaders"),))
     found = verdict(replace(WELL, name="cache", lag=200), replace(WELL, failure="gone"), around=around)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 import hiqlite
+from hiqlite.bench.command import DEFAULT_PHASES
 from hiqlite.server.demo import toml
 from hiqlite.transport.loopback import loopback_cluster
 
@@ -286,6 +288,35 @@ def test_the_bench_measures_how_a_follower_comes_back(tmp_path: Path):
         assert row["n"] >= 2900 and row["taken_s"] > 0 and row["stall_ms"] > 0 and row["writes_meanwhile"] > 0
         assert all(size > 0 for size in (*row["log_mb"], *row["db_mb"], *row["rss_mb"]))
     assert "entries/s" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "durability", "processes"),
+    [((), "immediate", 3), (("--log-sync", "interval_200"), "interval_200", 3), (("--in-process",), "immediate", 1)],
+)
+def test_the_bench_of_a_cluster(tmp_path: Path, options: tuple[str, ...], durability: str, processes: int):
+    """Every phase, on the leader and on a follower; CPU and memory are told once for each process."""
+    file = tmp_path / "report.json"
+    answer = hiqlite_command("bench", "cluster", "-r", "1000", "-c", "2,4", "--rounds", "1", "--json", file, *options)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(file.read_text())
+    found = {(row["bench"], row["c"]): row for row in report["rows"]}
+    assert set(found) == set(itertools.product(DEFAULT_PHASES["cluster"].split(","), (2, 4)))
+    for (bench, _), row in found.items():
+        assert row["nodes"] == 3 and row["durability"] == durability
+        assert len(row["cpu_s"]) == len(row["rss_mb"]) == processes
+        assert 0 < row["p99_us"] <= row["max_us"] and bench in answer.stdout
+    assert found["insert_follower", 4]["n"] == 1000 and report["settings"]["log_sync"] == durability
+
+
+def test_the_bench_measures_what_many_rows_cost(tmp_path: Path):
+    """The same writes into a small table and a large one, and how many times slower the latter are."""
+    file = tmp_path / "report.json"
+    answer = hiqlite_command("bench", "growth", "-r", "400", "-c", "4", "--rounds", "2", "--json", file)
+    assert answer.returncode == 0, answer.stderr
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["held"], row["n"], len(row["rounds"])) for row in rows] == [(10_000, 400, 2), (40_000, 400, 2)]
+    assert "times slower" in answer.stdout
 
 
 def test_a_bench_of_an_unknown_end_is_refused():

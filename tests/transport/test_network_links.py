@@ -262,6 +262,31 @@ def test_an_append_over_the_buffer_limit_is_dropped_and_control_is_not(run: Run)
     run(work())
 
 
+def test_requests_that_are_being_served_are_bounded_in_bytes(run: Run) -> None:
+    """One alone may have more; another one is refused meanwhile, and served once the first has its answer."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2, settings=quick(requests_bytes_max=1000))
+        gate, begun = asyncio.Event(), asyncio.Event()
+
+        async def wait(peer_id: int, payload: Any) -> Any:
+            begun.set()
+            await gate.wait()
+            return len(payload)
+
+        two.network.serve("wait", wait)
+        async with joined(one, two):
+            large = asyncio.ensure_future(one.network.request(2, "wait", bytes(5000), 30))
+            await begun.wait()
+            with pytest.raises(Overloaded):
+                await one.network.request(2, "wait", b"small", 5)
+            gate.set()
+            assert await large == 5000
+            assert await asyncio.gather(*(one.network.request(2, "wait", bytes(300), 5) for _ in range(3))) == [300] * 3
+
+    run(work())
+
+
 def test_requests_are_answered_or_fail_by_name(run: Run) -> None:
     """An answer, the handler's own error, an unknown name, a deadline, a failure inside, a dead link, too many."""
 
