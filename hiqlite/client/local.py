@@ -42,7 +42,7 @@ from .mapping import map_rows, mapped, mapper_of
 from .migrating import Migrating
 from .results import BatchResult, MigrationReport, Parameters
 from .services import Services
-from .timing import deadline, timeout_ns
+from .timing import TIMEOUT_S_MAX, deadline, timeout_ns
 
 EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
 ROWS_WANTED = 1
@@ -231,8 +231,7 @@ class LocalClient(Client):
     async def _consistent(self, consistency: str, timeout: float | None) -> None:
         self.check_process()
         if consistency == "linearizable":
-            async with deadline(self._services.request_timeout_s if timeout is None else timeout):
-                await self._barrier()
+            await self._barrier(self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9)
         elif consistency == "session":
             # A write resolves after this node applied it; but one may have been told "applied" when its time was over.
             index = self._group.proposals.forwarder.answered_index
@@ -242,9 +241,13 @@ class LocalClient(Client):
         elif consistency != "local":
             raise UsageError(f"unknown consistency {consistency!r}", hint="local, session or linearizable")
 
-    async def _barrier(self) -> None:
+    async def _barrier(self, limit_s: float = TIMEOUT_S_MAX) -> None:
         """Wait until this node has applied everything that was committed before the call."""
-        await self._group.until_applied(await self._services.read_round.join())
+        end_s = self._loop.time() + limit_s
+        index = await self._services.read_round.index(end_s)
+        if index > self._group.applier.applied_index:
+            async with deadline(max(0.0, end_s - self._loop.time())):
+                await self._group.until_applied(index)
 
     # -- life
 

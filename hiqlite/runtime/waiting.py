@@ -9,10 +9,11 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from hiqlite.engine.model import Ready
-from hiqlite.errors import HiqliteError, LeadershipLost, from_wire
+from hiqlite.errors import HiqliteError, LeadershipLost, RequestTimeout, from_wire
 
 # Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
 LEFT_MAX = 64
@@ -116,37 +117,68 @@ class ReadTokens:
 class ReadRound:
     """Linearizable reads that share one round: those that arrive while one is under way wait for the next.
 
+    They share a timer, too: it is set for the one whose time is over first.
+
     Args:
         ask: starts a round; resolves with the read index, or raises.
     """
 
-    __slots__ = ("_ask", "_joined", "_loop", "_next", "_task")
+    __slots__ = ("_ask", "_joined", "_loop", "_next", "_task", "_timer", "_timer_at")
 
     def __init__(self, ask: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self._ask = ask
         self._loop = loop
-        self._next: dict[asyncio.Future[int], None] = {}
-        self._joined: dict[asyncio.Future[int], None] = {}
+        self._next: dict[asyncio.Future[int], float] = {}  # each with the end of its time
+        self._joined: dict[asyncio.Future[int], float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
 
-    def join(self) -> asyncio.Future[int]:
-        """A future of the read index of a round that starts after this call."""
+    async def index(self, end_s: float = inf) -> int:
+        """The read index of a round that starts after this call.
+
+        Args:
+            end_s: when it has to be known, in the loop's time.
+
+        Raises:
+            RequestTimeout: it was not. What the round fails with, or what the node closes with.
+        """
         future: asyncio.Future[int] = self._loop.create_future()
-        self._next[future] = None
-        future.add_done_callback(self._done)
+        self._next[future] = end_s
+        if end_s < self._timer_at:
+            self._set_timer(end_s)
         if self._task is None:
             self._task = self._loop.create_task(self._run())
-        return future
+        try:
+            return await future
+        except BaseException:
+            self._forget(future)
+            raise
 
     @property
     def waiting(self) -> int:
         """How many reads wait for a round, or for the end of one."""
         return len(self._next) + len(self._joined)
 
-    def _done(self, future: asyncio.Future[int]) -> None:
+    def _forget(self, future: asyncio.Future[int]) -> None:
         """A round may last as long as there is no leader: who has given up is not kept until then."""
         self._next.pop(future, None)
         self._joined.pop(future, None)
+
+    def _set_timer(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at_s
+        self._timer = self._loop.call_at(at_s, self._expire) if at_s < inf else None
+
+    def _expire(self) -> None:
+        """Whose time is over is told so; the timer is set for the next one."""
+        now_s = self._loop.time()
+        waiting = [*self._joined.items(), *self._next.items()]
+        for future, end_s in waiting:
+            if end_s <= now_s and not future.done():
+                future.set_exception(RequestTimeout("the call did not end in time"))
+        self._set_timer(min((end_s for _, end_s in waiting if end_s > now_s), default=inf))
 
     async def _run(self) -> None:
         try:
@@ -164,10 +196,12 @@ class ReadRound:
                     for future in self._joined:
                         if not future.done():
                             future.set_result(index)
+                self._joined = {}
         finally:
             self._task = None
 
     async def close(self, error: HiqliteError) -> None:
+        self._set_timer(inf)
         task = self._task
         if task is not None:
             task.cancel()

@@ -198,11 +198,11 @@ async def test_a_read_round_that_breaks_tells_all_who_joined() -> None:
         return result
 
     reads = ReadRound(ask, asyncio.get_running_loop())
-    broken = [reads.join(), reads.join()]
+    broken = [asyncio.ensure_future(reads.index()), asyncio.ensure_future(reads.index())]
     for future in broken:
         with pytest.raises(RuntimeError, match="unforeseen"):
             await future
-    assert await reads.join() == 7
+    assert await reads.index() == 7
     await reads.close(HiqliteError("closed"))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from math import inf
 
 import pytest
 
-from hiqlite.errors import LeadershipLost, ShuttingDown, StorageError
+from hiqlite.errors import LeadershipLost, RequestTimeout, ShuttingDown, StorageError
 from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
 
 
@@ -59,9 +60,9 @@ async def test_reads_of_one_turn_share_a_round_and_later_ones_wait_for_the_next(
     """A round confirms only reads that were there before it began."""
     rounds = Rounds()
     reads = ReadRound(rounds.ask, asyncio.get_running_loop())
-    first, second = reads.join(), reads.join()
+    first, second = asyncio.ensure_future(reads.index()), asyncio.ensure_future(reads.index())
     await turns()
-    late = reads.join()
+    late = asyncio.ensure_future(reads.index())
     await turns()
     assert len(rounds.asked) == 1
     rounds.asked[0].set_result(7)
@@ -77,9 +78,9 @@ async def test_a_failed_round_fails_its_reads_and_the_next_round_runs() -> None:
     """One lost round says nothing about reads that came later."""
     rounds = Rounds()
     reads = ReadRound(rounds.ask, asyncio.get_running_loop())
-    first = reads.join()
+    first = asyncio.ensure_future(reads.index())
     await turns()
-    late = reads.join()
+    late = asyncio.ensure_future(reads.index())
     rounds.asked[0].set_exception(LeadershipLost("lost", outcome=None))
     with pytest.raises(LeadershipLost):
         await first
@@ -92,7 +93,7 @@ async def test_a_read_whose_caller_left_does_not_disturb_the_others() -> None:
     """Cancelled futures are passed over."""
     rounds = Rounds()
     reads = ReadRound(rounds.ask, asyncio.get_running_loop())
-    gone, stays = reads.join(), reads.join()
+    gone, stays = asyncio.ensure_future(reads.index()), asyncio.ensure_future(reads.index())
     await turns()
     gone.cancel()
     rounds.asked[0].set_result(4)
@@ -103,9 +104,10 @@ async def test_closing_fails_every_read_that_waits() -> None:
     """Those of the round under way and those behind it; and nothing is left running."""
     rounds = Rounds()
     reads = ReadRound(rounds.ask, asyncio.get_running_loop())
-    under_way = reads.join()
+    under_way = asyncio.ensure_future(reads.index())
     await turns()
-    behind = reads.join()
+    behind = asyncio.ensure_future(reads.index())
+    await turns()
     before = asyncio.all_tasks()
     await reads.close(ShuttingDown("closing"))
     for read in (under_way, behind):
@@ -126,13 +128,36 @@ async def test_reads_that_gave_up_leave_nothing_behind() -> None:
     read_round = ReadRound(rounds.ask, loop)
     kept = waiters.future(1, loop)
     for index in range(2, 2000):
-        for future in (waiters.future(index, loop), read_round.join()):
+        for future in (waiters.future(index, loop), asyncio.ensure_future(read_round.index())):
             future.cancel()
         await asyncio.sleep(0)
     assert len(waiters) < 200 and read_round.waiting < 200
     waiters.reached(1)
     assert kept.result() is None
     await read_round.close(ShuttingDown("the end"))
+
+
+async def test_each_read_has_its_own_time_and_the_round_goes_on_for_the_others() -> None:
+    """Whichever came first; whose time is over while others wait is told so then, and nobody else."""
+    loop, rounds = asyncio.get_running_loop(), Rounds()
+    reads = ReadRound(rounds.ask, loop)
+    now_s = loop.time()
+    ends = [now_s + 60, now_s + 0.02, inf, now_s + 0.01, now_s + 60]
+    tasks = [asyncio.ensure_future(reads.index(end_s)) for end_s in ends]
+    done, waiting = await asyncio.wait(tasks, timeout=30, return_when=asyncio.FIRST_EXCEPTION)
+    assert done == {tasks[3]} and loop.time() < now_s + 30
+    with pytest.raises(RequestTimeout):
+        await tasks[3]
+    with pytest.raises(RequestTimeout):
+        await tasks[1]
+    behind = asyncio.ensure_future(reads.index(loop.time() + 0.01))  # of the next round, which has not begun
+    with pytest.raises(RequestTimeout):
+        await behind
+    rounds.asked[0].set_result(5)
+    assert await asyncio.gather(*(tasks[place] for place in (0, 2, 4))) == [5, 5, 5]
+    await turns()
+    assert reads.waiting == 0 and waiting
+    await reads.close(ShuttingDown("the end"))
 
 
 async def test_each_of_a_round_that_failed_gets_an_error_of_his_own() -> None:
@@ -142,6 +167,6 @@ async def test_each_of_a_round_that_failed_gets_an_error_of_his_own() -> None:
         raise StorageError("the disk", hint="look at it", outcome=None)
 
     reads = ReadRound(ask, asyncio.get_running_loop())
-    found = await asyncio.gather(*(reads.join() for _ in range(3)), return_exceptions=True)
+    found = await asyncio.gather(*(asyncio.ensure_future(reads.index()) for _ in range(3)), return_exceptions=True)
     assert len({id(one) for one in found}) == 3
     assert {(type(one), str(one)) for one in found} == {(StorageError, "the disk (look at it)")}
