@@ -3,7 +3,8 @@ one of them takes over.
 
 The leader says that it leaves; each follower holds its writes for the next leader and answers over the link on which
 they travel, so the leader knows that it has read all of them when the answer is there. Must not know what a write is.
-Invariant: a farewell never takes longer than its limit; a peer that does not answer is left without one.
+Invariant: a farewell never takes longer than its limit; a peer that does not answer is left without one, and no other
+peer has to wait for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from hiqlite.errors import HiqliteError
 from .group import Group
 
 LEAVING, HELD = "leaving", "held"
-FAREWELL_S = 1.5  # milliseconds, unless a peer hangs or the machine is very busy
+FAREWELL_S = 0.6  # milliseconds, unless a peer hangs or the machine is very busy
+LATE_S = 0.1  # so much longer for the others, once a majority holds its writes
 log = observe.logger("runtime")
 
 
@@ -36,19 +38,36 @@ class Leaving:
     def __init__(self, group: Group, peers: Peers) -> None:
         self._group = group
         self._peers = peers
+        self._hold: set[int] = set()  # who answered the farewell
         peers.serve(LEAVING, self._peer_leaves)
         peers.serve(HELD, self._peer_holds)
 
     async def say(self, peer_ids: Iterable[int]) -> None:
-        """Of a leader that takes no writes any more; returns when every peer holds its own, or in time."""
-        if self._group.leads:
-            await asyncio.gather(*(self._say(peer_id) for peer_id in peer_ids if self._peers.connected(peer_id)))
+        """Of a leader that takes no writes any more; returns when every peer holds its own, or in time.
+
+        One that hangs keeps nobody waiting once the others hold theirs: what is in its links is sent again to the next
+        leader, in the session that makes it happen once.
+        """
+        if not self._group.leads:
+            return
+        loop = asyncio.get_running_loop()
+        said = {asyncio.ensure_future(self._say(one)) for one in peer_ids if self._peers.connected(one)}
+        waiting, end_s = said, loop.time() + FAREWELL_S
+        try:
+            while waiting and (left_s := end_s - loop.time()) > 0:
+                _, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if 2 * (1 + len(self._hold)) > 1 + len(said):
+                    end_s = min(end_s, loop.time() + LATE_S)
+        finally:
+            for one in said:
+                one.cancel()
+            await asyncio.gather(*said, return_exceptions=True)
 
     async def hand_over(self) -> None:
         """Of a leader whose own writes are done: somebody else leads when this returns, or in time."""
         group = self._group
         now_ns = group.clock.monotonic_ns()
-        if not group.leads or not group.engine.transfer_leadership(0, now_ns):
+        if not group.leads or not any(group.engine.transfer_leadership(to, now_ns) for to in (self._successor(), 0)):
             return
         group.pump()
         try:
@@ -59,9 +78,17 @@ class Leaving:
         except TimeoutError:
             log.warning("nobody took over the leadership in time")
 
+    def _successor(self) -> int:
+        """The voter with the longest log of those who answered just now; 0: of all."""
+        engine = self._group.engine
+        able = [engine.progress(one.id) for one in engine.membership.voters if one.id in self._hold]
+        found = max((one for one in able if one is not None), key=lambda one: one.match_index, default=None)
+        return 0 if found is None else found.peer_id
+
     async def _say(self, peer_id: int) -> None:
         try:
             await self._peers.request(peer_id, LEAVING, None, FAREWELL_S)
+            self._hold.add(peer_id)
         except HiqliteError as error:
             log.debug("node %d is left without a farewell: %s", peer_id, error)
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +119,25 @@ class Member:
         self.process._transport.close()  # type: ignore[attr-defined]  # else its pipes warn when collected
         self.process = None
 
-    async def stop(self) -> None:
-        """A clean shutdown."""
+    async def stop(self) -> float:
+        """A clean shutdown; seconds until the process was gone."""
         assert self.process is not None and self.process.stdin is not None
+        begun = time.monotonic()
         self.process.stdin.close()
         await asyncio.wait_for(self.process.wait(), DEADLINE_S)
+        took = time.monotonic() - begun
         self.process._transport.close()  # type: ignore[attr-defined]
         self.process = None
+        return took
+
+    async def forget(self) -> int:
+        """Its program ends without closing the node; the process's exit code."""
+        assert self.process is not None
+        self.tell(do="forget")
+        code = await asyncio.wait_for(self.process.wait(), DEADLINE_S)
+        self.process._transport.close()  # type: ignore[attr-defined]
+        self.process = None
+        return code
 
     def lose_power(self) -> None:
         """After `kill`: what was not synced is gone. The durable image takes the place of the folder."""
@@ -230,11 +242,11 @@ async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) 
         await asyncio.sleep(0)
 
 
-async def begin_load(members: Members, tasks: int = 16) -> list[Path]:
-    """Load through every running node, with ids that never meet; where what was acknowledged is noted."""
+async def begin_load(members: Members, tasks: int = 16, of: Sequence[Member] = ()) -> list[Path]:
+    """Load through every running node, or those, with ids that never meet; where what was acknowledged is noted."""
     files = []
     for number, member in members.all.items():
-        if member.process is None:
+        if member.process is None or (of and member not in of):
             continue
         file = members.folder / f"acks-{number}-{time.monotonic_ns()}"
         start = time.monotonic_ns() + number * 10**15  # later rounds go on above earlier ones

@@ -15,12 +15,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import uvloop
 
 import hiqlite
+import hiqlite.node  # before the clock runs
 from hiqlite.client.local import LocalClient
 
 INSERT = "INSERT INTO load (id, node, text) VALUES (?, ?, ?)"
@@ -89,6 +90,28 @@ def keep_the_loop(seconds: float, until: str | None) -> None:
         time.sleep(0.01)
 
 
+async def forked(db: LocalClient, sql: str) -> str:
+    """What becomes of a call in a child of this process."""
+
+    async def call() -> None:
+        await db.execute(sql)
+
+    read_end, write_end = os.pipe()
+    if (child := os.fork()) == 0:
+        end = "done"
+        try:
+            asyncio.run(call())
+        except BaseException as error:
+            end = type(error).__name__
+        os.write(write_end, end.encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        told = await asyncio.to_thread(pipe.read)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    return told.decode()
+
+
 async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "status":
@@ -122,6 +145,8 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             # ctypes.PyDLL keeps the GIL while the C call sleeps: what a badly written extension does.
             ctypes.PyDLL(None).usleep(int(command["seconds"] * 1e6))
             return {}
+        case "fork":
+            return {"child": await forked(db, command["sql"])}
         case "allocate":
             return {"bytes": len(b"\1" * command["bytes"])}  # touched, and given back
         case "block":
@@ -146,11 +171,16 @@ async def serve(config: dict[str, Any], obey: Obey = obey, opened: Opened = hiql
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     state: dict[str, Any] = {}
     begun = time.monotonic()
-    async with opened(config) as db:
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(opened(config))
         print(json.dumps({"begun": begun, "ready": time.monotonic()}), flush=True)
         while line := await lines.readline():
+            command = json.loads(line)
+            if command["do"] == "forget":
+                stack.pop_all()
+                return
             try:
-                answer = await obey(db, json.loads(line), state)
+                answer = await obey(db, command, state)
             except hiqlite.HiqliteError as error:
                 answer = {"error": f"{type(error).__name__}: {error}", "outcome": error.outcome}
             print(json.dumps(answer), flush=True)

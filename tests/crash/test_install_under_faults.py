@@ -6,48 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load, eventually
+from harness import CREATE, Member, Members, begin_load, eventually
+from images import image_travels, lag_behind_the_logs, segments
 
 pytestmark = pytest.mark.timeout(180)
 
 SETTINGS = {"wal_size": "64 KiB", "logs_until_snapshot": 50}
-# A database that takes a while to travel.
-FILL = (
-    "INSERT INTO load WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
-    " SELECT -i, 0, hex(zeroblob(40000)) FROM n"
-)
-
-
-def segments(member: Member) -> list[str]:
-    return sorted(path.name for path in (member.folder / "log" / "db").glob("*.wal"))
-
-
-async def away(members: Members, files: list[Path]) -> tuple[Member, Member]:
-    """(the leader, who is down and lacks more than the logs hold); the database is large, and load goes on."""
-    await members.start()
-    leader = await members.leader()
-    await leader.do(do="execute", sql=CREATE)
-    await leader.do(do="execute", sql=FILL)
-    gone = next(member for member in members.up if member is not leader)
-    await gone.kill()
-    files += await begin_load(members, 4)
-    first = segments(leader)[0]
-
-    async def purged() -> bool:
-        return segments(leader)[0] > first
-
-    await acknowledged(files, 400)
-    await eventually(purged)
-    return leader, gone
-
-
-async def image_travels(member: Member) -> None:
-    """A part of an image is on its disk."""
-
-    async def some() -> bool:
-        return any(path.stat().st_size > 0 for path in (member.folder / "db" / "images").glob("in-*.db"))
-
-    await eventually(some)
 
 
 async def check(members: Members, files: list[Path]) -> None:
@@ -60,7 +24,7 @@ async def test_a_leader_that_dies_while_its_image_travels(tmp_path: Path) -> Non
     """The next one gives another, or goes on with this one."""
     async with Members(tmp_path, **SETTINGS) as members:
         files: list[Path] = []
-        leader, gone = await away(members, files)
+        leader, gone = await lag_behind_the_logs(members, files)
         generation = set((gone.folder / "db").iterdir())
         await gone.start()
         await image_travels(gone)
@@ -75,7 +39,7 @@ async def test_a_node_that_is_killed_again_and_again_while_an_image_comes(tmp_pa
     """Wherever it was: it goes on from what it has, or begins anew, and ends with all data."""
     async with Members(tmp_path, **SETTINGS) as members:
         files: list[Path] = []
-        _, gone = await away(members, files)
+        _, gone = await lag_behind_the_logs(members, files)
         for _ in range(4):
             await gone.start()
             await image_travels(gone)

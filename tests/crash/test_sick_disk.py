@@ -4,62 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import mmap
 from pathlib import Path
 
 import pytest
-from harness import CREATE, HERE, Member, Members, acknowledged, begin_load, build_library, eventually, noted
+from harness import HERE, Member, Members, acknowledged, begin_load, build_library, eventually, noted
+from sick_disk import SickDisk, lead, leads_one_of, start_with_sick
 
 from hiqlite.runtime.applier import RETRY_S
 
-FDATASYNC, FALLOCATE, DATABASE, DATABASE_SYNC = 0, 2, 8, 9  # orders of faulty_disk.c
-
 pytestmark = pytest.mark.timeout(180)
-
-
-class SickDisk:
-    """Orders to the disk of one member; 0 takes an order back."""
-
-    def __init__(self, library: Path, folder: Path) -> None:
-        path = folder / "orders"
-        path.write_bytes(bytes(64))
-        self.environment = {"LD_PRELOAD": str(library), "FAULTY_DISK": str(path)}
-        with path.open("r+b") as file:
-            self._orders = mmap.mmap(file.fileno(), 64)
-
-    def __setitem__(self, which: int, error: int) -> None:
-        self._orders[which] = error
-
-    def close(self) -> None:
-        self._orders.close()
-
-
-async def lead(members: Members, wanted: Member) -> None:
-    """Make `wanted` the leader, by killing whoever leads instead."""
-
-    async def leads() -> bool:
-        leader = await members.leader()
-        if leader is wanted:
-            return True
-        await leader.kill()
-        await members.leader()
-        await members.start(leader.config["node_id"])
-        return False
-
-    await eventually(leads)
-
-
-async def start_with_sick(members: Members, disk: SickDisk) -> Member:
-    """All three, node 1 on the sick disk and leading."""
-    sick = members.all[1]
-    sick.environment = disk.environment
-    await sick.start()
-    for number in (2, 3):
-        await members.all[number].start()
-    await asyncio.gather(*(member.answer() for member in members.up))
-    await lead(members, sick)
-    await sick.do(do="execute", sql=CREATE)
-    return sick
 
 
 async def try_insert(member: Member, number: int) -> dict[str, object]:
@@ -75,7 +28,7 @@ async def test_a_leader_whose_disk_fails_hands_over_by_falling_silent(tmp_path: 
         sick = await start_with_sick(members, disk)
         for number in range(1, 50):
             assert "index" in await try_insert(sick, number)
-        disk[FDATASYNC] = errno.EIO
+        disk[SickDisk.FDATASYNC] = errno.EIO
         # On the disks of the two others it is durable: this one may still be acknowledged, the next one never.
         await try_insert(sick, 50)
         answer = await try_insert(sick, 51)
@@ -92,7 +45,7 @@ async def test_a_leader_whose_disk_fails_hands_over_by_falling_silent(tmp_path: 
             rows = (await other.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
             assert set(range(1, 50)) | {100} <= {row[0] for row in rows}
         await sick.kill()
-        disk[FDATASYNC] = 0
+        disk[SickDisk.FDATASYNC] = 0
         await sick.start()
         await sick.answer()
         await members.check_equal()
@@ -104,7 +57,7 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tm
     disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
     async with Members(tmp_path, wal_size="64 KiB") as members:
         sick = await start_with_sick(members, disk)
-        disk[FALLOCATE] = errno.ENOSPC
+        disk[SickDisk.FALLOCATE] = errno.ENOSPC
         numbers = iter(range(1, 100_000))
         refused: list[int] = []
 
@@ -123,7 +76,7 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tm
 
         await eventually(another_leads)
         await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
-        disk[FALLOCATE] = 0
+        disk[SickDisk.FALLOCATE] = 0
 
         async def takes_writes() -> bool:
             return "index" in await try_insert(sick, next(numbers))
@@ -142,7 +95,7 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
         sick = await start_with_sick(members, disk)
         for number in range(1, 20):
             assert "index" in await try_insert(sick, number)
-        disk[DATABASE] = errno.ENOSPC
+        disk[SickDisk.DATABASE] = errno.ENOSPC
         numbers = iter(range(20, 100_000))
         refused: list[int] = []
 
@@ -162,7 +115,7 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
         await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="local"))["rows"]
         assert {row[0] for row in rows} >= set(range(1, 20))
-        disk[DATABASE] = 0
+        disk[SickDisk.DATABASE] = 0
 
         async def takes_writes() -> bool:
             return "index" in await try_insert(sick, next(numbers))
@@ -181,7 +134,7 @@ async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_s
     disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
     async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=40) as members:
         sick = await start_with_sick(members, disk)
-        disk[DATABASE_SYNC] = errno.EIO
+        disk[SickDisk.DATABASE_SYNC] = errno.EIO
         numbers = iter(range(1, 100_000))
 
         async def stops() -> bool:
@@ -201,11 +154,7 @@ async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_s
     disk.close()
 
 
-async def leads_one_of(members: Members, wanted: set[int]) -> bool:
-    return (await members.all[2].do(do="status"))["leader"] in wanted
-
-
-@pytest.mark.parametrize("order", [FALLOCATE, DATABASE], ids=["its log", "its database"])
+@pytest.mark.parametrize("order", [SickDisk.FALLOCATE, SickDisk.DATABASE], ids=["its log", "its database"])
 async def test_a_disk_that_fills_up_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path, order: int) -> None:
     """Through every node, while it is full, and while it goes on; the leader's own callers included."""
     disk = SickDisk(build_library(HERE.parent / "logstore" / "faulty_disk.c", tmp_path), tmp_path)
@@ -227,7 +176,7 @@ async def applied(member: Member) -> int:
     return int((await member.do(do="status"))["applied"])
 
 
-@pytest.mark.parametrize("order", [FALLOCATE, DATABASE], ids=["its log", "its database"])
+@pytest.mark.parametrize("order", [SickDisk.FALLOCATE, SickDisk.DATABASE], ids=["its log", "its database"])
 async def test_a_full_disk_of_one_follower_makes_no_difference_to_what_entries_give(tmp_path: Path, order: int) -> None:
     """The others write on, also what changes much, and it falls behind. It is started again while there is no room: it
     does not come up, and holds the same once there is."""

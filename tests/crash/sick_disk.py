@@ -1,0 +1,60 @@
+"""A disk that fails or fills up when it is told to, under one of three real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from pathlib import Path
+
+from harness import CREATE, Member, Members, eventually
+
+
+class SickDisk:
+    """Orders to the disk of one member, see `tests/logstore/faulty_disk.c`; 0 takes an order back."""
+
+    FDATASYNC, FALLOCATE, DATABASE, DATABASE_SYNC = 0, 2, 8, 9
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        path = folder / "orders"
+        path.write_bytes(bytes(64))
+        self.environment = {"LD_PRELOAD": str(library), "FAULTY_DISK": str(path)}
+        with path.open("r+b") as file:
+            self._orders = mmap.mmap(file.fileno(), 64)
+
+    def __setitem__(self, which: int, error: int) -> None:
+        self._orders[which] = error
+
+    def close(self) -> None:
+        self._orders.close()
+
+
+async def lead(members: Members, wanted: Member) -> None:
+    """Make `wanted` the leader, by killing whoever leads instead."""
+
+    async def leads() -> bool:
+        leader = await members.leader()
+        if leader is wanted:
+            return True
+        await leader.kill()
+        await members.leader()
+        await members.start(leader.config["node_id"])
+        return False
+
+    await eventually(leads)
+
+
+async def start_with_sick(members: Members, disk: SickDisk) -> Member:
+    """All three, node 1 on the sick disk and leading."""
+    sick = members.all[1]
+    sick.environment = disk.environment
+    await sick.start()
+    for number in (2, 3):
+        await members.all[number].start()
+    await asyncio.gather(*(member.answer() for member in members.up))
+    await lead(members, sick)
+    await sick.do(do="execute", sql=CREATE)
+    return sick
+
+
+async def leads_one_of(members: Members, wanted: set[int]) -> bool:
+    return (await members.all[2].do(do="status"))["leader"] in wanted
