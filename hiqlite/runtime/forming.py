@@ -30,6 +30,10 @@ WAITS_TO_RETURN = (
     "this node lost what it had promised{}; it waits until a majority of the members takes it back "
     "(is that lost for good: hiqlite recover)"
 )
+WAY_OUT = (
+    "empty the data folders of the nodes that have formed no cluster (nothing was written to them yet), and start them "
+    "in the same way"
+)
 log = observe.logger("runtime")
 
 
@@ -163,14 +167,15 @@ class Former:
     def _never(self) -> str:
         """Why the recorded set never forms, if it is kept all the same."""
         recorded = self._forming.recorded
-        others = sorted(self._renouncing.elsewhere(recorded)) if recorded is not None and not self._leaves else []
-        if not others:
+        if recorded is None or self._leaves:
             return ""
-        return (
-            f"node {', '.join(map(str, others))} agreed on other members than this node, and neither changes its mind: "
-            "empty the data folders of the nodes that have formed no cluster (nothing was written to them yet), and "
-            "start them in the same way"
-        )
+        if others := self._renouncing.elsewhere(recorded):
+            why = "agreed on other members than this node, and neither changes its mind"
+        elif others := self._renouncing.gone(recorded):
+            why = "lost its disk before all had agreed on the members, which named who it was before"
+        else:
+            return ""
+        return f"node {', '.join(map(str, sorted(others)))} {why}: {WAY_OUT}"
 
     def _way_out(self) -> str:
         """What to do if who is waited for never comes."""

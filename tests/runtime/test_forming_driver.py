@@ -428,6 +428,26 @@ async def test_members_that_agreed_on_different_sets_say_that_people_have_to_hel
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+async def test_a_member_that_lost_its_disk_before_all_agreed_is_named_with_the_way_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once everybody was heard, and nobody has formed: who is silent may have, and then the data are there."""
+    caplog.set_level("INFO")
+    wire = Wire()
+    Former(Forming(Identity(3, 301), [1, 2, 3]), Disk(), Peer(wire, 3))
+    node = Former(Forming(B, [1, 2, 3], recorded=RECORDED), Disk(), Peer(wire, 2))
+    waiting = asyncio.create_task(node.run())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert "lost its disk" not in caplog.text
+    Former(Forming(A, [1, 2, 3], recorded=RECORDED), Disk(), Peer(wire, 1))
+    while "node 3 lost its disk before all had agreed" not in caplog.text:
+        await asyncio.sleep(0)
+    assert "empty the data folders" in caplog.text
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_who_comes_back_says_in_which_group_and_where_its_data_lie(caplog: pytest.LogCaptureFixture) -> None:
     """And of whom it never hears, why: as far as its network knows that."""
     wire, lost = Wire(), " in the db group (see /data/aside)"
