@@ -63,6 +63,7 @@ async def one_round(
     before = await asyncio.gather(*(node.do({"do": "usage"}) for node in processes))
     result = await nodes[at].do({"do": "phase", "phase": phase, "c": c, "rows": rows})
     after = await asyncio.gather(*(node.do({"do": "usage"}) for node in processes))
+    result["on"] = "leader" if at == leader else "follower"
     result["cpu_s"] = [round(b["cpu_s"] - a["cpu_s"], 2) for a, b in zip(before, after, strict=True)]
     result["rss_mb"] = [round(one["rss_mb"]) for one in after]
     if phase in phases.WRITES:
@@ -82,6 +83,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     unknown = [phase for phase in chosen if phase not in phases.PHASES]
     if unknown:
         raise SystemExit(f"unknown phases {unknown}; there are {sorted(phases.PHASES)}")
+    if options.what == "single" and any(phase.endswith(phases.ON_FOLLOWER) for phase in chosen):
+        raise SystemExit("a single node has no follower")
     settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
     size = 3 if options.what == "cluster" else 1
     report: dict[str, Any] = {

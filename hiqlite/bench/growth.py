@@ -1,12 +1,14 @@
 """`hiqlite bench growth`: single INSERTs into a table of few rows, and into the same one once it has very many.
 
-Three processes. Both sizes are measured in the same run, in rounds of new keys, so that their ratio says what a row
-costs more. At the end the three databases are compared. Knows nodes as processes; must not know how one writes.
+Three processes. Both sizes are measured in the same run, in rounds of new keys behind a first one that does not count,
+once all nodes have in their files what came before: so the ratio says what a row costs more. The databases are compared
+each time. Knows nodes as processes; must not know how one writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -37,29 +39,31 @@ class Table:
         self.rows = max(rows, self.rows)
 
     async def append(self, c: int, rounds: int, count: int) -> dict[str, Any]:
-        """The median of some rounds of single INSERTs."""
+        """The median of some rounds of single INSERTs, behind one more."""
         found = []
-        for _ in range(rounds):
+        for _ in range(1 + rounds):
             found.append(await self._leader.do({"do": "append", "c": c, "rows": count, "start": self.rows}))
             self.rows += count
-        return {**combine(found), "applied_index": found[-1]["applied_index"]}
+        return {**combine(found[1:]), "applied_index": found[-1]["applied_index"]}
 
 
 async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
     settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
     rows = []
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
-        cluster = Processes(list(loopback_cluster(folder, 3, {"cache": False, **settings}).values()))
-        stack.push_async_callback(cluster.close)
-        await cluster.start()
-        leader = cluster.nodes[await find_leader(cluster.nodes)]
-        for c in (int(level) for level in options.c.split(",")):
+    for c in (int(level) for level in options.c.split(",")):
+        async with AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
+            cluster = Processes(list(loopback_cluster(folder, 3, {"cache": False, **settings}).values()))
+            stack.push_async_callback(cluster.close)
+            await cluster.start()
+            leader = cluster.nodes[await find_leader(cluster.nodes)]
             await leader.do({"do": "prepare"})
             grown = Table(leader)
             for size in (FEW, TIMES_MORE * options.rows):
                 progress(f"c={c}: {size:,} rows")
                 await grown.fill(size)
+                await asyncio.gather(*(node.do({"do": "snapshot"}) for node in cluster.nodes))
+                await equal_nodes(cluster.nodes, (await leader.do({"do": "status"}))["applied_index"])
                 held = grown.rows
                 found = await grown.append(c, options.rounds, min(APPENDED, options.rows))
                 await equal_nodes(cluster.nodes, found.pop("applied_index"))

@@ -62,6 +62,8 @@ class Worker:
                 gc.freeze()
                 result = await phases.PHASES[command["phase"]](db, command["c"], command["rows"])
                 return {**result.wire(), "applied_index": (await db.metrics()).db.applied_index}
+            case "snapshot":
+                return {"index": await db.snapshot()}
             case "fill":
                 await phases.fill(db, command["start"], command["end"])
                 return {}

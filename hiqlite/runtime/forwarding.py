@@ -252,12 +252,6 @@ class Forwarder:
         if peer_id == self._sent_to[0]:
             self._give_up()
 
-    def _not_in_time(self, op: Op) -> HiqliteError:
-        """Of a write that waits for a leader."""
-        if op.uncertain:
-            return RequestTimeout("the write was not confirmed in time", outcome="unknown")
-        return no_leader(self._troubles())
-
     def _take_back(self) -> None:
         """Those whose answers nobody needs to wait for: they may be sent again, or nobody asks any more."""
         for number in [number for number, (_, op) in self._sent.items() if op.done()]:
@@ -278,17 +272,20 @@ class Forwarder:
     def expire(self, now_ns: int) -> None:
         """Give up on writes whose deadline has passed."""
         kept: list[tuple[bytes, Op]] = []
+        troubles = ""
         for record, op in self._queue:
             if 0 < op.deadline_ns <= now_ns or op.done():
                 self.waiting_bytes -= len(record)
-                op.set_exception(self._not_in_time(op))
+                troubles = troubles or self._troubles()
+                op.set_exception(not_in_time(op, troubles))
             else:
                 kept.append((record, op))
         self._queue = kept
         for number in [one for one, (_, op) in self._returned.items() if 0 < op.deadline_ns <= now_ns]:
             record, op = self._returned.pop(number)
             self.waiting_bytes -= len(record)
-            op.set_exception(self._not_in_time(op))
+            troubles = troubles or self._troubles()
+            op.set_exception(not_in_time(op, troubles))
         late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
         for number in late:
             record, op = self._sent.pop(number)
@@ -314,6 +311,13 @@ def is_for_another(error: HiqliteError, op: Op) -> bool:
     if isinstance(error, ELSEWHERE):
         return error.outcome == "not_applied" or op.retries
     return isinstance(error, StorageError) and error.outcome == "unknown" and op.retries
+
+
+def not_in_time(op: Op, troubles: str) -> HiqliteError:
+    """Of a write that waits for a leader."""
+    if op.uncertain:
+        return RequestTimeout("the write was not confirmed in time", outcome="unknown")
+    return no_leader(troubles)
 
 
 def no_leader(troubles: str) -> NoLeader:

@@ -75,7 +75,8 @@ def judge(groups: Sequence[GroupState], around: Surroundings, *, grace_s: float,
     """
     sick = [reason for group in groups if (reason := _sickness(group, grace_s))]
     unready = [reason for group in groups if not _sickness(group, grace_s) for reason in _behind(group, lag_max)]
-    unreached = [f"not reached: {around.troubles}"] if sick and around.troubles else []
+    alone = around.troubles and any(not one.failure and _sickness(one, grace_s) for one in groups)
+    unreached = [f"not reached: {around.troubles}"] if alone else []
     leaving = ["the node is about to stop"] if around.leaving else []
     reasons = (*sick, *unreached, *_split(around), *unready, *leaving)
     return Health(not sick, not reasons, reasons)

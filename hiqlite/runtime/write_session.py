@@ -171,17 +171,18 @@ class WriteSession:
     def expire(self, now_ns: int) -> None:
         """Callers whose deadline has passed are told; a session that was idle for long is not used again."""
         late = [op for _, op in self._held if 0 < op.deadline_ns <= now_ns]
+        troubles = self._troubles() if late else ""
         for op in late:  # not in the queue itself: whoever is told may write again at once
-            op.set_exception(self._too_late())
+            op.set_exception(self._too_late(troubles))
         if late:
             self._held = deque((record, op) for record, op in self._held if not op.done())
             self.held_bytes = sum(len(record) for record, _ in self._held)
         if self._terms is not None:
             self._look(self._terms, now_ns)
 
-    def _too_late(self) -> HiqliteError:
+    def _too_late(self, troubles: str) -> HiqliteError:
         if self.window.id == 0:
-            return no_leader(self._troubles())
+            return no_leader(troubles)
         return RequestTimeout("too many earlier writes of this node wait for an answer", outcome="not_applied")
 
     def _look(self, terms: SessionTerms, now_ns: int) -> None:

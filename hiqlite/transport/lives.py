@@ -104,7 +104,7 @@ class Lives:
         try:
             await self._ask(peer_id)
         except Overloaded:
-            return  # this node did not even ask
+            return  # this node did not even ask, or the other one has much to do: it lives
         except HiqliteError as error:
             log.info("node %d gives no sign of life, its links are closed: %s", peer_id, error)
             peer.drop()

@@ -245,7 +245,7 @@ class Network(Hooks):
 
     def troubles(self) -> dict[int, str]:
         """The peers that are not connected and whose last dial failed, each with the reason."""
-        return {peer.id: peer.trouble for peer in self._peers.values() if peer.trouble and not peer.connected}
+        return {peer.id: peer.trouble for peer in self._peers.values() if peer.trouble and peer.is_missed}
 
     def incarnation_of(self, peer_id: int, group: int) -> int:
         """Who the peer is in a group by the handshake of its newest link; 0: not heard of, or not in it."""

@@ -77,6 +77,11 @@ class Peer:
         self._reachable = True  # so that one line per change is logged, not one per dial
         self.trouble = ""  # why the last dial failed
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether links to it are wanted and there are none."""
+        return self._wanted.is_set() and not self.connected
+
     # ---- life
 
     def start(self, kinds: tuple[LinkKind, ...]) -> None:

@@ -70,7 +70,9 @@ async def test_a_member_with_a_wrong_secret_joins_nothing_and_says_so(
         try:
 
             async def told() -> bool:
-                return "secret" in caplog.text and "waiting to hear of node 3" in caplog.text
+                reasons = [str((await client.metrics()).node["reasons"]) for client in clients]
+                named = all("secret" in one for one in reasons)
+                return named and "secret" in caplog.text and "waiting to hear of node 3" in caplog.text
 
             await eventually(told)
             for client in clients:
@@ -99,7 +101,8 @@ async def test_a_member_that_comes_back_with_a_wrong_secret_stays_outside(
         stranger = await hiqlite.open({**settings[3], "secret_raft": "another secret altogether"}, wait=False)
 
         async def told() -> bool:
-            return "secret" in caplog.text
+            reasons = str((await stranger.metrics()).node["reasons"])
+            return "secret" in caplog.text and reasons.count("the secrets differ") == 2
 
         await eventually(told)
         await asyncio.gather(*(client.wait_until_healthy() for client in clients.values()))

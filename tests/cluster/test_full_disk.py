@@ -24,9 +24,17 @@ def free_disk(node: Node) -> None:
     node.storage.space.kept_bytes = 1
 
 
+async def says_low(client: hiqlite.Client) -> bool:
+    """What its metrics tell of its disk; it is not ready while it is low."""
+    told = (await client.metrics()).node
+    assert not (told["disk_low"] and told["ready"])
+    return bool(told["disk_low"])
+
+
 async def until_refused(three: Cluster, number: int) -> None:
     node = three._running[number]
     await three.wait_until(lambda: node.group.proposals.refusal is not None)
+    assert await says_low(three.nodes[number])
     with pytest.raises(hiqlite.DiskFull) as caught:
         await three.nodes[number].execute("INSERT INTO t VALUES ('refused')")
     assert caught.value.outcome == "not_applied" and caught.value.retryable and "free some space" in caught.value.hint
@@ -49,6 +57,7 @@ async def test_a_leader_with_little_room_hands_over_and_answers_reads(tmp_path: 
         await check_reads(three.nodes[full], 1)
         free_disk(three._running[full])
         await three.wait_until(lambda: three._running[full].group.proposals.refusal is None)
+        assert not await says_low(three.nodes[full])
         await three.nodes[full].execute("INSERT INTO t VALUES ('again')")
         await check_equal(three)
         assert await three.client.query("SELECT x FROM t") == [("from elsewhere",), ("again",)]

@@ -45,13 +45,25 @@ async def test_pairs_of_restarts_lose_nothing_and_rebuild_nothing(tmp_path: Path
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_every_restart_loses_nothing_and_rebuilds_nothing(tmp_path: Path, size: int) -> None:
-    """The whole matrix: of one node, of two, of all."""
+    """The whole matrix: of one node, of two, of all. Both groups are kept."""
     async with Restarting(tmp_path) as nodes:
         await nodes.form((1, 2, 3))
         await nodes.begin()
         for case in all_cases():
             if len(case.ends) == size:
                 await shown(nodes, case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_restarts_with_a_cache_in_memory_lose_nothing_and_rebuild_nothing(tmp_path: Path) -> None:
+    """Of one node and of two in every way, of all in pairs: the cache group is there again each time."""
+    async with Restarting(tmp_path, cache_on_disk=False) as nodes:
+        await nodes.form((1, 2, 3))
+        await nodes.begin()
+        few = [case for case in all_cases() if len(case.ends) < 3]
+        for case in dict.fromkeys([*few, *pairwise(all_cases())]):
+            await shown(nodes, case)
 
 
 async def shown(nodes: Restarting, case: Case) -> None:

@@ -6,7 +6,6 @@ The next release is a node that is told to speak other versions; it is real in e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from pathlib import Path
 
@@ -27,7 +26,8 @@ class Upgrading:
 
     def __init__(self, nodes: Growing) -> None:
         self.nodes = nodes
-        self.acknowledged = dict.fromkeys(NODES, 0)  # number of the node -> rows
+        self.acknowledged: dict[int, set[int]] = {number: set() for number in NODES}  # by the node that was asked
+        self._cut: set[int] = set()  # their node went before it had answered
         self._numbers = itertools.count()
         self._ended = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -42,10 +42,14 @@ class Upgrading:
         db = self.nodes.client(number)
 
         async def write() -> None:
-            with contextlib.suppress(hiqlite.ShuttingDown):  # its own node goes: an application would go with it
+            row = 0
+            try:
                 while not self._ended:
-                    await db.execute("INSERT INTO t VALUES (?, ?)", [next(self._numbers), number])
-                    self.acknowledged[number] += 1
+                    row = next(self._numbers)
+                    await db.execute("INSERT INTO t VALUES (?, ?)", [row, number])
+                    self.acknowledged[number].add(row)
+            except hiqlite.ShuttingDown:  # its own node goes: an application would go with it
+                self._cut.add(row)
 
         self._tasks.append(asyncio.create_task(write()))
 
@@ -57,16 +61,19 @@ class Upgrading:
 
     async def more(self, *numbers: int) -> None:
         """Each of these nodes' clients has written more."""
-        wanted = {number: self.acknowledged[number] + 10 for number in numbers}
-        await self.nodes.wait_until(lambda: all(self.acknowledged[number] >= rows for number, rows in wanted.items()))
+        wanted = {number: len(self.acknowledged[number]) + 10 for number in numbers}
+        await self.nodes.wait_until(
+            lambda: all(len(self.acknowledged[number]) >= rows for number, rows in wanted.items())
+        )
 
     async def end(self) -> None:
         """No write has failed, but of clients whose node went; all that were acknowledged are there."""
         self._ended = True
         await asyncio.gather(*self._tasks)
-        sql = "SELECT count(*) FROM t WHERE node = ?"
-        for number, rows in self.acknowledged.items():
-            assert await self.nodes.client(1).query_value(sql, [number], consistency="linearizable") >= rows
+        sql = "SELECT x FROM t WHERE node = ?"
+        for number, acknowledged in self.acknowledged.items():
+            rows = await self.nodes.client(1).query(sql, [number], consistency="linearizable")
+            assert acknowledged <= {row.x for row in rows} <= acknowledged | self._cut
         await self.nodes.members(set(NODES), set())
         await self.nodes.check_equal()
 

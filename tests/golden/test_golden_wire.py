@@ -1,4 +1,4 @@
-"""Every message between nodes, the entries that nodes write by themselves, and the metadata, byte for byte.
+"""Every kind of frame between nodes, the entries that nodes write by themselves, and the metadata, byte for byte.
 
 docs/formats.md sections 3, 5, 8 and 10. `python tests/golden/test_golden_wire.py` writes `messages.hex`, `entries.hex`
 and `metadata.hex` anew; a difference is a new version of the format or of the protocol, never a fix.
@@ -32,6 +32,16 @@ from hiqlite.engine.model import (
 from hiqlite.errors import NotLeader, ProtocolError
 from hiqlite.logstore import meta_file
 from hiqlite.logstore.meta import Meta
+from hiqlite.runtime.forwarding import (
+    ANSWERED,
+    FORWARD,
+    REFUSED,
+    REPLY,
+    TRIED_BEFORE,
+    refusal,
+    split_forward,
+    split_replies,
+)
 from hiqlite.runtime.membership_record import decode_membership, encode_membership
 from hiqlite.runtime.mirror_record import INDEX_BYTES, Mirrored
 from hiqlite.runtime.scrub_record import ScrubMark
@@ -46,6 +56,7 @@ RUNS = (TermRun(5, 11, 12), TermRun(7, 13, 13))
 BODY = b"".join(
     encode_record(1, 1, b"payload", run.term, index) for run in RUNS for index in range(run.first, run.last + 1)
 )
+RECORD = encode_record(1, 1, b"payload")
 MESSAGES: dict[str, tuple[Message, bytes | None]] = {
     "append": (AppendRequest(7, SENDER, 10, 4, 9, 13, RUNS, 1 << 40, 5), BODY),
     "append_without_entries": (AppendRequest(7, SENDER, 10, 4, 9, 10, (), 1 << 40, 6), None),
@@ -89,6 +100,12 @@ def messages() -> dict[str, bytes]:
     request = wire.pack_request("db/manage", 1.5, {"key": [1, None, b"x"]})
     failure = wire.pack(NotLeader("ask node 3", leader_id=3).to_wire())
     made["request"] = b"".join(wire.encode_plain(FrameType.REQUEST, 0xABCD, 3, request, sequence=9))
+    forward = FORWARD.pack(7, 1500 | TRIED_BEFORE, 9) + RECORD + FORWARD.pack(8, 2000, 9) + RECORD
+    replies = REPLY.pack(7, 100, 5, ANSWERED) + b"bytes\0\0\0" + REPLY.pack(8, 0, len(failure), REFUSED) + failure
+    made["forward"] = b"".join(wire.encode_plain(FrameType.FORWARD, 0xABCD, 3, forward, group=1))
+    made["forward_reply"] = b"".join(
+        wire.encode_plain(FrameType.FORWARD_REPLY, 0xABCD, 3, replies + bytes(-len(failure) % 8), group=1)
+    )
     made["response"] = b"".join(wire.encode_plain(FrameType.RESPONSE, 0xABCD, 3, wire.pack([1, "é"]), sequence=9))
     made["failure"] = b"".join(
         wire.encode_plain(FrameType.RESPONSE, 0xABCD, 3, failure, sequence=9, flags=wire.FAILED)
@@ -158,6 +175,11 @@ def test_golden_messages_are_read() -> None:
         assert wire.decode_message(frame) == message, name
         assert frame.body == body or body is None, name
     assert wire.unpack_request(frame_of(golden.pop("request")).body) == ("db/manage", 1.5, {"key": [1, None, b"x"]})
+    forward = split_forward(frame_of(golden.pop("forward")).body)
+    assert forward == [(7, 1500 | TRIED_BEFORE, 9, RECORD), (8, 2000, 9, RECORD)]
+    answered, refused = split_replies(frame_of(golden.pop("forward_reply")).body)
+    assert answered == (7, 100, ANSWERED, b"bytes") and refused[:3] == (8, 0, REFUSED)
+    assert isinstance(refusal(refused[3]), NotLeader)
     assert wire.unpack(frame_of(golden.pop("response")).body) == [1, "é"]
     failure = wire.unpack_failure(frame_of(golden.pop("failure")).body)
     assert isinstance(failure, NotLeader) and failure.leader_id == 3 and not golden
