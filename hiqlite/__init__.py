@@ -49,7 +49,7 @@ from hiqlite.errors import (
 )
 from hiqlite.node_opening import open
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "open",

@@ -84,7 +84,8 @@ async def test_the_single_node_of_an_earlier_release_goes_on(folders: Path) -> N
 
 def test_each_release_has_an_archive_with_every_kind_of_file(folders: Path) -> None:
     """A folder that lacks one would prove nothing about it. This release has one, too."""
-    assert FOLDER / f"folders-{version('hiqlite')}.tar.xz" in ARCHIVES
+    assert version("hiqlite") == hiqlite.__version__
+    assert FOLDER / f"folders-{hiqlite.__version__}.tar.xz" in ARCHIVES
     for node in (folders / "cluster").glob("node*"):
         there = {str(path.relative_to(node)) for path in node.rglob("*")} | {path.name for path in node.rglob("db/*/*")}
         assert there >= OF_A_FOLDER

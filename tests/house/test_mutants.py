@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from house_tree import PACKAGE
+import re
+
+from house_tree import PACKAGE, ROOT
 
 from tests.mutants.run import ENGINE, FOUNDING, LOG, SQL
 
@@ -13,3 +15,10 @@ def test_each_mutant_has_its_place() -> None:
     lost = [one.name for one in every if (PACKAGE / one.file).read_text(encoding="utf-8").count(one.old) != 1]
     assert lost == []
     assert len({one.name for one in every}) == len(every)
+
+
+def test_the_document_names_each_mutant_and_what_it_changes() -> None:
+    """In one row each; what killed it stands there as it was found last."""
+    text = (ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z]\d\w*) \| ([^|]*) \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted((one.name, one.what) for one in (*ENGINE, *LOG, *FOUNDING, *SQL))

@@ -47,7 +47,7 @@ LOG = (
     ),
     Mutant(
         "M42", "a linearizable read does not wait until this node has applied its index", "client/local.py",
-        "await self._group.until_applied(await self._services.read_round.join())", "await self._services.read_round.join()",
+        "index = await self._services.read_round.index(end_s)", "index = 0 * await self._services.read_round.index(end_s)",
         Killer.HISTORIES,
     ),
     Mutant(
