@@ -46,6 +46,7 @@ class Member:
         self.errors = self.folder.with_name(self.folder.name + "-errors")
         self.process: asyncio.subprocess.Process | None = None
         self.environment: dict[str, str] = {}  # more variables, in every life
+        self.prefix: tuple[str, ...] = ()  # the command that its own is handed to
         self.loaded = False  # a load that was begun in this life goes on
 
     async def start(
@@ -76,8 +77,8 @@ class Member:
         errors = self.errors.open("ab") if self.keep_errors else None
         try:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, str(self.program), json.dumps(self.config), env=environment, stderr=errors,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+                *self.prefix, sys.executable, str(self.program), json.dumps(self.config), env=environment,
+                stderr=errors, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
             )  # fmt: skip
         finally:
             if errors is not None:

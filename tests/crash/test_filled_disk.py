@@ -1,0 +1,102 @@
+"""Three real processes, one of them on a file system of its own that is filled to the last byte under load (F5)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
+from images import lag_behind_the_logs
+from sick_disk import lead
+
+DISK_BYTES = 128 << 20
+# A file system of its own, in a namespace that goes with the process.
+MOUNTED = f'mkdir -p "$0" && mount -t tmpfs -o size={DISK_BYTES} tmpfs "$0" && exec "$@"'
+IN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+CAN_MOUNT = subprocess.run([*IN_NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def inside(member: Member) -> Path:
+    """Its data folder as it sees it."""
+    assert member.process is not None
+    return Path(f"/proc/{member.process.pid}/root{member.folder}")
+
+
+@contextmanager
+def filled(member: Member) -> Iterator[None]:
+    """Its disk has not one byte left, until the block ends."""
+    path = inside(member) / "filler"
+    with path.open("wb") as file:
+        for size_bytes in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size_bytes)
+            except OSError:
+                continue
+    yield
+    path.unlink()
+
+
+async def refuses(member: Member, number: int) -> bool:
+    """A write of its own callers is known not to be done, for want of room."""
+    member.tell(do="execute", sql="INSERT INTO load VALUES (?, 0, '')", params=[number], timeout=5)
+    answer = await member.answer()
+    return str(answer.get("error")).startswith("DiskFull") and answer["outcome"] == "not_applied"
+
+
+@pytest.mark.parametrize("leads", [True, False] if CAN_MOUNT else [])
+async def test_a_disk_without_one_byte_left_loses_nothing_and_recovers_by_itself(tmp_path: Path, leads: bool) -> None:
+    """Log, metadata and database meet it at once: others lead, reads go on; with room it goes on in the same life."""
+    async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=200) as members:
+        full = members.all[1]
+        full.prefix = (*IN_NAMESPACE, "sh", "-c", MOUNTED, str(full.folder))
+        await members.start()
+        await lead(members, full if leads else members.all[2])
+        await (await members.leader()).do(do="execute", sql=CREATE)
+        files = await begin_load(members, 4)
+        await acknowledged(files, 500)
+        with filled(full):
+            assert os.statvfs(inside(full)).f_bavail == 0
+            others = [file for file in files if not file.name.startswith("acks-1-")]
+
+            async def another_leads() -> bool:
+                return (await members.all[2].do(do="status"))["leader"] in (2, 3)
+
+            await eventually(another_leads)
+            await acknowledged(others, noted(others) + 1000)
+            assert await refuses(full, -1)
+            assert (await full.do(do="query", sql="SELECT count(*) FROM load"))["rows"][0][0] > 0
+        await acknowledged(files[:1], noted(files[:1]) + 200)
+        await members.end_load()
+        await members.check_equal()
+        await members.check_acknowledged(*files)
+        assert (await full.do(do="query", sql="SELECT count(*) FROM load WHERE id < 0"))["rows"] == [[0]]
+
+
+@pytest.mark.parametrize("waits_for", ["a part of it"] if CAN_MOUNT else [])
+async def test_an_image_that_meets_a_full_disk_is_taken_once_there_is_room(tmp_path: Path, waits_for: str) -> None:
+    """Who takes it goes on from what it has, or begins anew, and the others' callers feel nothing."""
+    async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=50) as members:
+        files: list[Path] = []
+        _, gone = await lag_behind_the_logs(members, files)
+        gone.prefix = (*IN_NAMESPACE, "sh", "-c", MOUNTED, str(gone.folder))
+        await gone.start()
+
+        async def some_has_come() -> bool:
+            images = (inside(gone) / "db" / "images").glob("in-*.db")
+            return any(path.stat().st_size > 1 << 20 for path in images)
+
+        await eventually(some_has_come)
+        with filled(gone):
+            await acknowledged(files, noted(files) + 500)
+            assert await some_has_come(), "the image was there before the disk was full"
+        await gone.answer()
+        assert all(outcomes == {} for outcomes in (await members.end_load()).values())
+        await members.check_equal()
+        await members.check_acknowledged(*files)
