@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 
@@ -15,6 +16,7 @@ ORDERS = [
     *((others, (one,)) for one, others in ((1, (2, 3)), (2, (1, 3)), (3, (1, 2)))),
     *(tuple((number,) for number in order) for order in itertools.permutations((1, 2, 3))),
 ]
+PAUSE_S = 90.0
 SLICE = (((1, 2, 3),), ((3,), (2,), (1,)))
 
 
@@ -28,6 +30,21 @@ async def test_three_empty_nodes_form_one_cluster_in_whatever_order_they_start(
     """At once, or each when the ones before it wait: three voters in both groups, one id, and it takes writes."""
     async with Restarting(tmp_path) as nodes:
         await nodes.form(*blocks)
+        await nodes.begin()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_three_empty_nodes_form_one_cluster_though_they_start_minutes_apart(tmp_path: Path) -> None:
+    """Who waits is up and answers all the time, and forms with the last one as with one that came at once."""
+    async with Restarting(tmp_path) as nodes:
+        for number in (2, 3):
+            await nodes.members.all[number].start()
+            with pytest.raises(TimeoutError):
+                await nodes.members.all[number].answer(PAUSE_S)
+        await nodes.members.all[1].start()
+        await asyncio.gather(*(member.answer() for member in nodes.members.all.values()))
+        await nodes.in_order()
         await nodes.begin()
 
 
