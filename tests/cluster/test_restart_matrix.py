@@ -39,11 +39,12 @@ async def test_three_empty_nodes_form_one_cluster_though_they_start_minutes_apar
     """Who waits is up and answers all the time, and forms with the last one as with one that came at once."""
     async with Restarting(tmp_path) as nodes:
         for number in (2, 3):
-            await nodes.members.all[number].start()
+            await nodes.members.start(number)
+            process = nodes.members.all[number].process
+            assert process is not None
             with pytest.raises(TimeoutError):
-                await nodes.members.all[number].answer(PAUSE_S)
-        await nodes.members.all[1].start()
-        await asyncio.gather(*(member.answer() for member in nodes.members.all.values()))
+                await asyncio.wait_for(process.wait(), PAUSE_S)
+        await nodes.members.start(1)
         await nodes.in_order()
         await nodes.begin()
 

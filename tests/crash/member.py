@@ -120,6 +120,12 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
                 "leader": group.leader_id, "term": group.term, "applied": group.applied_index, "role": group.role,
                 "package": hiqlite.__file__,
             }  # fmt: skip
+        case "network":
+            network = (await db.metrics()).node["network"]
+            return {
+                "unproven": network["unproven"], "refusals": network["refusals"],
+                "epochs": {peer_id: peer["epoch"] for peer_id, peer in network["peers"].items()},
+            }  # fmt: skip
         case "execute":
             result = await db.execute(command["sql"], command.get("params", ()), timeout=command.get("timeout", 30))
             return {"index": result.log_index}
