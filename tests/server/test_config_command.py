@@ -215,25 +215,38 @@ def test_the_status_of_pods_can_be_asked_from_any_host(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "given", "told"),
     [
         (
             original.ENV_FILE,
+            {},
             ["HQL_SHUTDOWN_DELAY_MILLS", "password_dashboard", "insecure_cookie", "enc_keys", "enc_key_active"],
         ),
-        (original.OLDER_TOML_FILE, ["shutdown_delay_millis", "wal_ignore_lock", "password_dashboard", "enc_keys"]),
-        (original.TOML_FILE, ["tls_auto_certificates", "rate_limit_db_rps", "rate_limit_cache_burst", "enc_keys"]),
+        (original.GENERATED_ENV_FILE, {"HQL_DATA_DIR": "data"}, ["password_dashboard", "enc_keys", "enc_key_active"]),
+        (original.OLDER_TOML_FILE, {}, ["shutdown_delay_millis", "wal_ignore_lock", "password_dashboard", "enc_keys"]),
+        (original.TOML_FILE, {}, ["tls_auto_certificates", "rate_limit_db_rps", "rate_limit_cache_burst", "enc_keys"]),
+        (
+            original.REFERENCE_TOML_FILE,
+            {"HQL_NODE_ID": "1"},
+            ["s3_url", "s3_bucket", "s3_secret", "password_dashboard", "enc_keys"],
+        ),
     ],
-    ids=["env", "older toml", "toml"],
+    ids=["env", "generated env", "older toml", "toml", "reference toml"],
 )
-def test_a_node_runs_on_a_file_of_the_original(shell: Shell, text: str, told: list[str]) -> None:
-    """Only its ports are chosen for the test; what has no effect is said once at the start, no secret is."""
+def test_a_node_runs_on_a_file_of_the_original(
+    shell: Shell, text: str, given: dict[str, str], told: list[str]
+) -> None:
+    """Its ports are chosen for the test; what it leaves to its host (a folder, which node it is) is a variable.
+
+    What has no effect is said once at the start, no secret is.
+    """
     shell.write("config", text)
+    shell.write("secrets.toml", original.SECRETS_FILE)
     nodes = loopback_cluster(shell.folder, 1, {})[1]["nodes"]
     address = NodeConfig.from_mapping({"nodes": nodes, "secret_raft": "x" * 16, "secret_api": "x" * 16}).nodes[0]
     with subprocess.Popen(
         [*HIQLITE, "serve", "-c", "config", "--die-with-parent"],
-        cwd=shell.folder, env=shell.environment({"HQL_NODES": str(address)}), text=True,
+        cwd=shell.folder, env=shell.environment({"HQL_NODES": str(address), **given}), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
