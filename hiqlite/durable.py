@@ -83,11 +83,27 @@ def _sync(path: Path, flags: int, *, forget: bool = False) -> None:
         os.close(descriptor)
 
 
+def drop(path: Path) -> None:
+    """A file that is of no use goes; a folder in its place, which nobody here made, is moved out of the way."""
+    if is_folder(path) and not path.is_symlink():
+        move_aside(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def move_aside(path: Path) -> None:
+    """What lies at `path` gets a name with ".aside" behind it. Of files the newest one is kept, of folders each."""
+    target, number = path.with_name(path.name + ".aside"), 1
+    while is_folder(target) or (exists(target) and is_folder(path)):
+        number += 1
+        target = path.with_name(f"{path.name}.aside{number}")
+    os.replace(path, target)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """The file is as it was until all of `data` is on the disk. Mode 0600; `path` with ".tmp" behind is used for it."""
     half = path.with_name(path.name + ".tmp")
-    if is_folder(half):
-        half.rename(half.with_name(half.name + ".aside"))
+    drop(half)  # of an earlier life; it may be one that nobody may write to
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)

@@ -67,7 +67,7 @@ class CacheStorage(GroupStorage):
                     shutil.rmtree(path, ignore_errors=not path.exists())
             else:
                 if os.path.lexists(folder.cache) and not folder.cache.is_dir():
-                    self._aside.put(folder.cache)
+                    self._put_aside(folder.cache)
                 durable.make_folder(folder.cache)
         except OSError as error:
             raise StorageError(f"cannot use {folder.cache}: {error.strerror}", hint="check the disk") from error
@@ -81,7 +81,7 @@ class CacheStorage(GroupStorage):
         self._machine_stack.push_async_callback(self.cache.close)
 
     def drop_state(self) -> None:
-        self._aside.put(self._file)
+        self._put_aside(self._file)
 
     def distrust(self, evidence: str = "") -> None:
         """It is in memory while it is in use: no damage of its file is found then."""

@@ -119,7 +119,7 @@ class DatabaseStorage(GroupStorage):
     def _open_images(self, folder: Path) -> None:
         """What an earlier life left there is removed: it may fill the disk."""
         if os.path.lexists(folder) and not folder.is_dir():
-            self._aside.put(folder)
+            self._put_aside(folder)
         try:
             durable.make_folder(folder)
             self.images = ImageFiles(folder, self._connection)
@@ -145,7 +145,7 @@ class DatabaseStorage(GroupStorage):
         await asyncio.wrap_future(self.meta.worker.submit(trust.unstamp, self._path, self._connection))
 
     def drop_state(self) -> None:
-        self._aside.put(self.generations.drop())
+        self._put_aside(self.generations.drop())
 
     def distrust(self, evidence: str = "") -> None:
         self.meta.worker.submit(self._distrust, self._path.parent, evidence)

@@ -11,6 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from hiqlite import durable, observe
 from hiqlite._accel import forks
@@ -33,6 +34,11 @@ HINT_ALONE = "nobody else has these data: restore a backup, or keep what can be 
 HINT_BACKUP = "nobody else has these data: restore a backup"
 HINT_REFUSED = "check the disk and the permissions"
 log = observe.logger("node")
+
+
+def cluster_of(meta: Meta) -> tuple[str, ...]:
+    """As `Aside` names it; empty: of none yet."""
+    return (meta.cluster_id.hex(),) if meta.cluster_id is not None else ()
 
 
 class GroupStorage(ABC):
@@ -232,8 +238,16 @@ class GroupStorage(ABC):
     @property
     def lost(self) -> str:
         """Of a node that comes back: in which group, and where it lies; for the log."""
-        place = f" (see {self._aside.folder})" if self._aside.holds_anything else ""
+        try:
+            place = f" (see {self._aside.folder})" if self._aside.holds_anything else ""
+        except StorageError as error:
+            place = f" ({error.message})"
         return f" in the {GROUP_NAMES[self.number]} group{place}"
+
+    def _put_aside(self, path: Path) -> None:
+        """Out of the way; whose it is, is said first. Raises StorageError."""
+        self._aside.say_whose(*cluster_of(self.meta))
+        self._aside.put(path)
 
     # -- members
 

@@ -18,20 +18,19 @@ from typing import Final, TypeVar
 from hiqlite import durable, observe
 from hiqlite.config import NodeConfig
 from hiqlite.errors import HiqliteError, LogCorruption, SnapshotCorruption, StorageError
-from hiqlite.logstore.aside import Aside
+from hiqlite.logstore.aside import NOBODY_KNOWS, Aside
 from hiqlite.logstore.folder import CACHE, DB, GROUP_NAMES, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.meta_file import MetaDamaged
 from hiqlite.logstore.segments import list_segments, lives_in
 from hiqlite.node_generations import names_of
 from hiqlite.node_group import NodeGroup
-from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED
+from hiqlite.node_group_storage import HINT_ALONE, HINT_REFUSED, cluster_of
 from hiqlite.runtime.renouncing import first_life, next_life
 from hiqlite.statemachine import trust
 from hiqlite.statemachine.connection import ConnectionSettings
 
 T = TypeVar("T")
-NOBODY_KNOWS: Final = "unknown"  # in place of a cluster's name
 TRIES: Final = 3  # the log, then the state, then whole
 log = observe.logger("node")
 
@@ -65,7 +64,7 @@ class Healing:
             if not self._has_peers:
                 raise StorageError(damage.message, hint=HINT_ALONE) from damage
             log.error("%s; this node comes back as a new member, filled by the others", damage.message)
-            self._say_whose(self._stamps())
+            self._aside.say_whose(*self._stamps())
             # The metadata first: a crash behind that finds data without them, and does the rest.
             for path in (self._folder.meta, self._folder.log_folder, self._folder.databases, self._folder.cache):
                 self._aside.put(path)
@@ -81,10 +80,6 @@ class Healing:
         names = names_of(databases, self._config.filename_db)
         found = [trust.stamp_in(databases / name / self._config.filename_db, ConnectionSettings()) for name in names]
         return [NOBODY_KNOWS if one is None else one for one in found or [None] if one != ""]
-
-    def _say_whose(self, clusters: Iterable[str]) -> None:
-        for cluster in clusters:
-            self._aside.say_whose(cluster)
 
     def trusted(self, place: Path | None = None) -> Meta:
         """The metadata as they are, or new ones where there are no data; `place`: of a copy. Raises MetaDamaged."""
@@ -149,6 +144,7 @@ class Healing:
         """Another incarnation takes the place of one that recorded a set which never forms; with the group closed."""
         own = meta.incarnation(group)
         assert own is not None and meta.membership(group) is None, "who has formed stays what it is"
+        self._aside.say_whose()  # its set never formed: nothing of it counts anywhere
         self._put_aside(group)
         meta.begin_incarnation(group, next_life(own), renounced=meta.renounced(group))
 
@@ -156,7 +152,7 @@ class Healing:
         """The log goes in any case: its promises are those of an incarnation that is over. It goes first: without it
         the old incarnation is known to be over (its newest segment is missing) if a crash comes in between."""
         log.error("%s: %s; this node comes back as a new member", GROUP_NAMES[group], damage.message)
-        self._say_whose([meta.cluster_id.hex()] if meta.cluster_id is not None else [])
+        self._aside.say_whose(*cluster_of(meta))
         self._put_aside(group)
         if group == DB and isinstance(damage, SnapshotCorruption):
             self._aside.put(self._folder.databases)
@@ -174,20 +170,19 @@ async def clear_aside(folder: DataFolder, meta: Meta, joining: asyncio.Task[None
     """What was moved away goes, once this node has all that is committed, as a majority confirms; else it stays. So
     does what is of another cluster than the one that was joined: nobody there has it."""
     aside = Aside(folder.path)
-    if not aside.holds_anything:
-        return
-    await asyncio.wait([joining])
     try:
+        if not aside.holds_anything:
+            return
+        await asyncio.wait([joining])
         for group in groups:
             await group.until_leader()
+        is_known = aside.clusters <= set(cluster_of(meta))
+        if is_known:
+            await asyncio.to_thread(aside.clear)
     except HiqliteError as error:
         log.warning("%s is kept: %s", aside.folder, error)
         return
-    joined = meta.cluster_id
-    known = {joined.hex()} if joined is not None else set()
-    if aside.clusters <= known:
-        await asyncio.to_thread(aside.clear)
-    else:
+    if not is_known:
         log.warning(
             "%s is kept: for all that is known its data are of another cluster than the one that this node is in now; "
             "remove it when nobody needs them",

@@ -7,7 +7,10 @@ crash.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,9 @@ from hiqlite import durable, observe
 from hiqlite.errors import StorageError
 
 CLUSTERS: Final = "clusters"
+END: Final = "end"  # the last word of that file: without it some may be missing
+NOBODY_KNOWS: Final = "unknown"  # in place of a cluster's name
+NUMBERED: Final = re.compile(r"([0-9]+)-")
 EVIDENCE: Final = "diverged.txt"  # beside a database that people are to look at
 EVIDENCE_KEPT: Final = 3
 log = observe.logger("logstore")
@@ -29,29 +35,48 @@ class Aside:
 
     @property
     def holds_anything(self) -> bool:
-        return self.folder.is_dir() and any(one.name != CLUSTERS for one in self.folder.iterdir())
+        """Of what was put here. Raises StorageError."""
+        with self._used():
+            return any(name != CLUSTERS for name in durable.names(self.folder))
 
     @property
     def clusters(self) -> frozenset[str]:
-        """What was said of what lies here: names of the clusters that it is of."""
-        file = self.folder / CLUSTERS
-        return frozenset(file.read_text("utf-8", "replace").split()) if file.is_file() else frozenset()
+        """What was said of what lies here: names of the clusters that it is of; where that can be read in part only,
+        or nothing was said, NOBODY_KNOWS is one of them. Raises StorageError."""
+        with self._used():
+            file = self.folder / CLUSTERS
+            *names, end = (file.read_text("utf-8", "replace") if durable.is_file(file) else "").split() or [""]
+            whole = end == END or not self.holds_anything
+            return frozenset(names if whole else (*names, NOBODY_KNOWS))
 
-    def say_whose(self, cluster: str) -> None:
-        """Durable when this returns: what is put here from now on is of that cluster, too. Raises StorageError."""
-        try:
+    def say_whose(self, *clusters: str) -> None:
+        """Durable when this returns: what is put here from now on is of these clusters, too; none: nobody will miss it.
+        Comes before the first `put` of what may be cleared. Raises StorageError."""
+        with self._used():
             self._make()
-            names = sorted(self.clusters | {cluster})
-            durable.write_file(self.folder / CLUSTERS, "".join(f"{name}\n" for name in names).encode())
+            names = sorted(self.clusters | set(clusters))
+            if durable.is_folder(self.folder / CLUSTERS):
+                durable.move_aside(self.folder / CLUSTERS)
+            durable.write_file(self.folder / CLUSTERS, "".join(f"{name}\n" for name in (*names, END)).encode())
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StorageError(
                 f"{self.folder} cannot be used: {error.strerror}", hint="check the disk and the permissions"
             ) from error
 
     def _make(self) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
-            self.folder.unlink()
+        if durable.exists(self.folder) and not durable.is_folder(self.folder):
+            durable.move_aside(self.folder)  # nobody here knows what it is
         durable.make_folder(self.folder)
+
+    def _numbers(self) -> dict[str, int]:
+        """Of what was put here; other things may lie beside it."""
+        found = ((name, NUMBERED.match(name)) for name in durable.names(self.folder))
+        return {name: int(match[1]) for name, match in found if match is not None}
 
     def put(self, path: Path) -> None:
         """Moves `path`, of whatever kind, here; nothing happens where there is nothing. Raises StorageError."""
@@ -60,8 +85,7 @@ class Aside:
         try:
             self._make()
             name = "-".join(path.relative_to(self._data_folder).parts)
-            numbers = [int(one.name.partition("-")[0]) for one in self.folder.iterdir() if one.name[:1].isdigit()]
-            os.rename(path, self.folder / f"{max(numbers, default=0) + 1}-{name}")
+            os.rename(path, self.folder / f"{max(self._numbers().values(), default=0) + 1}-{name}")
             for folder in (self.folder, path.parent):
                 durable.sync_folder(folder)
         except OSError as error:
@@ -70,23 +94,25 @@ class Aside:
             ) from error
 
     def clear(self) -> None:
-        """Removes what lies here; what cannot be removed stays for the next time."""
-        if os.path.lexists(self.folder):
-            if self.folder.is_dir():
-                self._keep_evidence()
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes what lies here, and keeps what people are to look at. What cannot be removed stays for the next time.
+
+        Raises StorageError where the evidence cannot be taken away from here: then all of it stays.
+        """
+        self._keep_evidence()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if durable.exists(self.folder):
+            log.warning("what is left of %s goes another time: the disk refuses", self.folder)
+        else:
             log.info("what could not be trusted at a start is not needed any more: %s is removed", self.folder)
 
     def _keep_evidence(self) -> None:
-        """What people are to look at goes to a folder of its own, the newest few of it."""
+        """It goes to a folder of its own, the newest few of it."""
         kept = Aside(self._data_folder, "evidence")
-        try:
+        with self._used():
             for path in sorted(self.folder.rglob(EVIDENCE)):
                 log.warning("the database in %s was another one than that of the other nodes", kept.folder)
                 kept.put(path.parent)
-            found = kept.folder.iterdir() if kept.folder.is_dir() else ()
-            there = sorted(found, key=lambda one: int(one.name.partition("-")[0]))
-            for one in there[:-EVIDENCE_KEPT]:
-                shutil.rmtree(one, ignore_errors=True)
-        except (OSError, ValueError, StorageError) as error:
-            log.warning("evidence is not kept: %s", error)
+        with kept._used():
+            numbers = kept._numbers()
+        for name in sorted(numbers, key=lambda one: numbers[one])[:-EVIDENCE_KEPT]:
+            shutil.rmtree(kept.folder / name, ignore_errors=True)

@@ -61,10 +61,7 @@ def open_folder(folder: Path) -> Any:
 
 def _remove_lock_file(path: Path) -> None:
     """LMDB's lock file is of no use to a folder that has one owner, and whatever stands in it may be wrong."""
-    if durable.is_folder(path):
-        path.rename(path.with_name(path.name + ".aside"))
-    else:
-        path.unlink(missing_ok=True)
+    durable.drop(path)
 
 
 def open_environment(path: Path, *, alone: bool = False) -> Any:
@@ -79,7 +76,8 @@ def make(folder: Path) -> None:
     that were damaged later, and the node would never start. So the file gets its name when all of it is on disk.
     """
     making = folder / "making.tmp"
-    making.unlink(missing_ok=True)
+    for leftover in (making, making.with_name("making.tmp-lock")):
+        durable.drop(leftover)
     open_environment(making, alone=True).close()
     reserve(making)
     making.rename(folder / "data.mdb")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Final
 
-from hiqlite import observe
+from hiqlite import durable, observe
 from hiqlite._accel import wal as native
 from hiqlite.engine.model import Identity
 from hiqlite.errors import ConfigError
@@ -20,6 +21,8 @@ from .segments import SegmentFiles
 
 _MODES = {"immediate": 0, "immediate_async": 1}
 _INTERVAL = 2
+# The native log makes them from nothing, and would refuse writes for ever where it may not.
+UNFINISHED: Final = ("making.tmp", "prepared.tmp")
 
 
 def parse_log_sync(text: str) -> tuple[int, int]:
@@ -71,6 +74,8 @@ def start_native(
         log.add_repair(*repair)
     if not usable:
         return log
+    for name in UNFINISHED:
+        durable.drop(folder / name)
     for segment in plan.tops:
         log.add_segment(*segment)
     last_io = plan.end.last_io if plan.end is not None else 0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hiqlite import observe
 from hiqlite.errors import SnapshotCorruption, StorageError
 
 from .connection import ConnectionSettings
@@ -23,6 +24,7 @@ from .image import MANIFEST_BYTES_MAX, Manifest, copy_out, disk_of, require_spac
 
 # Written to the disk every so often while it is received: a flush of the whole at once would hold up the log's.
 FLUSH_BYTES: Final = 8 << 20
+log = observe.logger("statemachine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +198,19 @@ class ImageFiles:
         self._made = 0
 
     def clean(self) -> None:
-        """After a start: what was made to be sent is of no use any more, nor half of a manifest."""
+        """After a start: what was made to be sent is of no use any more, nor half of a manifest. What
+        the disk does not let go is left for the next time: garbage stops no node."""
         with disk_of(self.folder):
-            for path in self.folder.iterdir():
-                pair = (path.with_suffix(".db"), path.with_suffix(".manifest"))
+            there = list(self.folder.iterdir())
+        for path in there:
+            pair = (path.with_suffix(".db"), path.with_suffix(".manifest"))
+            try:
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif not path.name.startswith("in-") or path not in pair or not all(one.is_file() for one in pair):
                     path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("what is left of an image goes another time: %s", error)
 
     def make(self, database: Path, stop: threading.Event) -> OutgoingImage:
         """An image of what `database` holds now; without a membership.

@@ -96,7 +96,7 @@ def open_mark(database: Path) -> CheckpointMark:
     if known is None and durable.exists(path):
         log.warning("%s is damaged, and begins anew", path)
         if durable.is_folder(path):
-            os.rename(path, path.with_name(path.name + ".aside"))
+            durable.move_aside(path)
     mark = known or CheckpointMark()  # of an earlier release: from now on as this one writes it
     durable.write_file(path, mark.encode())
     return mark
@@ -191,7 +191,7 @@ def _examine(database: Path, settings: ConnectionSettings, cluster_id: bytes | N
     _drop_if_no_file(log_path(database), mark)
     for path in (database.with_name(database.name + "-shm"), database.with_name(database.name + "-journal")):
         if durable.exists(path) and not durable.is_file(path):
-            os.rename(path, path.with_name(path.name + ".aside"))
+            durable.move_aside(path)
     if durable.exists(database) and not durable.is_file(database):
         raise SnapshotCorruption(f"{database} is no file")
     if not durable.exists(database) or database.stat().st_size == 0:
@@ -222,7 +222,7 @@ def _drop_log(database: Path, mark: CheckpointMark, what: str) -> None:
     if mark.done != mark.begun:
         raise SnapshotCorruption(f"{what}, and holds parts of entries up to {mark.begun}")
     log.warning("%s; it is moved aside, the database holds all up to %d without it", what, mark.done)
-    os.replace(log_path(database), log_path(database).with_name(log_path(database).name + ".aside"))
+    durable.move_aside(log_path(database))
 
 
 def _head_of(log_file: Path) -> bytes:
@@ -307,7 +307,7 @@ def _drop_if_no_file(log_file: Path, mark: CheckpointMark) -> None:
     if durable.exists(log_file) and not durable.is_file(log_file):
         if mark.done != mark.begun:
             raise SnapshotCorruption(f"{log_file} is no file")
-        os.rename(log_file, log_file.with_name(log_file.name + ".aside"))
+        durable.move_aside(log_file)
 
 
 def _has_runs(connection: apsw.Connection) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import hiqlite
 from hiqlite.config import NodeConfig
-from hiqlite.logstore.aside import Aside
+from hiqlite.logstore.aside import NOBODY_KNOWS, Aside
 from hiqlite.logstore.folder import CACHE, DataFolder
 from hiqlite.logstore.meta import Meta
 from hiqlite.node import Node
@@ -152,6 +152,16 @@ async def test_what_lies_aside_goes_only_with_all_that_it_is_of(tmp_path: Path) 
     aside.put(folder.path / "log")
     Aside(folder.path).say_whose("two")
     assert aside.holds_anything and aside.clusters == {"one", "two"}
+    clusters = aside.folder / "clusters"
+    whole = clusters.read_text()
+    for size in range(len(whole) - 1):
+        clusters.write_text(whole[:size])
+        assert NOBODY_KNOWS in aside.clusters
+    clusters.unlink()
+    assert aside.clusters == {NOBODY_KNOWS}
+    clusters.mkdir()
+    aside.say_whose("three")
+    assert Aside(folder.path).clusters == {NOBODY_KNOWS, "three"}
     folder.close()
 
 

@@ -244,6 +244,14 @@ def test_a_making_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
         meta.close()
 
 
+@pytest.mark.parametrize("name", ["making.tmp", "making.tmp-lock"])
+def test_a_folder_in_the_place_of_a_making_is_moved_out_of_the_way(tmp_path: Path, name: str) -> None:
+    """It is nobody's here, so it is kept."""
+    (tmp_path / name / "what is this").mkdir(parents=True)
+    Meta.open(tmp_path).close()
+    assert (tmp_path / f"{name}.aside" / "what is this").is_dir()
+
+
 def test_an_older_configuration_never_replaces_a_newer_one(tmp_path: Path) -> None:
     """Neither by itself nor with the image that it came with."""
     meta = Meta.open(tmp_path / "meta")
