@@ -21,9 +21,23 @@ from hiqlite.statemachine.trust import MAGIC as MARK_MAGIC
 NEEDLE = "stands once in each file that holds what was written last"
 
 
-def segment(which: int) -> Callable[[Path], Path]:
-    """Of the log of the database's group, by age: 0 the oldest, -1 the newest."""
-    return lambda folder: sorted((folder / "log" / "db").glob("*.wal"))[which]
+CACHE_NEEDLE = 7_654_321  # in the cache group's log, in the same way
+FORMAT_OF_SEGMENT = (HEADER.size, HEADER.size)
+
+
+def segment(which: int, group: str = "db") -> Callable[[Path], Path]:
+    """Of a group's log, by age: 0 the oldest, -1 the newest."""
+    return lambda folder: sorted((folder / "log" / group).glob("*.wal"))[which]
+
+
+def unused(group: str, name: str) -> Kind:
+    """A file beside the segments of a group's log."""
+    return Kind(f"log/{group}/{name}.tmp", lambda folder: folder / "log" / group / f"{name}.tmp")
+
+
+def image(pattern: str) -> Kind:
+    """A file that belongs to an image of the database."""
+    return Kind(f"db/images/{pattern}", lambda folder: next((folder / "db" / "images").glob(pattern)))
 
 
 def generation(folder: Path) -> Path:
@@ -58,23 +72,33 @@ def needle(data: bytes) -> int:
     return data.rindex(NEEDLE.encode())
 
 
+def cache_needle(data: bytes) -> int:
+    return data.rindex(msgpack.packb(CACHE_NEEDLE)) + 1
+
+
 FILES = (
     Kind("lock", lambda folder: folder / "lock"),
     Kind("meta/data.mdb", lambda folder: folder / "meta" / "data.mdb", flip_at=lambda data: 16),
     Kind("meta/lock.mdb", lambda folder: folder / "meta" / "lock.mdb", flip_at=lambda data: 0),
-    Kind("log/db/*.wal, newest", segment(-1), flip_at=lambda data: 33, version_at=8, crc=(HEADER.size, HEADER.size)),
-    Kind("log/db/*.wal, older", segment(-2), flip_at=lambda data: 33, version_at=8, crc=(HEADER.size, HEADER.size)),
+    Kind("meta/making.tmp", lambda folder: folder / "meta" / "making.tmp"),
+    Kind("log/db/*.wal, newest", segment(-1), flip_at=lambda data: 33, version_at=8, crc=FORMAT_OF_SEGMENT),
+    Kind("log/db/*.wal, older", segment(-2), flip_at=lambda data: 33, version_at=8, crc=FORMAT_OF_SEGMENT),
     Kind("log/db/*.wal, an entry", segment(-1), flip_at=needle),
-    Kind("log/db/prepared.tmp", lambda folder: folder / "log" / "db" / "prepared.tmp"),
-    Kind("log/db/spare0.tmp", lambda folder: folder / "log" / "db" / "spare0.tmp"),
-    Kind("log/cache/*.wal, newest", lambda folder: sorted((folder / "log" / "cache").glob("*.wal"))[-1],
-         flip_at=lambda data: 33, version_at=8, crc=(HEADER.size, HEADER.size)),
+    *(unused("db", name) for name in ("making", "prepared", "spare0")),
+    Kind("log/cache/*.wal, newest", segment(-1, "cache"), flip_at=lambda data: 33, version_at=8,
+         crc=FORMAT_OF_SEGMENT),
+    Kind("log/cache/*.wal, older", segment(-2, "cache"), flip_at=lambda data: 33, version_at=8,
+         crc=FORMAT_OF_SEGMENT),
+    Kind("log/cache/*.wal, an entry", segment(-1, "cache"), flip_at=cache_needle),
+    *(unused("cache", name) for name in ("making", "prepared", "spare0")),
     Kind("db/*/hiqlite.db", beside_database(""), flip_at=lambda data: 20 * 4096),
     Kind("db/*/hiqlite.db-wal", beside_database("-wal"), flip_at=lambda data: 32 + 24 + 2000),
     Kind("db/*/hiqlite.db-mark", beside_database("-mark"), version_at=7, crc=(36, 36)),
-    Kind("db/images/in-*.db", lambda folder: next((folder / "db" / "images").glob("in-*.db"))),
-    Kind("db/images/in-*.manifest", lambda folder: next((folder / "db" / "images").glob("in-*.manifest"))),
+    Kind("db/*/hiqlite.db-shm", beside_database("-shm")),
+    *(image(pattern) for pattern in ("in-*.db", "in-*.manifest", "in-*.half", "out-*.db")),
     Kind("cache/state", lambda folder: folder / "cache" / "state", version_at=7),
+    Kind("cache/state.tmp", lambda folder: folder / "cache" / "state.tmp"),
+    Kind("aside/clusters", lambda folder: folder / "aside" / "clusters"),
 )  # fmt: skip
 FOLDERS = (
     Kind("meta", lambda folder: folder / "meta", is_folder=True),
@@ -85,6 +109,9 @@ FOLDERS = (
     Kind("db/*", generation, is_folder=True),
     Kind("db/images", lambda folder: folder / "db" / "images", is_folder=True),
     Kind("cache", lambda folder: folder / "cache", is_folder=True),
+    Kind("aside", lambda folder: folder / "aside", is_folder=True),
+    Kind("kept", lambda folder: folder / "kept", is_folder=True),
+    Kind("evidence", lambda folder: folder / "evidence", is_folder=True),
     Kind("the data folder", lambda folder: folder, is_folder=True),
 )
 KINDS = {kind.name: kind for kind in (*FILES, *FOLDERS)}
@@ -211,7 +238,7 @@ NOT_OF_FOLDERS = ("truncated", "a flipped bit", "of an older format", "of a newe
 
 
 def can_be(kind: Kind, damage: str) -> bool:
-    if kind.name == "log/db/*.wal, an entry":  # otherwise it is the newest segment
+    if kind.name.endswith(".wal, an entry"):  # otherwise it is the newest segment
         return damage == "a flipped bit"
     if kind.is_folder:
         return damage not in NOT_OF_FOLDERS and not (kind.name == "the data folder" and damage.startswith("of another"))

@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import hiqlite
+from hiqlite._accel.batch import Op
 from hiqlite.config import NodeConfig
 from hiqlite.engine.model import Identity
+from hiqlite.logstore.aside import EVIDENCE, Aside
 from hiqlite.node import Node
+from hiqlite.runtime.group import Group
+from hiqlite.runtime.mirror_record import Mirrored
 from hiqlite.transport.loopback import loopback_cluster
-from tests.healing.damages import FILES, NEEDLE, Kind, segment
+from tests.healing.damages import CACHE_NEEDLE, FILES, FOLDERS, NEEDLE, Kind, beside_database, segment
 
 SETTINGS = {"wal_size": "64 KiB", "logs_until_snapshot": 40, "cache_storage_disk": True}
 FEW = {"cache": False, "wal_size": "1 MiB"}
 NOBODY = 65534
 DEADLINE_S = 20.0
-UNUSED = {"log/db/prepared.tmp", "log/db/spare0.tmp"}
+UNUSED = {f"log/{group}/{name}.tmp" for group in ("db", "cache") for name in ("making", "prepared", "spare0")}
+CACHE_ENTRIES = 30  # fewer than what makes a node purge, and enough for another segment
+MANY = (1, *range(1 << 40, (1 << 40) + 252))
+LOOKED_AT = ("aside", "evidence")  # with these: a node that began to come back, and whose data differed
 
 
 async def cluster_with_a_row(folder: Path) -> list[NodeConfig]:
@@ -58,6 +67,31 @@ async def write_last(db: hiqlite.Client, nodes: Sequence[Node]) -> None:
     last = await db.execute("INSERT INTO t (text) VALUES ('the last one')")
     for node in nodes:
         await node.group.until_applied(last.log_index)
+    last_in_cache = await fill_cache(nodes[0])
+    for node in nodes:
+        await node.groups[1].group.until_applied(last_in_cache)
+    for node in nodes:
+        await until(lambda node=node: len(segments_of_cache(node)) > 1, lambda: "the cache group's log has one segment")
+
+
+async def fill_cache(node: Node) -> int:
+    """Another segment of the cache group's log; gives the last index. The entries are of long ago: they leave no
+    trace. The needle is not in the last one: damage there is a write that a crash cut short."""
+    for _ in range(CACHE_ENTRIES - 2):
+        await mirror(node.groups[1].group, Mirrored(0, MANY, ()))
+    await mirror(node.groups[1].group, Mirrored(0, (*MANY, CACHE_NEEDLE), ()))
+    return await mirror(node.groups[1].group, Mirrored(0, MANY, ()))
+
+
+def segments_of_cache(node: Node) -> list[Path]:
+    return list((Path(node.config.data_path) / "log" / "cache").glob("*.wal"))
+
+
+async def mirror(group: Group, change: Mirrored) -> int:
+    end_ns = group.clock.monotonic_ns() + int(DEADLINE_S * 1e9)
+    op = Op(asyncio.get_running_loop(), lambda answer, index, detail: index, None, end_ns)
+    group.write(change.record(), op)
+    return cast("int", await op)
 
 
 async def settle(node: Node) -> None:
@@ -69,19 +103,22 @@ async def settle(node: Node) -> None:
     cache.cache.make_durable()
     await until(lambda: cache.cache.durable_index == cache.cache.applied_index > 0)
     cache.log.purge(cache.cache.applied_index, cache.cache.applied_term)
+    await asyncio.to_thread(db.images.make, db.database, threading.Event())  # one that is being sent
     made = await asyncio.to_thread(db.images.make, db.database, threading.Event())
     made.path.rename(made.path.with_name(f"in-{made.image_id.hex()}.db"))
-    made.path.with_name(f"in-{made.image_id.hex()}.manifest").write_bytes(made.offer())
+    for ending in ("manifest", "half"):
+        made.path.with_name(f"in-{made.image_id.hex()}.{ending}").write_bytes(made.offer())
     folder = Path(node.config.data_path)
     db.writer.make_durable()
     await until(lambda: db.writer.durable_index == db.writer.applied_index)
     await until(lambda: db.log.base_index > 0)
     await until(lambda: cache.meta.purge_point(1)[0] > 0 and group.failure is None)
-    await until(lambda: set(lacks(folder)) <= UNUSED, lambda: lacks(folder))
+    rest = {"log/cache/*.wal, older", *UNUSED, *LAID}
+    await until(lambda: set(lacks(folder)) <= rest, lambda: lacks(folder))
 
 
 def lacks(folder: Path) -> list[str]:
-    """Kinds of files that are not there."""
+    """Kinds of files and folders that are not there."""
 
     def is_there(kind: Kind) -> bool:
         try:
@@ -89,7 +126,7 @@ def lacks(folder: Path) -> list[str]:
         except (IndexError, StopIteration):
             return False
 
-    return [kind.name for kind in FILES if not is_there(kind)]
+    return [kind.name for kind in (*FILES, *FOLDERS) if not is_there(kind)]
 
 
 async def until(condition: Any, why: Any = None) -> None:
@@ -110,7 +147,64 @@ def as_a_crash_left_it(node: Node, target: Path) -> None:
                 raise
             shutil.rmtree(target)
     for name in UNUSED & set(lacks(target)):  # they come and go with how full the newest segment is
-        shutil.copy(segment(-1)(target), target / name)
+        if (target / name).parent.exists():
+            shutil.copy(segment(-1)(target), target / name)
+
+
+LAID = {"meta/making.tmp", "cache/state.tmp", "db/*/hiqlite.db-shm", "aside/clusters", "aside", "kept", "evidence"}
+
+
+def lay(node: Node, target: Path) -> None:
+    """What a crash, or an earlier life, leaves only now and then."""
+    shutil.copy(target / "meta" / "data.mdb", target / "meta" / "making.tmp")
+    shutil.copy(target / "cache" / "state", target / "cache" / "state.tmp")
+    cluster_id = node.storage.meta.cluster_id
+    assert cluster_id is not None
+    Aside(target).say_whose(cluster_id.hex())
+    for name in ("log", "db", "old"):
+        (target / "moved" / name).mkdir(parents=True)
+        (target / "moved" / name / "what it was").write_text(name)
+    (target / "moved" / "db" / EVIDENCE).write_text("it differs")
+    for name, place in (("log", "aside"), ("db", "aside"), ("old", "kept")):
+        Aside(target, place).put(target / "moved" / name)
+    (target / "evidence").mkdir()
+    (target / "moved").rename(target / "evidence" / "1-db")
+    lay_index(target)
+    assert not lacks(target), lacks(target)
+
+
+def lay_index(target: Path) -> None:
+    """Of SQLite's log, as it is where other processes may read the file."""
+    with TemporaryDirectory() as place:
+        copy = Path(place) / "copy.db"
+        for ending in ("", "-wal"):
+            shutil.copy(beside_database(ending)(target), copy.with_name(f"copy.db{ending}"))
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            shutil.copy(copy.with_name("copy.db-shm"), beside_database("-shm")(target))
+
+
+def more_for(what: str) -> dict[str, Any]:
+    """In the config of a case."""
+    return {"db_shared_access": True} if what.endswith("-shm") else {}
+
+
+@contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """Who may look, whatever the permissions of `folder` are."""
+    mode = folder.stat().st_mode
+    folder.chmod(0o700)
+    yield
+    folder.chmod(mode)
+
+
+def copy_for(source: Path, target: Path, what: str) -> None:
+    """For a case: with what is looked at in some of them only."""
+    shutil.copytree(source, target)
+    if not what.startswith(LOOKED_AT):
+        shutil.rmtree(target / "aside")
+    if not what.endswith("-shm"):
+        beside_database("-shm")(target).unlink()
 
 
 class Prototypes:
@@ -132,6 +226,7 @@ class Prototypes:
             await write_last(nodes[0].client, nodes)
             for number, node in zip(settings, nodes, strict=True):
                 as_a_crash_left_it(node, self.folder / f"{name}-{number}")
+                lay(node, self.folder / f"{name}-{number}")
             await asyncio.gather(*(node.shutdown() for node in nodes))
         await self.make_alone()
 
@@ -143,6 +238,7 @@ class Prototypes:
             await settle(node)
             await write_last(node.client, [node])
             as_a_crash_left_it(node, self.folder / name)
+            lay(node, self.folder / name)
             await node.shutdown()
 
     def alone(self, folder: Path, **more: Any) -> NodeConfig:
@@ -172,7 +268,7 @@ def as_somebody(*folders: Path) -> Iterator[None]:
 async def majority(prototypes: Prototypes, folder: Path) -> AsyncIterator[dict[int, Node]]:
     """Nodes 1 and 2 as the crash left them, up and with a leader."""
     for number in (1, 2):
-        shutil.copytree(prototypes.folder / f"members-{number}", folder / str(number))
+        copy_for(prototypes.folder / f"members-{number}", folder / str(number), "")
     nodes = await asyncio.gather(*(Node.start(prototypes.member(n, folder / str(n)), wait=False) for n in (1, 2)))
     try:
         yield dict(zip((1, 2), nodes, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import threading
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +11,22 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import hiqlite
+from hiqlite import durable
+from hiqlite.logstore.aside import EVIDENCE
 from hiqlite.node import Node
 from tests.healing.damages import CASES, DAMAGES, KINDS, NEEDLE, Others
-from tests.healing.patients import DEADLINE_S, Prototypes, as_somebody, majority, take_back, until
+from tests.healing.patients import (
+    DEADLINE_S,
+    Prototypes,
+    as_owner,
+    as_somebody,
+    copy_for,
+    fill_cache,
+    majority,
+    more_for,
+    take_back,
+    until,
+)
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 ROWS = "SELECT id, text FROM t ORDER BY id"
@@ -53,7 +66,10 @@ SLICE = {
     ("cache/state", "truncated"),
     ("log/cache", "missing"),
     ("lock", "unreadable"),
+    ("log/db/prepared.tmp", "something else in its place"),
+    ("aside/clusters", "missing"),
 }
+NOTHING_ASIDE = {("aside", "missing"), ("aside", "empty"), ("aside", "something else in its place")}
 PARAMETERS = [
     pytest.param(*case, marks=() if case in SLICE else pytest.mark.long, id=": ".join(case)) for case in CASES
 ]
@@ -70,13 +86,15 @@ def prototypes():
 
 
 @pytest.mark.parametrize(("what", "damage"), PARAMETERS)
-async def test_a_node_that_is_alone(prototypes: Prototypes, place: Path, what: str, damage: str) -> None:
+async def test_a_node_that_is_alone(
+    prototypes: Prototypes, place: Path, caplog: pytest.LogCaptureFixture, what: str, damage: str
+) -> None:
     """It has all that it acknowledged, or says in one sentence what is wrong and what to do, and changes nothing."""
-    shutil.copytree(prototypes.folder / "alone", place / "data")
+    copy_for(prototypes.folder / "alone", place / "data", what)
     others = Others(prototypes.folder / "members-1", prototypes.folder / "stranger")
     DAMAGES[damage](KINDS[what], place / "data", others)
     expected = EXPECTED[what, damage][1]
-    config = prototypes.alone(place / "data")
+    config = prototypes.alone(place / "data", **more_for(what))
     with as_somebody(place):
         if expected in ERRORS:
             for _ in range(2):
@@ -84,25 +102,28 @@ async def test_a_node_that_is_alone(prototypes: Prototypes, place: Path, what: s
             return
         async with asyncio.timeout(DEADLINE_S):
             node = await Node.start(config)
-    try:
-        if expected == "starts empty":
-            await node.client.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
-            return
-        await node.client.execute("INSERT INTO t (text) VALUES ('afterwards')")
-        check_rows(await node.client.query(ROWS, consistency="linearizable"), "alone")
-        assert not (place / "data" / "aside").exists()
-    finally:
-        await node.shutdown()
+        try:
+            if expected == "starts empty":
+                await node.client.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+                return
+            await node.client.execute("INSERT INTO t (text) VALUES ('afterwards')")
+            check_rows(await node.client.query(ROWS, consistency="linearizable"), "alone")
+            await check_leftovers(node, what, damage, expected, caplog)
+            await use(node, what)
+        finally:
+            await node.shutdown()
 
 
 @pytest.mark.parametrize(("what", "damage"), PARAMETERS)
-async def test_a_member(prototypes: Prototypes, place: Path, what: str, damage: str) -> None:
+async def test_a_member(
+    prototypes: Prototypes, place: Path, caplog: pytest.LogCaptureFixture, what: str, damage: str
+) -> None:
     """It is a voter with all data in the end, by itself, or says in one sentence what is wrong and what to do."""
-    shutil.copytree(prototypes.folder / "members-3", place / "3")
+    copy_for(prototypes.folder / "members-3", place / "3", what)
     others = Others(prototypes.folder / "members-1", prototypes.folder / "others-3")
     DAMAGES[damage](KINDS[what], place / "3", others)
     expected = EXPECTED[what, damage][0]
-    config = prototypes.member(3, place / "3")
+    config = prototypes.member(3, place / "3", **more_for(what))
     if expected in ERRORS:
         with as_somebody(place):
             for _ in range(2):
@@ -113,6 +134,8 @@ async def test_a_member(prototypes: Prototypes, place: Path, what: str, damage: 
             patient = await Node.start(config, wait=False)
             try:
                 await check_healed(nodes, patient, expected)
+                await check_leftovers(patient, what, damage, expected, caplog)
+                await use(patient, what)
             finally:
                 await patient.shutdown()
 
@@ -122,7 +145,7 @@ async def test_a_database_of_another_name_than_the_config_gives_is_no_lost_one(
     prototypes: Prototypes, place: Path, name: str
 ) -> None:
     """Whoever changes filename_db on all nodes loses nothing: no node starts, and each says what to do."""
-    shutil.copytree(prototypes.folder / name, place / "data")
+    copy_for(prototypes.folder / name, place / "data", "")
     made = prototypes.alone if name == "alone" else partial(prototypes.member, 3)
     config = made(place / "data", filename_db="app.db")
     before = written(place / "data")
@@ -151,19 +174,63 @@ async def check_healed(nodes: dict[int, Node], patient: Node, expected: str) -> 
     is_new = [number for number in lives if lives[number] not in known.recorded_set(number)]
     if expected != "no harm or comes back":
         assert bool(is_new) == (expected == "comes back")
-    assert bool(patient.storage.db.recovered.faulty) == (expected == "fetches")
+    assert any(one.recovered.faulty for one in patient.storage.groups) == (expected == "fetches")
     if is_new:
         await take_back(nodes, patient)
     async with asyncio.timeout(DEADLINE_S):
         await patient.groups[0].until_leader()
         await patient.client.execute("INSERT INTO t (text) VALUES ('afterwards')")
         check_rows(await patient.client.query(ROWS, consistency="linearizable"), "members")
-    await until(lambda: not patient.group.engine.faulty)
-    await until(lambda: not (Path(patient.config.data_path) / "aside").exists())
+    await until(lambda: not any(one.group.engine.faulty for one in patient.groups.values()))
     index = patient.group.engine.commit_index
     for node in (*nodes.values(), patient):
         await node.group.until_applied(index)
     assert len({await node.client.content_hash() for node in (*nodes.values(), patient)}) == 1
+
+
+async def check_leftovers(node: Node, what: str, damage: str, expected: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What lay aside goes, or stays where nobody can tell that it is not needed. What people were to look at stays."""
+    folder = Path(node.config.data_path)
+    if expected == "no harm, kept":
+        await until(lambda: f"{folder / 'aside'} is kept" in caplog.text)
+        with as_owner(folder / "aside"):
+            assert names(folder / "aside") == ["1-moved-log", "2-moved-db"]
+        return
+    await until(lambda: not names(folder / "aside"))
+    if what not in ("evidence", "the data folder"):
+        was_there = what.startswith("aside") and (what, damage) not in NOTHING_ASIDE
+        assert names(folder / "evidence") == ["1-db", *["2-aside-2-moved-db"] * was_there]
+    if what not in ("kept", "the data folder"):
+        assert names(folder / "kept") == ["1-moved-old"]
+    if what == "evidence":
+        assert any((folder / "evidence").glob(f"*/{EVIDENCE}"))
+
+
+def names(folder: Path) -> list[str]:
+    """Of what was put there."""
+    return [one for one in durable.names(folder) if one[0].isdigit()]
+
+
+async def use(node: Node, what: str) -> None:
+    """What was damaged is in the way of nothing: the log goes on in new files, states are kept, images are made."""
+    if what.endswith(".tmp") and what.startswith("log/db"):
+        for _ in range(3):
+            await node.client.execute_many("INSERT INTO t (text) VALUES (?)", [("y" * 60,)] * 500)
+    elif what.endswith(".tmp") and what.startswith("log/cache"):
+        for _ in range(3):
+            await fill_cache(node)
+    elif what == "cache/state.tmp":
+        cache = node.storage.groups[1].machine
+        await fill_cache(node)
+        await until(lambda: cache.applied_index > 0)
+        cache.make_durable()
+        await until(lambda: cache.durable_index == cache.applied_index)
+    elif what.startswith("db/images/"):
+        images = node.storage.db.images
+        made = await asyncio.to_thread(images.make, node.storage.db.database, threading.Event())
+        incoming = await asyncio.to_thread(images.begin, made.offer(), threading.Event())
+        incoming.discard()
+        made.path.unlink()
 
 
 def check_rows(rows: list[tuple[int, str]], name: str) -> None:

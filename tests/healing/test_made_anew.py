@@ -13,11 +13,11 @@ import pytest
 
 import hiqlite
 from hiqlite.node import Node
-from tests.healing.damages import DAMAGES, KINDS, Kind, Others, beside_database
+from tests.healing.damages import DAMAGES, KINDS, Others
 from tests.healing.patients import as_a_crash_left_it, as_somebody
 
 SETTINGS: dict[str, Any] = {"cache": False, "wal_size": "8 MiB"}
-SHM = Kind("db/*/hiqlite.db-shm", beside_database("-shm"))
+SHM = KINDS["db/*/hiqlite.db-shm"]
 
 
 def config_of(folder: Path, **more: Any) -> hiqlite.NodeConfig:
@@ -92,3 +92,16 @@ async def test_the_index_of_sqlites_log(folders: Path, place: Path, damage: str)
             assert caught.value.hint
         else:
             await check(config)
+
+
+@pytest.mark.parametrize("what", ["meta/lock.mdb", "db/*/hiqlite.db-mark", "db/*/hiqlite.db-wal"])
+async def test_the_same_damage_again(folders: Path, place: Path, what: str) -> None:
+    """What was moved out of the way the first time is in nobody's way."""
+    shutil.copytree(folders / "own", place / "data")
+    for _ in range(3):
+        path = KINDS[what].at(place / "data")
+        if path.exists():
+            path.unlink()
+        (path / "what is this").mkdir(parents=True)
+        await check(config_of(place / "data"))
+    assert len(list(path.parent.glob(f"{path.name}.aside*"))) == 3

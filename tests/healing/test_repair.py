@@ -18,7 +18,7 @@ from hiqlite.node_repair import Repaired, repair
 from hiqlite.testing import cluster
 from hiqlite.transport.loopback import loopback_cluster
 from tests.healing.damages import DAMAGES, KINDS, NEEDLE, Others, generation
-from tests.healing.patients import Prototypes
+from tests.healing.patients import Prototypes, copy_for
 
 pytestmark = pytest.mark.timeout(60)
 ROWS = "SELECT text FROM t ORDER BY id"
@@ -39,7 +39,8 @@ class Patient:
         self.folder = folder / "data"
         self.config = prototypes.alone(self.folder)
         self._others = Others(prototypes.folder / "stranger", prototypes.folder / "stranger")
-        shutil.copytree(prototypes.folder / "alone", self.folder)
+        copy_for(prototypes.folder / "alone", self.folder, "")
+        shutil.rmtree(self.folder / "kept")
 
     def damage(self, what: str, damage: str) -> None:
         DAMAGES[damage](KINDS[what], self.folder, self._others)
