@@ -18,7 +18,7 @@ from hiqlite.errors import LeadershipLost, NotLeader, Overloaded, ProtocolError,
 
 from .group import Group
 from .leader_calls import PAUSE_S, LeaderCalls, Peers
-from .wishes import LifeOf, Wish, left_over, next_change
+from .wishes import LifeOf, Wish, WishKind, left_over, next_change
 
 # How long one step may keep the others waiting until it becomes possible; then the members are looked at anew.
 STEP_S = 0.25
@@ -68,7 +68,7 @@ class Managing:
         self._calls = LeaderCalls(group, peers, "manage", self._answer, clock)
 
     async def fulfil(self, wish: Wish, timeout: float | None = None) -> None:
-        """Return once the wish is fulfilled in both groups; see `LeaderCalls.call` for what it raises."""
+        """Return once the wish is fulfilled in both groups, LEARN in this one. Raises what `LeaderCalls.call` does."""
         self.busy += 1
         try:
             await self._calls.call(lambda: [wish.to_wire(), self._reach.said_of(wish.ids)], timeout)
@@ -115,7 +115,8 @@ class Managing:
             await group.until_applied(index)
             if group.engine.membership.index != index:
                 raise LeadershipLost("the members changed meanwhile", outcome="unknown")
-        await self._mirrored(index, max(self._left_s(end_ns), PAUSE_S))
+        if wish.kind is not WishKind.LEARN:  # the other group follows once who asks is in it: after this answer
+            await self._mirrored(index, max(self._left_s(end_ns), PAUSE_S))
 
     def _left_s(self, end_ns: int) -> float:
         return (end_ns - self._clock.monotonic_ns()) / 1e9

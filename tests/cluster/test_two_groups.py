@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -179,6 +181,23 @@ async def test_the_cache_groups_log_is_purged_and_a_node_that_was_away_gets_an_i
         await three.kill(away)
         await three.start(away)  # from what it keeps itself
         await three.wait_until(lambda: node(three, away).groups[CACHE].group.applier.applied_index >= last)
+
+
+async def test_a_node_that_lost_its_disk_is_let_in_before_the_cache_group_follows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That group can replace it only once it is in it: its answer waits for nothing that waits for the answer."""
+    async with cluster(3, **SETTINGS) as three:
+        await three.client.execute("CREATE TABLE t (x)")
+        await settled(three, {1, 2, 3}, set())
+        lost = next(number for number in three.nodes if number != leader_of(three, DB).config.node_id)
+        folder = node(three, lost).config.data_path
+        await three.kill(lost)
+        shutil.rmtree(folder)
+        with caplog.at_level(logging.DEBUG, "hiqlite"):
+            await three.start(lost)
+            await settled(three, {1, 2, 3}, set())
+        assert f"node {lost}: not done in time" not in caplog.text
 
 
 @pytest.mark.parametrize("killed", ["follower", "leader"])
