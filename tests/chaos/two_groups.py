@@ -7,10 +7,13 @@ roles, the cache group was told the newest list, and no group of any node is in 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from hiqlite._accel.batch import Op
 from hiqlite.engine.model import Identity, Membership
 from hiqlite.logstore.folder import CACHE, DB, GROUP_NAMES
 from hiqlite.node import Node
@@ -85,6 +88,12 @@ def names(members: Iterable[Identity]) -> Names:
     return tuple(sorted((one.id, one.incarnation) for one in members))
 
 
+def told_by(node: Node) -> dict[str, Any]:
+    """For JSON: the node's `View` of each group, and the cluster's id."""
+    cluster_id = node.storage.meta.cluster_id or b""
+    return {"groups": [View.of(node, number).as_dict() for number in node.groups], "cluster_id": cluster_id.hex()}
+
+
 def disagreements(views: Sequence[View]) -> list[str]:
     """What is wrong in each group and between both; nothing when the history may end like this."""
     found = []
@@ -129,6 +138,15 @@ def late_list(node: Node) -> bytes:
     assert storage is not None, "chaos runs with both groups"
     index = 0 if storage.forgets else max(storage.cache.state.mirrored_index - 1, 0)
     return Mirrored(index, (node.config.node_id,), ()).record()
+
+
+async def take_index(node: Node, timeout_s: float) -> int:
+    """The index of an entry of the cache group's log that changes nothing; no two calls of a cluster get the same."""
+    deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+    op = Op(asyncio.get_running_loop(), lambda answer, index, detail: index, None, deadline_ns)
+    node.groups[CACHE].group.write(late_list(node), op)
+    index: int = await op
+    return index
 
 
 class NotFollowed(Exception):

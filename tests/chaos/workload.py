@@ -34,14 +34,13 @@ from typing import Any
 import uvloop
 
 import hiqlite
-from hiqlite._accel.batch import Op
 from hiqlite.client.local import LocalClient
 from hiqlite.engine.model import Change, ChangeKind
-from hiqlite.logstore.folder import CACHE, GROUP_NAMES
+from hiqlite.logstore.folder import GROUP_NAMES
 from hiqlite.node import Node
 from hiqlite.transport.settings import NetworkSettings
 from tests.chaos.models import ACCOUNTS, OPENING_BALANCE
-from tests.chaos.two_groups import View, check_followed, late_list
+from tests.chaos.two_groups import check_followed, take_index, told_by
 from tests.crash import member
 
 SLOT_NS = 1_500_000_000
@@ -155,12 +154,7 @@ class Clients:
         """The index of an entry that changes nothing. Whether there was an answer."""
 
         async def make() -> int:
-            deadline_ns = time.monotonic_ns() + int(timeout * 1e9)
-            op = Op(asyncio.get_running_loop(), lambda answer, index, detail: index, None, deadline_ns)
-            node = self._db._services.node
-            node.groups[CACHE].group.write(late_list(node), op)
-            index: int = await op
-            return index
+            return await take_index(self._db._services.node, timeout)
 
         return await self._call("token", "cache", "take", [], timeout, make)
 
@@ -295,8 +289,7 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
         case "take":
             return {} if await state["clients"].take(INSPECT_S) else {"error": "no index was given"}
         case "groups":
-            node = db._services.node
-            return {"groups": [View.of(node, number).as_dict() for number in node.groups]}
+            return told_by(db._services.node)
         case _:
             return await member.obey(db, command, state)
     return {}

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from tests.chaos.two_groups import View, disagreements
+from tests.chaos.two_groups import View
 from tests.crash.harness import Member, Members, eventually
 
 ROLES = ("leader", "one", "other")  # of the database's group
@@ -105,7 +104,7 @@ class Restarting:
         """Start empty nodes, block after block, each when the one before it listens."""
         for block in blocks:
             await self.members.start(*block)
-        await self.in_order()
+        await self.members.in_order()
 
     async def begin(self) -> None:
         """A table, and clients on each node."""
@@ -115,7 +114,7 @@ class Restarting:
 
     async def run(self, case: Case) -> None:
         """Ends and starts as the case says, then checks everything."""
-        before = await self.in_order()
+        before = await self.members.in_order()
         files = self._files()
         leader = next(view.node for view in before if view.role == "leader" and view.group == "db")
         followers = [number for number in self.members.all if number != leader]
@@ -131,7 +130,7 @@ class Restarting:
             await self._write(numbers[role])
         await self._written()
         await self._stop_writing()
-        after = await self.in_order()
+        after = await self.members.in_order()
         assert lives(before, self._kept) == lives(after, self._kept), "a node lost its promises"
         assert files == self._files(), "a node was rebuilt"
         await self.members.check_equal()
@@ -169,25 +168,6 @@ class Restarting:
             return all(file.stat().st_size >= size for file, size in wanted.items())
 
         await eventually(enough)
-
-    async def in_order(self) -> list[View]:
-        """What the nodes tell, once nothing is wrong with it: one id, one leader and three voters in each group."""
-        told: dict[str, Any] = {}
-
-        async def agreed() -> bool:
-            answers = [await member.do(do="views") for member in self.members.all.values()]
-            views = told["views"] = [View.from_dict(one) for answer in answers for one in answer["groups"]]
-            whole = len(views) == 2 * len(answers) and len({answer["cluster_id"] for answer in answers}) == 1
-            told["wrong"] = disagreements(views) if whole else answers
-            return not told["wrong"] and all(len(view.voters) == len(answers) for view in views)
-
-        begun = time.monotonic()
-        try:
-            await eventually(agreed)
-        except AssertionError:
-            raise AssertionError(f"after {time.monotonic() - begun:.0f} s: {told['wrong']}") from None
-        views: list[View] = told["views"]
-        return views
 
     def _files(self) -> dict[int, tuple[object, ...]]:
         """What would change if a node's database or its logs were made anew."""

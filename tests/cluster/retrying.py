@@ -24,7 +24,7 @@ import uvloop
 import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.node import Node
-from tests.chaos.two_groups import View
+from tests.chaos.two_groups import told_by
 from tests.crash.member import INSERT, obey, open_for_ids
 
 HEAL_S = 40.0  # a retry has so long to succeed; while two nodes are away, none can
@@ -83,9 +83,7 @@ async def answer_to(node: Node, command: dict[str, Any], state: dict[str, Any]) 
         case "stop_writing":
             return {"unhealed": await state.pop("writers").end()}
         case "views":
-            cluster_id = node.storage.meta.cluster_id or b""
-            views = [View.of(node, number).as_dict() for number in node.groups]
-            return {"groups": views, "cluster_id": cluster_id.hex()}
+            return told_by(node)
     return await obey(node.client, command, state)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hiqlite.transport.loopback import hold_ports, loopback_cluster
+from tests.chaos.two_groups import View, disagreements
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
@@ -151,7 +152,7 @@ class Members:
     """Three members with ids 1, 2, 3; and `more` nodes that are none yet: their configs name these and themselves."""
 
     def __init__(self, folder: Path, more: int = 0, **settings: Any) -> None:
-        defaults = {"cache": False, "wal_size": "8 MiB", **settings}
+        defaults = {"cache": True, "wal_size": "8 MiB", **settings}
         self._held = hold_ports(2 * (3 + more))  # while a member is down its ports are nobody else's
         ports = [one.getsockname()[1] for one in self._held]
         configs = loopback_cluster(folder, 3 + more, defaults, ports)
@@ -219,12 +220,39 @@ class Members:
             await member.do(do="query", sql="SELECT 1", consistency="linearizable")
         assert len({(await member.do(do="hash"))["hash"] for member in self.up}) == 1
 
+    async def in_order(self, voters: Sequence[int] = (1, 2, 3), learners: Sequence[int] = ()) -> list[View]:
+        """What the running members tell of both groups, once nothing is wrong with it: one cluster, these members.
+
+        Then no index of the cache group's log was given twice, and each new one is above all that were given.
+        """
+        told: dict[str, Any] = {}
+
+        async def agreed() -> bool:
+            answers = [await member.do(do="views") for member in self.up]
+            views = told["views"] = [View.from_dict(one) for answer in answers for one in answer["groups"]]
+            whole = len(views) == 2 * len(answers) and len({answer["cluster_id"] for answer in answers}) == 1
+            told["wrong"] = disagreements(views) if whole else answers
+            roles = {**dict.fromkeys(voters, "voter"), **dict.fromkeys(learners, "learner")}
+            told["wrong"] = told["wrong"] or [view for view in views if view.roles != roles]
+            return not told["wrong"]
+
+        begun = time.monotonic()
+        try:
+            await eventually(agreed)
+        except AssertionError:
+            raise AssertionError(f"after {time.monotonic() - begun:.0f} s: {told['wrong']}") from None
+        taken = [index for file in self.folder.glob("takes-*") for index in read_ids(file)]
+        assert len(set(taken)) == len(taken), "an index was given twice"
+        for member in self.up if taken else ():
+            index = (await member.do(do="take"))["index"]
+            assert index > max(taken), "an index that was given is lost"
+            taken.append(index)
+        views: list[View] = told["views"]
+        return views
+
     async def check_acknowledged(self, *files: Path) -> int:
         """Every acknowledged id is there, once, on every running member. Returns how many were acknowledged."""
-        acknowledged: list[int] = []
-        for file in files:
-            data = file.read_bytes()
-            acknowledged += [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) // 8 * 8, 8)]
+        acknowledged = [number for file in files for number in read_ids(file)]
         assert len(set(acknowledged)) == len(acknowledged)
         first = self.up[0]
         rows = (await first.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
@@ -233,6 +261,11 @@ class Members:
         missing = set(acknowledged) - set(there)
         assert not missing, f"{len(missing)} acknowledged writes are lost, such as {sorted(missing)[:5]}"
         return len(acknowledged)
+
+
+def read_ids(file: Path) -> list[int]:
+    data = file.read_bytes()
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) // 8 * 8, 8)]
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) -> None:
@@ -244,14 +277,19 @@ async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) 
 
 
 async def begin_load(members: Members, tasks: int = 16, of: Sequence[Member] = ()) -> list[Path]:
-    """Load through every running node, or those, with ids that never meet; where what was acknowledged is noted."""
+    """Load through every running node, or those, with ids that never meet; where what was acknowledged is noted.
+
+    A member with a cache group takes indexes of its log as well; `Members.in_order` looks at these.
+    """
     files = []
     for number, member in members.all.items():
         if member.process is None or (of and member not in of):
             continue
-        file = members.folder / f"acks-{number}-{time.monotonic_ns()}"
-        start = time.monotonic_ns() + number * 10**15  # later rounds go on above earlier ones
-        await member.do(do="load", acks=str(file), tasks=tasks, start=start, node=number)
+        begun = time.monotonic_ns()
+        file, takes = members.folder / f"acks-{number}-{begun}", members.folder / f"takes-{number}-{begun}"
+        start = begun + number * 10**15  # later rounds go on above earlier ones
+        both = {"takes": str(takes)} if member.config["cache"] else {}
+        await member.do(do="load", acks=str(file), tasks=tasks, start=start, node=number, **both)
         member.loaded = True
         files.append(file)
     return files

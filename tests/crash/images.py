@@ -13,12 +13,13 @@ FILL = (
 )
 
 
-def segments(member: Member) -> list[str]:
-    return sorted(path.name for path in (member.folder / "log" / "db").glob("*.wal"))
+def segments(member: Member, group: str = "db") -> list[str]:
+    return sorted(path.name for path in (member.folder / "log" / group).glob("*.wal"))
 
 
 async def lag_behind_the_logs(members: Members, files: list[Path]) -> tuple[Member, Member]:
-    """(the leader, who is down and lacks more than the logs hold); the database is large, and load goes on."""
+    """(the leader, who is down and lacks more than the logs of both groups hold); the database is large, and load
+    goes on."""
     await members.start()
     leader = await members.leader()
     await leader.do(do="execute", sql=CREATE)
@@ -26,10 +27,10 @@ async def lag_behind_the_logs(members: Members, files: list[Path]) -> tuple[Memb
     gone = next(member for member in members.up if member is not leader)
     await gone.kill()
     files += await begin_load(members, 4)
-    first = segments(leader)[0]
+    last = {group: segments(leader, group)[-1] for group in ("db", "cache")}
 
     async def purged() -> bool:
-        return segments(leader)[0] > first
+        return all(segments(leader, group)[0] > last[group] for group in last)
 
     await acknowledged(files, 400)
     await eventually(purged)

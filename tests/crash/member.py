@@ -2,7 +2,13 @@
 
     {"do": "load", "acks": FILE, "tasks": 8, "start": 1}   begins to insert ids for ever; each acknowledged id goes to
                                                            FILE at once (8 bytes each; the page cache outlives kill -9);
+                                                           with "takes": FILE also takes indexes of the cache group's
+                                                           log, and notes these there;
     {"do": "stop_load"}
+    {"do": "take"}                                         one such index;
+    {"do": "views"}                                        what the node tells of its groups, and the cluster's id.
+
+A release obeys this, too: what imports from beside this file does so where it is asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ INSERT = "INSERT INTO load (id, node, text) VALUES (?, ?, ?)"
 
 
 class Load:
-    """Closed-loop tasks that insert unique ids and note what was acknowledged."""
+    """Closed-loop tasks that insert unique ids and note what was acknowledged; one takes indexes of the cache group."""
 
     def __init__(self, db: LocalClient, command: dict[str, Any]) -> None:
         self.outcomes: dict[str, int] = {}
@@ -37,6 +43,22 @@ class Load:
         self._next = command["start"]
         self._db = db
         self._tasks = [asyncio.create_task(self._work(command["node"])) for _ in range(command["tasks"])]
+        if takes := command.get("takes"):
+            self._tasks.append(asyncio.create_task(self._take(takes)))
+
+    async def _take(self, path: str) -> None:
+        file = open_for_ids(path)
+        while not self._stop:
+            try:
+                os.write(file, (await take(self._db)).to_bytes(8, "little"))
+            except hiqlite.HiqliteError as error:
+                await self._failed(error, "cache ")
+        os.close(file)
+
+    async def _failed(self, error: hiqlite.HiqliteError, group: str = "") -> None:
+        key = f"{group}{type(error).__name__}:{error.outcome}"
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        await asyncio.sleep(0.01)
 
     async def _work(self, node: int) -> None:
         while not self._stop:
@@ -45,11 +67,9 @@ class Load:
             try:
                 await self._db.execute(INSERT, (number, node, "x" * (number % 100)), timeout=5)
             except hiqlite.HiqliteError as error:
-                key = f"{type(error).__name__}:{error.outcome}"
-                self.outcomes[key] = self.outcomes.get(key, 0) + 1
                 if error.outcome == "applied":
                     os.write(self._acks, number.to_bytes(8, "little"))
-                await asyncio.sleep(0.01)
+                await self._failed(error)
             else:
                 os.write(self._acks, number.to_bytes(8, "little"))
 
@@ -62,6 +82,13 @@ class Load:
 
 def open_for_ids(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+async def take(db: LocalClient) -> int:
+    """An index of the cache group's log that nobody else is given."""
+    from tests.chaos.two_groups import take_index
+
+    return await take_index(db._services.node, 5)
 
 
 async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
@@ -145,6 +172,12 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             return {}
         case "stop_load":
             return {"outcomes": await state.pop("load").end()}
+        case "take":
+            return {"index": await take(db)}
+        case "views":
+            from tests.chaos.two_groups import told_by
+
+            return told_by(db._services.node)
         case "giant":
             return {"done": await giant_transactions(db, command["seconds"], command["tasks"], command["statements"])}
         case "hold_gil":

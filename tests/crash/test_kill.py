@@ -42,6 +42,7 @@ async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
         await members.end_load()
         await members.start(leader.config["node_id"])
         await members.check_equal()
+        await members.in_order()
         assert await members.check_acknowledged(*files) > 1500
         assert next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "the database was rebuilt"
 
@@ -60,6 +61,7 @@ async def test_a_write_that_a_stopped_leader_has_is_done_once_by_the_next_one(tm
             assert "error" not in await member.answer()
         leader.signal(signal.SIGCONT)
         await members.check_equal()
+        await members.in_order()
 
 
 async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
@@ -76,6 +78,7 @@ async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
             await asyncio.gather(*(member.kill() for member in members.up))
             seconds.append(leaderless_s(await members.start()))
             await members.check_equal()
+            await members.in_order()
             await members.check_acknowledged(*files)
             assert members.generations == generations and len(generations) == 3
         check_led_soon(seconds)
@@ -97,6 +100,7 @@ async def test_power_loss_of_all_nodes_loses_no_acknowledged_write(tmp_path: Pat
                 member.lose_power()
             seconds.append(leaderless_s(await members.start()))
             await members.check_equal()
+            await members.in_order()
             await members.check_acknowledged(*files)
             assert members.generations == generations and len(generations) == 3
             await asyncio.gather(*(member.kill() for member in members.up))
@@ -120,6 +124,7 @@ async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
         await acknowledged(files, noted(files) + 500)
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
 
 
@@ -141,6 +146,7 @@ async def test_forks_of_each_member_under_load_change_nothing(tmp_path: Path):
         assert (after["term"], after["leader"]) == (before["term"], before["leader"])
         assert (await leader.do(do="query", sql="SELECT count(*) FROM load WHERE id = -1"))["rows"] == [[0]]
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
 
 
@@ -162,6 +168,7 @@ async def test_a_member_that_forgets_to_close_harms_nobody(tmp_path: Path):
             files += await begin_load(members, of=[gone])
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
         assert members.generations == generations
 
@@ -195,6 +202,7 @@ async def test_user_code_that_takes_its_time_loses_no_acknowledged_write(tmp_pat
         await acknowledged(files, noted(files) + 500)
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
 
 
@@ -219,6 +227,7 @@ async def test_a_leader_stuck_beyond_the_gate_is_replaced_and_confirms_no_read(t
         written.touch()
         assert (await leader.answer())["rows"] == [[2]]
         await members.check_equal()
+        await members.in_order()
 
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=pytest.mark.long)])
@@ -236,3 +245,4 @@ async def test_giant_transactions_cause_no_election_and_bounded_memory(tmp_path:
             assert (after["term"], after["leader"]) == (before["term"], before["leader"])
             assert (await member.do(do="rss"))["mb"] < 1500
         await members.check_equal()
+        await members.in_order()

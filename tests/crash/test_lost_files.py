@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load, noted
+from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
 
 from tests.healing.damages import DAMAGES, KINDS, Others
 
@@ -33,17 +33,24 @@ def damaged(kind: str, damage: str, folder: Path) -> None:
 LOST: dict[str, Callable[[Path], None]] = {
     what or "the data folder": partial(lost, what) for what in ("", "db", "log", "meta")
 }
+LOST_OF_CACHE = {what: partial(lost, what) for what in ("log/cache", "cache")}
 DAMAGED: dict[str, Callable[[Path], None]] = {
     f"{kind}: {damage}": partial(damaged, kind, damage)
-    for kind in ("meta/data.mdb", "log/db/*.wal, newest", *(f"db/*/hiqlite.db{end}" for end in ("", "-wal", "-mark")))
+    for kind in ("meta/data.mdb", "log/db/*.wal, newest", "log/cache/*.wal, newest", "cache/state",
+                 *(f"db/*/hiqlite.db{end}" for end in ("", "-wal", "-mark")))
     for damage in ("truncated", "a flipped bit")
 }
 
 
 async def comes_back(members: Members, victim: Member, damage: Callable[[Path], None]) -> None:
     """Under load on the others it is killed, damaged and started again; then every acknowledged write is everywhere."""
+
+    async def all_files_there() -> bool:
+        return (victim.folder / "cache" / "state").exists()
+
     files = await begin_load(members, 4)
     await acknowledged(files, 300)
+    await eventually(all_files_there)
     await victim.kill()
     damage(victim.folder)
     seen = noted(files)
@@ -54,6 +61,7 @@ async def comes_back(members: Members, victim: Member, damage: Callable[[Path], 
     await members.end_load()
     await members.check_acknowledged(*files)
     await members.check_equal()
+    await members.in_order()
 
 
 @pytest.mark.parametrize("what", LOST)
@@ -68,14 +76,15 @@ async def test_a_leader_that_loses_its_files_comes_back(tmp_path: Path, what: st
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("what", [*LOST, *DAMAGED])
+@pytest.mark.parametrize("what", [*LOST, *LOST_OF_CACHE, *DAMAGED])
 async def test_any_node_comes_back_whatever_happened_to_a_file(tmp_path: Path, what: str, number: int) -> None:
     """Whoever leads; twice in a row, so that what it came back with is looked at, too."""
     async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=200) as members:
         await members.start()
         await (await members.leader()).do(do="execute", sql=CREATE)
         for _ in range(2):
-            await comes_back(members, members.all[number], {**LOST, **DAMAGED}[what])
+            await comes_back(members, members.all[number], {**LOST, **LOST_OF_CACHE, **DAMAGED}[what])
             await asyncio.gather(*(member.stop() for member in members.up))
             await members.start()
             await members.check_equal()
+            await members.in_order()

@@ -36,10 +36,12 @@ async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> Non
                 await member.do(do="execute", sql="INSERT INTO load VALUES (?, 0, '')", params=[-number])
             await members.check_acknowledged(*files)
             await members.check_equal()
+            await members.in_order()
             for member in members.all.values():  # each knows where the others are now, whatever its config says
                 await member.stop()
                 await members.start(member.config["node_id"])
             await members.check_equal()
+            await members.in_order()
     finally:
         for one in held:
             one.close()
@@ -64,3 +66,4 @@ async def test_a_second_process_on_a_members_folder_ends_and_harms_nothing(tmp_p
         assert await members.end_load() == {1: {}, 2: {}, 3: {}}
         await members.check_acknowledged(*files)
         await members.check_equal()
+        await members.in_order()

@@ -49,6 +49,7 @@ async def test_a_leader_whose_disk_fails_hands_over_by_falling_silent(tmp_path: 
         await sick.start()
         await sick.answer()
         await members.check_equal()
+        await members.in_order()
     disk.close()
 
 
@@ -83,6 +84,7 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tm
 
         await eventually(takes_writes)
         await members.check_equal()
+        await members.in_order()
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
         assert not {row[0] for row in rows} & set(refused)
     disk.close()
@@ -122,6 +124,7 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
 
         await eventually(takes_writes)
         await members.check_equal()
+        await members.in_order()
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
         assert not {row[0] for row in rows} & set(refused)
         assert {row[0] for row in rows} >= {*range(1, 20), 200000}
@@ -151,6 +154,7 @@ async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_s
         await sick.start()
         await sick.answer()
         await members.check_equal()
+        await members.in_order()
     disk.close()
 
 
@@ -169,6 +173,7 @@ async def test_a_disk_that_fills_up_under_load_loses_nothing_that_was_acknowledg
         await members.end_load()
         assert await members.check_acknowledged(*files) >= 900
         await members.check_equal()
+        await members.in_order()
     disk.close()
 
 
@@ -211,6 +216,7 @@ async def test_a_full_disk_of_one_follower_makes_no_difference_to_what_entries_g
         await sick.start()
         await sick.answer()
         await members.check_equal()
+        await members.in_order()
         rows = (await sick.do(do="query", sql="SELECT text FROM load WHERE id = 1000"))["rows"]
         assert rows == [["while it was full"]]
     disk.close()

@@ -38,6 +38,7 @@ async def test_a_stop_does_not_wait_for_peers_that(tmp_path: Path, fate: int, le
         await members.start(*(number for number, member in members.all.items() if member.process is None))
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
 
 
@@ -62,6 +63,7 @@ async def test_a_leader_hands_over_though_a_follower_hangs(tmp_path: Path) -> No
         await leader.answer()
         assert await members.end_load() == {other.config["node_id"]: {}}
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
 
 
@@ -81,6 +83,7 @@ async def test_a_stop_does_not_wait_for_room_on_a_full_disk(tmp_path: Path, orde
         await members.start(1)
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
     disk.close()
 
@@ -101,4 +104,5 @@ async def test_a_stop_does_not_wait_for_an_image_under_way(tmp_path: Path, gives
             await gone.answer()
         await members.end_load()
         await members.check_equal()
+        await members.in_order()
         await members.check_acknowledged(*files)
