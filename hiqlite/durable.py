@@ -1,8 +1,8 @@
 """Names and whole files that a loss of power does not take back. Blocks; belongs on a thread.
 
-Must not know what the files mean. Invariants: what a function here did is on the disk when it returns; what the disk
-does not tell is an OSError, never taken for a name that is not there, as by Path.glob and, on some versions, by
-Path.exists.
+Must not know what the files mean. Invariants: what a function here did is on the disk when it returns, but for `drop`
+and `move_aside`, which make room for what is synced then; what the disk does not tell is an OSError, never taken for a
+name that is not there, as by Path.glob and, on some versions, by Path.exists.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
             for size in (FEW, TIMES_MORE * options.rows):
                 progress(f"c={c}: {size:,} rows")
                 await grown.fill(size)
-                await asyncio.gather(*(node.do({"do": "snapshot"}) for node in cluster.nodes))
                 await equal_nodes(cluster.nodes, (await leader.do({"do": "status"}))["applied_index"])
+                await asyncio.gather(*(node.do({"do": "snapshot"}) for node in cluster.nodes))
                 held = grown.rows
                 found = await grown.append(c, options.rounds, min(APPENDED, options.rows))
                 await equal_nodes(cluster.nodes, found.pop("applied_index"))

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from hiqlite import durable, observe
 from hiqlite.errors import StorageError
 
 CLUSTERS: Final = "clusters"
+OURS: Final = (CLUSTERS, CLUSTERS + ".tmp")  # that file, and what becomes of it; nothing that was put here
 END: Final = "end"  # the last word of that file: without it some may be missing
 NOBODY_KNOWS: Final = "unknown"  # in place of a cluster's name
 NUMBERED: Final = re.compile(r"([0-9]+)-")
@@ -37,7 +38,7 @@ class Aside:
     def holds_anything(self) -> bool:
         """Of what was put here. Raises StorageError."""
         with self._used():
-            return any(name != CLUSTERS for name in durable.names(self.folder))
+            return any(name not in OURS for name in durable.names(self.folder))
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -54,7 +55,10 @@ class Aside:
         Comes before the first `put` of what may be cleared. Raises StorageError."""
         with self._used():
             self._make()
-            names = sorted(self.clusters | set(clusters))
+            known = self.clusters
+            if known and known >= set(clusters):
+                return  # it stands there already, and a full disk keeps nobody from putting more here
+            names = sorted(known | set(clusters))
             if durable.is_folder(self.folder / CLUSTERS):
                 durable.move_aside(self.folder / CLUSTERS)
             durable.write_file(self.folder / CLUSTERS, "".join(f"{name}\n" for name in (*names, END)).encode())
@@ -99,9 +103,20 @@ class Aside:
         Raises StorageError where the evidence cannot be taken away from here: then all of it stays.
         """
         self._keep_evidence()
+        with self._used():
+            there = [self.folder / name for name in durable.names(self.folder) if name not in OURS]
+        for path in there:
+            if durable.is_folder(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+        if self.holds_anything:  # whose it is stays with it
+            log.warning("what is left of %s goes another time: the disk refuses", self.folder)
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         if durable.exists(self.folder):
-            log.warning("what is left of %s goes another time: the disk refuses", self.folder)
+            log.warning("%s stays: the disk refuses", self.folder)
         else:
             log.info("what could not be trusted at a start is not needed any more: %s is removed", self.folder)
 

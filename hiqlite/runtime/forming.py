@@ -111,6 +111,7 @@ class Former:
         self._turn = asyncio.Event()
         self._last = self._renouncing.greetings
         self._acting = asyncio.Lock()  # held while it becomes durable that this node acts
+        self._answered: set[int] = set()  # in the last round
         self._told_all = False  # that this node renounced its set
         if peers is not None:
             peers.serve(REQUEST, self._greeted)
@@ -144,12 +145,12 @@ class Former:
                 forming.has_joined()
                 self._joined = True
             else:
+                if forming.recorded is not None and in_vain(forming.recorded):
+                    return False
                 reason = refusal or self._why_it_waits()
                 if reason != why or loop.time() - said_at > SAY_WHY_EVERY_S:
                     said_at, why = loop.time(), reason
                     log.info("node %d: %s%s", forming.own.id, why, self._way_out())
-                if forming.recorded is not None and in_vain(forming.recorded):
-                    return False
                 if await self._gave_up():
                     return False
                 await self._ask_all()
@@ -171,7 +172,7 @@ class Former:
             return ""
         if others := self._renouncing.elsewhere(recorded):
             why = "agreed on other members than this node, and neither changes its mind"
-        elif others := self._renouncing.gone(recorded):
+        elif others := self._renouncing.gone(recorded, self._answered):
             why = "lost its disk before all had agreed on the members, which named who it was before"
         else:
             return ""
@@ -217,6 +218,7 @@ class Former:
         # Who was to found the group may not be wanted any more; what was recorded with it still needs its word.
         wanted = {*self._known, *(one.id for one in forming.recorded or ())}
         others = sorted(wanted - {forming.own.id})
+        self._answered = set()
         renounces = forming.recorded is not None and self._renouncing.renounces(forming.recorded)
         await asyncio.gather(*(self._ask(number) for number in others))
         self._told_all = renounces
@@ -231,6 +233,7 @@ class Former:
         try:
             answer = await self._peers.request(number, REQUEST, self._word(), ASK_TIMEOUT_S)
             self._hear(number, answer)
+            self._answered.add(number)
         except HiqliteError as error:
             log.debug("node %d did not answer the greeting: %s", number, error)
 

@@ -51,12 +51,14 @@ class Leaving:
         if not self._group.leads:
             return
         loop = asyncio.get_running_loop()
+        self._hold = set()
+        voters = {one.id for one in self._group.engine.membership.voters}
         said = {asyncio.ensure_future(self._say(one)) for one in peer_ids if self._peers.connected(one)}
         waiting, end_s = said, loop.time() + FAREWELL_S
         try:
             while waiting and (left_s := end_s - loop.time()) > 0:
                 _, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                if 2 * (1 + len(self._hold)) > 1 + len(said):
+                if 2 * (1 + len(self._hold & voters)) > len(voters):
                     end_s = min(end_s, loop.time() + LATE_S)
         finally:
             for one in said:
@@ -79,11 +81,11 @@ class Leaving:
             log.warning("nobody took over the leadership in time")
 
     def _successor(self) -> int:
-        """The voter with the longest log of those who answered just now; 0: of all."""
+        """The voter with the longest log of those who answered just now; 0: of all, where those lag behind."""
         engine = self._group.engine
-        able = [engine.progress(one.id) for one in engine.membership.voters if one.id in self._hold]
-        found = max((one for one in able if one is not None), key=lambda one: one.match_index, default=None)
-        return 0 if found is None else found.peer_id
+        known = [engine.progress(one.id) for one in engine.membership.voters if one.id in self._hold]
+        able = [one for one in known if one is not None and one.match_index >= engine.commit_index]
+        return max(able, key=lambda one: one.match_index).peer_id if able else 0
 
     async def _say(self, peer_id: int) -> None:
         try:

@@ -1,8 +1,9 @@
 """A wish about the members, from the call on any node to its fulfilment by the leader (api.md section 6).
 
 The leader takes the steps, one at a time, and looks at the members anew before each. Must not know addresses, files
-or sockets. Invariants: a wish that returns is committed, applied on the leader and mirrored by the other group; a
-wish that is fulfilled already changes nothing, so it may be asked for again whenever its answer was lost.
+or sockets. Invariants: a wish that returns is committed, applied on the leader and, but for LEARN, mirrored by the
+other group; a wish that is fulfilled already changes nothing, so it may be asked for again whenever its answer was
+lost.
 """
 
 from __future__ import annotations

@@ -112,14 +112,15 @@ class Renouncing:
         """Ids of members that recorded another set as who they are in this one, so that they never act by this one."""
         return {one.id for one in recorded if self._sets.get(one, recorded) != recorded}
 
-    def gone(self, recorded: Recorded) -> set[int]:
+    def gone(self, recorded: Recorded, answered: Collection[int]) -> set[int]:
         """Ids of members without whose word the set never acts: they live as somebody else, and nobody has formed.
 
-        Empty while a member is not heard of: that one may have formed.
+        Args:
+            answered: who does now. While another member is silent nothing is known: that one may have formed.
         """
         others = {one.id for one in recorded} - {self._own_id}
-        all_heard = others <= self.greetings.keys()
-        return self._gone(recorded) if all_heard and not any(self.greetings[one].formed for one in others) else set()
+        formed = any(self.greetings[one].formed for one in others & self.greetings.keys())
+        return self._gone(recorded) if others <= set(answered) and not formed else set()
 
     # -- parts
 

@@ -17,6 +17,7 @@ from hiqlite.errors import HiqliteError, LeadershipLost, RequestTimeout, from_wi
 
 # Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
 LEFT_MAX = 64
+EXPIRY_S = 0.01  # so much longer one may wait whose time was not over with the first one's
 
 
 class AppliedWaiters:
@@ -178,7 +179,8 @@ class ReadRound:
         for future, end_s in waiting:
             if end_s <= now_s and not future.done():
                 future.set_exception(RequestTimeout("the call did not end in time"))
-        self._set_timer(min((end_s for _, end_s in waiting if end_s > now_s), default=inf))
+        next_s = min((end_s for _, end_s in waiting if end_s > now_s), default=inf)
+        self._set_timer(max(next_s, now_s + EXPIRY_S))  # not once for each of thousands that came one after the other
 
     async def _run(self) -> None:
         try:

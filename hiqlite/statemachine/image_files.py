@@ -233,7 +233,7 @@ class ImageFiles:
         path = self.folder / f"in-{name}.db"
         with disk_of(self.folder):
             for other in self.folder.glob("in-*"):
-                if other.stem != path.stem:
+                if other.stem != path.stem and not other.is_dir():
                     other.unlink(missing_ok=True)
             there = path.stat().st_size if path.exists() else 0
             require_space(self.folder, manifest.size_bytes - there)
