@@ -33,7 +33,7 @@ build: $(BUILT) ## .venv with all dependencies, and the native modules
 run: build ## three local nodes with a live table, until Ctrl-C
 	@exec $(BIN)/hiqlite demo
 
-test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name" WORKERS=2)
+test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name" WORKERS=3)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long" $(PYTEST)
 
 test-all: build ## the tests that take minutes too
