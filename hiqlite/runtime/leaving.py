@@ -20,7 +20,7 @@ from .group import Group
 
 LEAVING, HELD = "leaving", "held"
 FAREWELL_S = 0.6  # milliseconds, unless a peer hangs or the machine is very busy
-LATE_S = 0.1  # so much longer for the others, once a majority holds its writes
+LATE_S = 0.3  # so much longer for the others once a majority holds its writes: time for a busy one, lost on a hung one
 log = observe.logger("runtime")
 
 
