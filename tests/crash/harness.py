@@ -214,6 +214,17 @@ class Members:
         await eventually(agreed)
         return self.all[found["leader"]]
 
+    async def lead(self, wanted: Member) -> None:
+        """`wanted` leads, by a hand-over."""
+
+        async def leads() -> bool:
+            if (await wanted.do(do="status"))["role"] == "leader":
+                return True
+            await wanted.do(do="manage", call="transfer_leadership", ids=[wanted.config["node_id"]])
+            return False
+
+        await eventually(leads)
+
     async def check_equal(self) -> None:
         """All three hold the same content, once each has applied everything that is committed (there is no load)."""
         for member in self.up:

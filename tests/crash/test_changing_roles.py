@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
+from harness import CREATE, Member, Members, acknowledged, begin_load, noted
 
 # As after a leader that is silent: twice the upper election timeout. A removal hands over, which takes milliseconds.
 GAP_LIMIT_S = 2.0
@@ -19,18 +19,6 @@ pytestmark = pytest.mark.timeout(180)
 
 def addresses(member: Member) -> list[str]:
     return str(member.config["nodes"][-1]).split()[1:]
-
-
-async def lead(members: Members, wanted: Member) -> None:
-    """`wanted` leads, by a hand-over."""
-
-    async def leads() -> bool:
-        if (await wanted.do(do="status"))["role"] == "leader":
-            return True
-        await wanted.do(do="manage", call="transfer_leadership", ids=[wanted.config["node_id"]])
-        return False
-
-    await eventually(leads)
 
 
 async def longest_gap_s(files: list[Path], work: Coroutine[Any, Any, Any]) -> float:
@@ -65,7 +53,7 @@ async def test_members_learn_vote_and_go_while_writes_go_on(tmp_path: Path) -> N
             "1": "voter", "2": "voter", "3": "voter", "4": "learner", "5": "voter"
         }  # fmt: skip
         first = members.all[1]
-        await lead(members, first)
+        await members.lead(first)
         assert await members.end_load(1) == {1: {}}
         removing = second.do(do="manage", call="remove_member", ids=[1])
         assert await longest_gap_s(files, removing) < GAP_LIMIT_S

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
 from images import lag_behind_the_logs
-from sick_disk import lead
 
 DISK_BYTES = 128 << 20
 # A file system of its own, in a namespace that goes with the process.
@@ -57,7 +56,7 @@ async def test_a_disk_without_one_byte_left_loses_nothing_and_recovers_by_itself
         full = members.all[1]
         full.prefix = (*IN_NAMESPACE, "sh", "-c", MOUNTED, str(full.folder))
         await members.start()
-        await lead(members, full if leads else members.all[2])
+        await members.lead(full if leads else members.all[2])
         await (await members.leader()).do(do="execute", sql=CREATE)
         files = await begin_load(members, 4)
         await acknowledged(files, 500)
