@@ -45,7 +45,7 @@ async def test_three_empty_nodes_form_one_cluster_though_they_start_minutes_apar
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(process.wait(), PAUSE_S)
         await nodes.members.start(1)
-        await nodes.in_order()
+        await nodes.members.in_order()
         await nodes.begin()
 
 
