@@ -386,6 +386,7 @@ class Group:
             return True
         if not self.before_deadline():
             return False
+        self.engine.disk_waits(self.log_store.waiting_since_ns)  # what was known before a stuck loop is over
         self.engine.tick(self.clock.monotonic_ns())
         self.pump()
         return True

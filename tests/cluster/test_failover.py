@@ -279,6 +279,18 @@ async def test_a_node_that_was_away_catches_up_from_the_log(three: Cluster):
     assert await three.nodes[victim].query_value("SELECT count(*) FROM load") == 10_000
 
 
+async def test_a_disk_that_waited_before_the_loop_was_stuck_unseats_nobody():
+    """A write was under way when user code took the loop: a leader judges its disk by what is true after that."""
+    async with cluster(3, cache=False) as three:
+        group = three._running[three.leader].group
+        while group.log_store.busy:
+            await asyncio.sleep(0)
+        term = group.engine.term
+        group.engine.disk_waits(group.clock.monotonic_ns() - 2_000_000_000)
+        group._deadline()
+        assert (group.leads, group.engine.term) == (True, term)
+
+
 # --------------------------------------------------------------------------- leaving nothing
 
 
