@@ -88,11 +88,12 @@ class CacheMachine:
     def on_progress(self, callback: Callable[[], None]) -> None:
         self._progress = callback
 
-    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> bool:
         self._waiting.append((first, last, last_term, records))
         self.queued_bytes += sum(map(len, records))
         if self._turn is None and not self._closed:
             self._turn = self._loop.call_soon(self._apply)
+        return False
 
     def take(self) -> Sequence[CacheRun]:
         runs, self._runs = self._runs, []

@@ -356,3 +356,6 @@ class Ready:
     repairs: Sequence[Repair] = ()  # behind `appends`
     images: Sequence[SendImage] = ()
     membership: Membership | None = None  # the configuration in force changed to this one
+
+
+NOTHING = Ready()  # one object for all turns that ask for nothing, which are most of them; nobody changes it

@@ -14,6 +14,7 @@ from hiqlite.errors import ProtocolError, UsageError
 
 from . import election, follower, reconfiguration, repair, replication, shape, snapshot, transfer
 from .model import (
+    NOTHING,
     AppendReply,
     AppendRequest,
     Change,
@@ -273,7 +274,7 @@ class Raft(Views):
         return self.state.dirty or self.state.outbox.waits()
 
     def ready(self) -> Ready:
-        """Everything that may be done now; see Ready for the order."""
+        """Everything that may be done now, or `NOTHING`; see Ready for the order."""
         state = self.state
         outbox = state.outbox
         if state.fatal:
@@ -295,18 +296,17 @@ class Raft(Views):
             sends = outbox.take_sends()
         role_changed = state.role_changed
         state.role_changed = False
+        apply = None if state.dirty else self._take_apply()  # what waits may be the repair of one of them
+        fetches = outbox.take_fetches()
+        confirmed = state.reads.take_confirmed()
+        failed = state.reads.take_failed()
+        lost_from = self._take_lost()
+        said = hard_state or truncate or reset or appends or repairs or sends or fetches or apply
+        if not (said or confirmed or failed or lost_from or role_changed or state.membership_changed or outbox.images):
+            return NOTHING
         ready = Ready(
-            hard_state,
-            truncate,
-            appends,
-            sends,
-            outbox.take_fetches(),
-            None if state.dirty else self._take_apply(),  # what waits may be the repair of one of them
-            state.reads.take_confirmed(),
-            state.reads.take_failed(),
-            self._take_lost(),
-            role_changed,
-        )
+            hard_state, truncate, appends, sends, fetches, apply, confirmed, failed, lost_from, role_changed
+        )  # fmt: skip
         # What is rare is set only when there is some: a Ready is made thousands of times a second.
         if reset is not None:
             ready.reset = reset

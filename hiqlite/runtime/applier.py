@@ -61,6 +61,7 @@ class Applier:
         self._held_from = 0  # nothing is handed over from here on; 0: no bound
         self.marks = Marks()
         self._answers = False
+        self.has_runs = False  # the machine applied within `feed`: `take` gives it without another turn of the loop
         self._term_at: Callable[[int], int] = lambda index: 0
         self._replay: asyncio.Task[None] | None = None
         self._closed = False
@@ -87,6 +88,8 @@ class Applier:
 
     def feed(self, *, urgent: bool) -> None:
         """Hand over what is committed: now, or, when nobody waits for it here, once a little more has gathered."""
+        if self.submitted >= self._target:
+            return
         waiting = self._limit - self.submitted
         if urgent or waiting > UNHURRIED_ENTRIES:
             self._feed()
@@ -99,6 +102,7 @@ class Applier:
 
     def take(self) -> Sequence[Run]:
         """Runs that were applied since the last call; whoever takes feeds on, when it knows who waits."""
+        self.has_runs = False
         runs = self._machine.take()
         if runs:
             # Runs of a database that an image has replaced may still come: the index never goes back.
@@ -183,7 +187,8 @@ class Applier:
 
     def _submit(self, first: int, last: int, pieces: list[bytes]) -> None:
         self._fed_at = self._loop.time()
-        self._machine.submit(first, last, self._term_at(last), pieces, self._answers)
+        if self._machine.submit(first, last, self._term_at(last), pieces, self._answers):
+            self.has_runs = True
         self.submitted = last
 
     async def _read_log(self) -> None:

@@ -16,7 +16,7 @@ from hiqlite import observe
 from hiqlite._accel.batch import Op
 from hiqlite.clock import Clock
 from hiqlite.config import RaftSettings
-from hiqlite.engine.model import AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
+from hiqlite.engine.model import NOTHING, AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
 from hiqlite.engine.ports import Judge, LogStore, StateMachine
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, ProtocolError, StorageError
@@ -28,6 +28,7 @@ from .configurations import Configurations, Record
 from .fetches import Fetches
 from .group_time import GroupTime
 from .links import Links
+from .log_progress import LogProgress
 from .membership_record import memberships_in
 from .orders import Orders
 from .proposals import Proposals, told
@@ -107,7 +108,8 @@ class Group:
             group_time=group_time, clock=clock, truncated=self.proposals.truncated,
         )  # fmt: skip
         self._proposer = Proposer(self.proposals, self.window, group_time, clock, self.orders.seed)
-        self._scheduled = self._pumping = False
+        self._scheduled = self._pumping = self._telling = False
+        self._log_progress = LogProgress(log_store, self.window, self.newest_group_time)
         self._alarm = Alarm(loop, self._deadline)
         self.reads = ReadTokens(loop)
         self.before_deadline: Callable[[], bool] = lambda: True
@@ -290,7 +292,12 @@ class Group:
             self._loop.call_soon(self.pump)
 
     def pump(self) -> None:
-        """Everything that one turn has to do. Called from loop callbacks only."""
+        """Everything that one turn has to do, and who waits for what it applied runs at once."""
+        self._crank()
+        if self.applier.has_runs and not self._telling:
+            self._machine_progress()
+
+    def _crank(self) -> None:
         self._scheduled = False
         if self.failure is not None or self._pumping or not self.started:
             return
@@ -300,16 +307,13 @@ class Group:
             if (broken := self.troubles.of_log(self.log_store)) is not None:
                 self.fail(broken)
                 return
-            written_io = self._log_progress(now_ns)
+            written_io = self._log_progress.tell(self.engine, now_ns)
             self.machine.set_synced_index(self.engine.synced_index)
-            if self.window.over_limit:
-                self.newest_group_time()
-            if self.window.evict(self.engine.synced_index):  # from here on the log gives them
-                self.engine.window_starts_at(self.window.first_index or self.engine.synced_index + 1)
+            self._log_progress.shrink(self.engine)
             self._proposer.propose(self.engine, leads=self.leads, now_ns=now_ns)
             self._turn(now_ns)
             while self.log_store.written > written_io:  # within the call that asked for it: nothing wakes this loop
-                written_io = self._log_progress(now_ns)
+                written_io = self._log_progress.tell(self.engine, now_ns)
                 self._turn(now_ns)
             self._alarm.arm(self.engine.next_deadline(), now_ns)
         except Exception as error:
@@ -317,15 +321,11 @@ class Group:
         finally:
             self._pumping = False
 
-    def _log_progress(self, now_ns: int) -> int:
-        synced_io, written_io = self.log_store.synced, self.log_store.written  # in this order: the log moves on between
-        self.engine.log_progress(written_io, synced_io, now_ns)
-        return written_io
-
     def _turn(self, now_ns: int) -> None:
         """Until the engine asks for nothing more."""
         while self.engine.has_ready() and self.failure is None:
-            self._handle(self.engine.ready(), now_ns)
+            if (ready := self.engine.ready()) is not NOTHING:
+                self._handle(ready, now_ns)
         self.applier.feed(urgent=self.leads or len(self.waiters) > 0)
         if self.proposals.forwarder.holds:
             engine = self.engine
@@ -368,17 +368,20 @@ class Group:
     def _machine_progress(self) -> None:
         if self.failure is not None:
             return
+        self._telling = self._scheduled = True
         try:
             runs = self.applier.take()
             if runs:
                 self.engine.applied(self.applier.applied_index)
-            # The last act of the turn: waiters run now, and what they write next goes out with the pump below.
+            # The last act of the turn: waiters run now, and what they write next goes out with the crank below.
             for run in runs:
                 self.proposals.applied(run)
             self.waiters.reached(self.applier.applied_index)
         except Exception as error:
             self._broken(error)
-        self.pump()
+        finally:
+            self._telling = self._scheduled = False
+        self._crank()  # what that applies is told in a turn of its own: others are to have theirs
 
     def _deadline(self) -> bool:
         """False: the loop was stuck, so first what the network brought meanwhile is taken in, then judged."""

@@ -90,6 +90,8 @@ class Window:
 
     def records(self, first: int, last: int) -> bytes:
         """The records `[first, last]` as one bytes object; no copy when that is exactly one chunk."""
+        if self._lasts and self._lasts[-1] == last and self._firsts[-1] == first:
+            return self._chunks[-1]  # most are about what has just come
         found = self.pieces(first, last)
         return found[0] if len(found) == 1 else b"".join(found)
 

@@ -8,7 +8,6 @@ in the order of their indexes, and where the database stands is written in the t
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,10 @@ from hiqlite import observe
 from hiqlite._accel import apply, forks, guard
 from hiqlite._accel.apply import HASH_EVERY, AppliedRun, Applier, Trial
 from hiqlite.ending import Ending
-from hiqlite.errors import ConfigError, ShuttingDown, StorageError
+from hiqlite.errors import ShuttingDown, StorageError
 
 from .connection import ConnectionSettings, open_reader, open_writer, translated
+from .cpus import cpus_of
 from .outcome import SYNC_FAILED, failure_of
 from .trial import Trials
 
@@ -31,7 +31,6 @@ INLINE_NS_MAX = 250_000
 # How long `close` waits for a run that is under way before it interrupts it; nothing is lost, the log repeats the run.
 CLOSE_PATIENCE_S = 0.5
 CLOSE_RETRY_S = 0.05
-CPUS_MIN_FOR_OWN = 4
 HASHES_MAX = 64
 
 ApplyThread = Literal["auto", "always", "inline"]
@@ -143,22 +142,27 @@ class Writer:
         """A sync failed: the next one would succeed, whatever is on the disk."""
         return not self._closed and (self._applier.failure or (0,))[0] in SYNC_FAILED
 
-    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> bool:
         """Hand over the committed entries `[first, last]`, `last` being of `last_term`.
 
         Args:
             records: bytes objects of whole records, in order.
             answers: whether somebody here waits for what the entries give.
+
+        Returns:
+            Whether it was applied, or failed, within this call.
         """
         pieces = list(records)
         if self._closed:
-            return  # what is committed is in the log
+            return False  # what is committed is in the log
         if self._here(pieces):
             # In mode `auto` a statement that was never seen, or was slow of late, is the thread's.
             if self._applier.apply_inline(first, last, last_term, pieces, answers, self._mode == "auto"):
                 self._announce()
-        else:
-            self._applier.submit(first, last, last_term, pieces, answers)
+                return True
+            return False
+        self._applier.submit(first, last, last_term, pieces, answers)
+        return False
 
     def on_progress(self, callback: Callable[[], None]) -> None:
         """`callback` runs on the loop when there is something to take, or `failure` is set."""
@@ -167,6 +171,7 @@ class Writer:
 
     def take(self) -> list[AppliedRun]:
         """Runs that were applied since the last call, in order."""
+        self._announced = False
         self._collect()
         runs, self._taken = self._taken, []
         return runs
@@ -298,8 +303,8 @@ class Writer:
             self._loop.call_soon(self._progress)
 
     def _progress(self) -> None:
-        self._announced = False
-        if self._callback is not None and not self._closed:
+        announced, self._announced = self._announced, False
+        if announced and self._callback is not None and not self._closed:
             self._callback()
 
     def _wake(self) -> None:
@@ -374,27 +379,3 @@ def close_all(connections: Sequence[apsw.Connection]) -> None:
     """The writer's own last: what it leaves in SQLite's log is then nobody else's."""
     for connection in reversed(connections):
         connection.close(True)
-
-
-def cpus_of(affinity: str | Sequence[int]) -> list[int]:
-    """The CPUs that the apply thread is bound to; empty: any.
-
-    `auto` binds it from four CPUs up. On fewer it stays free: short runs are applied on the loop anyway, and long ones
-    gain by running beside it.
-    """
-    if affinity == "none" or not hasattr(os, "sched_getaffinity"):
-        return []
-    allowed = sorted(os.sched_getaffinity(0))
-    if not isinstance(affinity, str):
-        absent = sorted(set(affinity) - set(allowed))
-        if absent:
-            raise ConfigError(
-                f"cpu_affinity names CPU {', '.join(map(str, absent))}, which this process may not use",
-                hint=f"CPUs that it may use: {', '.join(map(str, allowed))}",
-                key="cpu_affinity",
-            )
-        return list(affinity)
-    if affinity != "auto":
-        raise ValueError(f"cpu_affinity must be auto, none or numbers of CPUs, not {affinity!r}")
-    # By process, so that several nodes on one machine do not meet on one core.
-    return [allowed[os.getpid() % len(allowed)]] if len(allowed) >= CPUS_MIN_FOR_OWN else []

@@ -128,6 +128,23 @@ async def test_nothing_is_told_inside_the_call(owner: Owner) -> None:
     assert owner.calls > calls
 
 
+async def test_what_was_applied_within_the_call_may_be_taken_at_once(owner: Owner, opening: Open) -> None:
+    """Then it is not told again; what takes longer is told."""
+    owner.submit(1, 5)
+    await owner.until(5)
+    calls = owner.calls
+    here = owner.machine.submit(6, 9, 1, [entry(index, 1) for index in range(6, 10)], True)
+    assert here or opening is not on_the_loop
+    if here:
+        assert [(run.first, run.last) for run in owner.machine.take()] == [(6, 9)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert owner.calls == calls
+    else:
+        await owner.until(9)
+        assert owner.calls > calls
+
+
 async def test_progress_is_told_to_who_asks_late(opening: Open, tmp_path: Path) -> None:
     """What was applied before anybody listened is there when somebody does."""
     machine = opening(tmp_path / "hiqlite.db")

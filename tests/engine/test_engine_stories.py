@@ -6,6 +6,7 @@ import pytest
 
 from hiqlite.config import RaftSettings
 from hiqlite.engine.model import (
+    NOTHING,
     AppendReply,
     AppendRequest,
     Identity,
@@ -13,6 +14,7 @@ from hiqlite.engine.model import (
     Message,
     ProbeReply,
     ProbeRequest,
+    Ready,
     RepairRequest,
     Restored,
     Role,
@@ -314,6 +316,19 @@ def test_a_conflict_with_a_committed_entry_stops_the_node() -> None:
     assert "committed" in ready.fatal and not ready.sends and not ready.appends
     node.receive(append(5, THREE, (5, 2)))
     assert not node.raft.has_ready() and node.raft.beat_word()[1] is False
+
+
+def test_a_turn_without_anything_to_do_gives_nothing() -> None:
+    """One object, whatever came before; what there is to do is never lost in it."""
+    node = elected()
+    node.take()
+    for _ in range(3):
+        node.raft.log_progress(node.done, node.done, node.now)
+        assert node.raft.has_ready() and node.raft.ready() is NOTHING
+    assert Ready() == NOTHING
+    index = node.raft.propose(1, 100, node.now)
+    ready = node.raft.ready()
+    assert ready is not NOTHING and ready.appends[0].last == index
 
 
 def test_the_window_limits_frames_and_bytes() -> None:

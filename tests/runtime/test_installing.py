@@ -44,8 +44,9 @@ class Machine:
         self.submitted: list[tuple[int, int]] = []
         self.runs: list[Run] = []
 
-    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> bool:
         self.submitted.append((first, last))
+        return False
 
     def on_progress(self, callback: Callable[[], None]) -> None: ...
 

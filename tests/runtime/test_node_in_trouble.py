@@ -68,9 +68,10 @@ class Machine:
         self.resumed = 0
         self.submitted: list[tuple[int, int]] = []
 
-    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> None:
+    def submit(self, first: int, last: int, last_term: int, records: Sequence[bytes], answers: bool) -> bool:
         self.submitted.append((first, last))
         self.failure = self.sick
+        return False
 
     def on_progress(self, callback: Callable[[], None]) -> None: ...
 

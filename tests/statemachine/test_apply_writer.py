@@ -13,7 +13,8 @@ from writer_driver import DEADLINE_S, Driver, eventually, opened
 from hiqlite._accel.apply import CHECKPOINT_OVERDUE_PAGES, CHECKPOINT_PAGES, HASH_EVERY
 from hiqlite.errors import DataFolderInUse, StorageError
 from hiqlite.statemachine.connection import ConnectionSettings, open_reader, open_writer
-from hiqlite.statemachine.writer import Writer, WriterSettings, cpus_of
+from hiqlite.statemachine.cpus import cpus_of
+from hiqlite.statemachine.writer import Writer, WriterSettings
 
 MODES = ("auto", "always", "inline")
 

@@ -1,0 +1,71 @@
+"""A turn of a group in which a run is applied: who waited for it runs within that turn, and the loop stays free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import hiqlite
+from hiqlite.client.local import LocalClient
+
+INSERT = "INSERT INTO t DEFAULT VALUES"
+WRITES = 300
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[LocalClient]:
+    """A single node whose log never makes a write wait: all of it could happen in one turn."""
+    config = {"data_dir": str(tmp_path / "data"), "log_sync": "interval_200", "apply_thread": "inline"}
+    async with hiqlite.open(config) as client:
+        await client.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        yield client
+
+
+async def test_a_task_that_writes_without_pause_leaves_the_loop_to_others(db: LocalClient) -> None:
+    """What a turn applies lets others write in it, but only once: the next is told in the next turn."""
+    turns = 0
+
+    async def write() -> None:
+        for _ in range(WRITES):
+            await db.execute(INSERT)
+
+    writing = asyncio.create_task(write())
+    while not writing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await writing
+    assert turns >= WRITES // 3
+
+
+async def test_a_turn_within_a_turn_keeps_the_order(db: LocalClient) -> None:
+    """Who is told of a write may ask for a turn, as changes of members do: others are told of earlier writes first."""
+    told: list[int] = []
+
+    async def write() -> None:
+        for _ in range(WRITES // 10):
+            told.append((await db.execute(INSERT)).log_index)
+            later = db.execute(INSERT)
+            db._group.pump()
+            told.append((await later).log_index)
+
+    await asyncio.gather(*(write() for _ in range(10)))
+    assert len(told) == WRITES // 10 * 20
+    assert told == sorted(told)
+
+
+async def test_who_waits_is_told_within_the_turn_that_applied(db: LocalClient) -> None:
+    """No callback of the loop comes between a commit and its answer."""
+    events: list[str] = []
+
+    async def write() -> None:
+        await db.execute(INSERT)
+        events.append("told")
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0)  # it has written, and waits; nothing was turned yet
+    asyncio.get_running_loop().call_soon(events.append, "next turn")
+    await writing
+    assert events == ["told", "next turn"]
