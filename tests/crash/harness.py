@@ -261,6 +261,13 @@ class Members:
         views: list[View] = told["views"]
         return views
 
+    async def check_after_load(self, *files: Path) -> int:
+        """The load ends: all hold the same, both groups are in order, what was acknowledged is there (so much)."""
+        await self.end_load()
+        await self.check_equal()
+        await self.in_order()
+        return await self.check_acknowledged(*files)
+
     async def check_acknowledged(self, *files: Path) -> int:
         """Every acknowledged id is there, once, on every running member. Returns how many were acknowledged."""
         acknowledged = [number for file in files for number in read_ids(file)]

@@ -72,9 +72,7 @@ async def test_a_disk_without_one_byte_left_loses_nothing_and_recovers_by_itself
             assert await refuses(full, -1)
             assert (await full.do(do="query", sql="SELECT count(*) FROM load"))["rows"][0][0] > 0
         await acknowledged(files[:1], noted(files[:1]) + 200)
-        await members.end_load()
-        await members.check_equal()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)
         assert (await full.do(do="query", sql="SELECT count(*) FROM load WHERE id < 0"))["rows"] == [[0]]
 
 
@@ -100,5 +98,4 @@ async def test_an_image_that_meets_a_full_disk_is_taken_once_there_is_room(tmp_p
             assert sum(databases) < 1 << 20, "the image was there before the disk was full"
         await gone.answer()
         assert all(outcomes == {} for outcomes in (await members.end_load()).values())
-        await members.check_equal()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)

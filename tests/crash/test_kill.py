@@ -41,9 +41,7 @@ async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
         await acknowledged(files, noted(files) + 500)
         await members.end_load()
         await members.start(leader.config["node_id"])
-        await members.check_equal()
-        await members.in_order()
-        assert await members.check_acknowledged(*files) > 1500
+        assert await members.check_after_load(*files) > 1500
         assert next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino == inode, "the database was rebuilt"
 
 
@@ -77,9 +75,7 @@ async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
             await acknowledged(files[-3:], 500)
             await asyncio.gather(*(member.kill() for member in members.up))
             seconds.append(leaderless_s(await members.start()))
-            await members.check_equal()
-            await members.in_order()
-            await members.check_acknowledged(*files)
+            await members.check_after_load(*files)
             assert members.generations == generations and len(generations) == 3
         check_led_soon(seconds)
 
@@ -99,9 +95,7 @@ async def test_power_loss_of_all_nodes_loses_no_acknowledged_write(tmp_path: Pat
             for member in members.all.values():
                 member.lose_power()
             seconds.append(leaderless_s(await members.start()))
-            await members.check_equal()
-            await members.in_order()
-            await members.check_acknowledged(*files)
+            await members.check_after_load(*files)
             assert members.generations == generations and len(generations) == 3
             await asyncio.gather(*(member.kill() for member in members.up))
             await members.start(preload=library)
@@ -122,10 +116,7 @@ async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
             after = await member.do(do="status")
             assert (after["term"], after["leader"]) == (before["term"], before["leader"])
         await acknowledged(files, noted(files) + 500)
-        await members.end_load()
-        await members.check_equal()
-        await members.in_order()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)
 
 
 async def test_forks_of_each_member_under_load_change_nothing(tmp_path: Path):
@@ -145,9 +136,7 @@ async def test_forks_of_each_member_under_load_change_nothing(tmp_path: Path):
         after = await leader.do(do="status")
         assert (after["term"], after["leader"]) == (before["term"], before["leader"])
         assert (await leader.do(do="query", sql="SELECT count(*) FROM load WHERE id = -1"))["rows"] == [[0]]
-        await members.check_equal()
-        await members.in_order()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)
 
 
 async def test_a_member_that_forgets_to_close_harms_nobody(tmp_path: Path):
@@ -166,10 +155,7 @@ async def test_a_member_that_forgets_to_close_harms_nobody(tmp_path: Path):
             await acknowledged(left, noted(left) + 500)
             await members.start(gone.config["node_id"])
             files += await begin_load(members, of=[gone])
-        await members.end_load()
-        await members.check_equal()
-        await members.in_order()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)
         assert members.generations == generations
 
 
@@ -200,10 +186,7 @@ async def test_user_code_that_takes_its_time_loses_no_acknowledged_write(tmp_pat
         await acknowledged(files, 500)
         await leader.do(**code)
         await acknowledged(files, noted(files) + 500)
-        await members.end_load()
-        await members.check_equal()
-        await members.in_order()
-        await members.check_acknowledged(*files)
+        await members.check_after_load(*files)
 
 
 async def test_a_leader_stuck_beyond_the_gate_is_replaced_and_confirms_no_read(tmp_path: Path):

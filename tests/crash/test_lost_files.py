@@ -58,10 +58,7 @@ async def comes_back(members: Members, victim: Member, damage: Callable[[Path], 
     await victim.start()
     await victim.answer()
     await acknowledged(files, seen + 200)
-    await members.end_load()
-    await members.check_acknowledged(*files)
-    await members.check_equal()
-    await members.in_order()
+    await members.check_after_load(*files)
 
 
 @pytest.mark.parametrize("what", LOST)

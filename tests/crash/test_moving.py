@@ -51,8 +51,7 @@ async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> Non
                 assert await members.end_load() == {other: {} for other in others}
             for number, member in members.all.items():
                 await member.do(do="execute", sql="INSERT INTO load VALUES (?, 0, '')", params=[-number])
-            await members.check_acknowledged(*files)
-            await members.check_equal()
+            await members.check_after_load(*files)
             await members.in_order()
             for member in members.all.values():  # each knows where the others are now, whatever its config says
                 await member.stop()
@@ -77,8 +76,7 @@ async def test_all_members_come_back_with_new_ports_in_every_config(tmp_path: Pa
             files += await begin_load(members, 4)
             await acknowledged(files, noted(files) + 300)
             assert await members.end_load() == {1: {}, 2: {}, 3: {}}
-            await members.check_acknowledged(*files)
-            await members.check_equal()
+            await members.check_after_load(*files)
             await members.in_order()
             assert members.generations == generations and len(generations) == 3
 
@@ -133,8 +131,7 @@ async def test_a_member_with_the_data_of_another_cluster_takes_no_part(tmp_path:
         await members.start(3)
         await acknowledged(files, noted(files) + 100)
         assert await members.end_load() == {1: {}, 2: {}}
-        await members.check_acknowledged(*files)
-        await members.check_equal()
+        await members.check_after_load(*files)
         await members.in_order()
         assert (await third.do(do="query", sql="SELECT count(*) FROM load WHERE id < 0"))["rows"] == [[0]]
 
@@ -156,6 +153,5 @@ async def test_a_second_process_on_a_members_folder_ends_and_harms_nothing(tmp_p
             await second.kill()
         await acknowledged(files, noted(files) + 200)
         assert await members.end_load() == {1: {}, 2: {}, 3: {}}
-        await members.check_acknowledged(*files)
-        await members.check_equal()
+        await members.check_after_load(*files)
         await members.in_order()
