@@ -11,7 +11,7 @@ cdef class Raft(Views):
     cpdef long long propose(self, long long count, long long size_bytes, long long now_ns) except? -1
     cpdef log_progress(self, long long written_io, long long synced_io, long long now_ns)
     cpdef applied(self, long long index)
-    cpdef long long read(self) except? -1
+    cpdef long long read(self, long long now_ns) except? -1
     cpdef bint has_ready(self) except *
     @cython.locals(outbox=Outbox)
     cpdef object ready(self)

@@ -146,15 +146,14 @@ class Raft(Views):
         if index > self.state.applied_index:
             self.state.applied_index = index
 
-    def read(self) -> int:
+    def read(self, now_ns: int) -> int:
         """Queue a linearizable read; its token, which comes back in `Ready.reads` or `Ready.failed_reads`.
 
         0 when this node does not lead.
         """
         state = self.state
-        if not state.leads or state.fatal:
+        if not state.leads or not self._enter(now_ns):
             return 0
-        state.dirty = True
         return state.reads.queue()
 
     def disk_waits(self, since_ns: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 from hiqlite import observe
 from hiqlite._accel.batch import Op
@@ -29,7 +28,6 @@ from .fetches import Fetches
 from .group_time import GroupTime
 from .links import Links
 from .log_progress import LogProgress
-from .membership_record import memberships_in
 from .orders import Orders
 from .proposals import Proposals, told
 from .proposing import Proposer
@@ -227,7 +225,8 @@ class Group:
 
     def read_index(self) -> asyncio.Future[int]:
         """A quorum round of this leader. Resolves with the index that a linearizable read must have applied."""
-        token = 0 if self.failure is not None or not self.started else self.engine.read()
+        taken = self.failure is None and self.started
+        token = self.engine.read(self.clock.monotonic_ns()) if taken else 0
         if token:
             self._schedule()
         return self.reads.add(token)
@@ -241,11 +240,7 @@ class Group:
         now_ns = self.clock.monotonic_ns()
         try:
             if body and isinstance(message, WITH_ENTRIES):
-                first = message.runs[0].first
-                if memberships := memberships_in(body):
-                    message = replace(message, memberships=memberships)
-                self.orders.received = (first, body)
-                self.engine.receive(message, now_ns)
+                self.engine.receive(self.orders.absorb(message, body), now_ns)
                 self._turn(now_ns)
             else:
                 self.engine.receive(message, now_ns)
@@ -292,14 +287,17 @@ class Group:
             self._loop.call_soon(self.pump)
 
     def pump(self) -> None:
-        """Everything that one turn has to do, and who waits for what it applied runs at once."""
+        """Everything that one turn has to do. Where tasks can be stepped, who waits for what it applied runs now."""
+        if self._pumping:
+            self._schedule()
+            return
         self._crank()
-        if self.applier.has_runs and not self._telling:
+        if self.applier.has_runs and not self._telling and asyncio.current_task(self._loop) is None:
             self._machine_progress()
 
     def _crank(self) -> None:
         self._scheduled = False
-        if self.failure is not None or self._pumping or not self.started:
+        if self.failure is not None or not self.started:
             return
         self._pumping = True
         try:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from hiqlite._accel.records import header, slice_records
 from hiqlite.clock import Clock
-from hiqlite.engine.model import Append, AppendKind, AppendRequest, Ready, RepairReply, SendImage
+from hiqlite.engine.model import Append, AppendKind, AppendRequest, Message, Ready, RepairReply, SendImage
 from hiqlite.engine.ports import LogStore
 
 from .fetches import Fetches
 from .group_time import GroupTime
 from .links import Links
+from .membership_record import memberships_in
 from .opening import own_record
 from .repairs import Repairs
 from .window import Window
@@ -56,6 +58,12 @@ class Orders:
     def seed(self) -> int:
         """For what an entry may draw by chance."""
         return self._random.getrandbits(64)
+
+    def absorb(self, message: AppendRequest | RepairReply, body: bytes) -> Message:
+        """The bytes of a message that is about to be stepped; the message with the configurations among its entries."""
+        self.received = (message.runs[0].first, body)
+        memberships = memberships_in(body)
+        return replace(message, memberships=memberships) if memberships else message
 
     def carry_out(self, ready: Ready, now_ns: int) -> None:
         """Writes and sends; what is to be applied, read or told to callers is the group's."""

@@ -50,7 +50,7 @@ def test_a_single_voter_leads_without_waiting() -> None:
     node = Alone(fresh(Membership(0, (ONE,))))
     node.sync()
     assert node.raft.leads and node.raft.commit_index == 1
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     assert [(read.token, read.read_index) for ready in node.sync() for read in ready.reads] == [(token, 1)]
     first = node.raft.propose(3, 300, node.now)
     assert [ready.apply for ready in node.sync() if ready.apply] == [(first, first + 2)]
@@ -195,7 +195,7 @@ def test_a_leader_without_answers_steps_down_in_time() -> None:
     node = elected()
     node.sync()
     node.raft.propose(1, 100, node.now)
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     node.sync()
     began = node.now
     while node.raft.leads:
@@ -384,7 +384,7 @@ def test_the_commit_index_follows_after_a_delay() -> None:
 
 def test_a_read_waits_for_an_entry_of_the_own_term_and_for_a_quorum() -> None:
     node = elected()
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     node.wait(1 * MS)
     node.sync()
     node.receive(ProbeReply(1, TWO, 1))
@@ -400,7 +400,7 @@ def test_a_read_waits_for_an_entry_of_the_own_term_and_for_a_quorum() -> None:
 
 
 def test_reads_need_a_leader() -> None:
-    assert Alone(fresh(MEMBERS)).raft.read() == 0
+    assert Alone(fresh(MEMBERS)).raft.read(0) == 0
 
 
 # --------------------------------------------------------------------------- starts

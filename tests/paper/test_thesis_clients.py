@@ -36,7 +36,7 @@ def test_others_say_who_leads() -> None:
     node = a_node(term=3)
     assert node.raft.leader_id == 0
     node.receive(append(3, THREE, (0, 0)))
-    assert node.raft.leader_id == 3 and node.raft.propose(1, 10, node.now) == 0 and node.raft.read() == 0
+    assert node.raft.leader_id == 3 and node.raft.propose(1, 10, node.now) == 0 and node.raft.read(node.now) == 0
 
 
 def test_a_leader_that_reaches_no_majority_steps_down() -> None:
@@ -95,7 +95,7 @@ def test_a_leader_opens_its_term_with_an_entry() -> None:
 def test_a_read_waits_for_the_entry_that_opens_the_term() -> None:
     """8 and thesis 6.4, step 1: before it the leader does not know which entries are committed."""
     node = a_leader(log=((1, 1, 4),), applied_index=2, applied_term=1)
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     node.wait(1 * MS)
     node.sync()
     assert not confirmed(answer_rounds(node, 2, 3)), "at 2, say, which others may know to be long past"
@@ -106,7 +106,7 @@ def test_a_read_waits_for_the_entry_that_opens_the_term() -> None:
 def test_the_read_index_is_the_commit_index_when_the_round_is_sent() -> None:
     """Thesis 6.4, step 2: "saves its current commit index in a local variable readIndex"."""
     node = an_open_leader()
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     node.sync()
     node.raft.propose(1, 100, node.now)
     node.sync()
@@ -130,7 +130,7 @@ def test_a_round_that_was_sent_before_the_read_does_not_confirm_it() -> None:
     node.wait(1 * MS)
     node.sync()
     old = node.raft.state.reads.round
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     (ready, *_) = node.sync()
     assert sent([ready], ProbeRequest)
     node.receive(ProbeReply(1, TWO, old))
@@ -142,7 +142,7 @@ def test_a_round_that_was_sent_before_the_read_does_not_confirm_it() -> None:
 def test_one_round_confirms_all_reads_before_it() -> None:
     """Thesis 6.4: a single round of heartbeats does for any number of reads that have accumulated."""
     node = an_open_leader()
-    tokens = [node.raft.read() for _ in range(5)]
+    tokens = [node.raft.read(node.now) for _ in range(5)]
     assert len(set(tokens)) == 5, "each is told of its own"
     requests = sent(node.sync(), ProbeRequest)
     assert len({request.token for request in requests}) == 1
@@ -152,7 +152,7 @@ def test_one_round_confirms_all_reads_before_it() -> None:
 def test_answers_of_another_incarnation_confirm_nothing() -> None:
     """Thesis 6.4 with consensus.md rule 8: a majority of those that are voters."""
     node = an_open_leader()
-    node.raft.read()
+    node.raft.read(node.now)
     node.sync()
     node.receive(ProbeReply(1, Identity(2, 99), node.raft.state.reads.round))
     assert not confirmed(node.sync())
@@ -162,7 +162,7 @@ def test_answers_of_another_term_confirm_nothing() -> None:
     """Thesis 6.4, step 3: they acknowledge somebody else's leadership."""
     node = a_leader(log=((1, 1, 4),))
     accept(node, TWO)
-    node.raft.read()
+    node.raft.read(node.now)
     node.sync()
     node.receive(ProbeReply(1, TWO, node.raft.state.reads.round))
     assert not confirmed(node.sync())
@@ -171,7 +171,7 @@ def test_answers_of_another_term_confirm_nothing() -> None:
 def test_a_deposed_leader_answers_no_read() -> None:
     """8: "a leader must check whether it has been deposed before processing a read-only request"."""
     node = an_open_leader()
-    token = node.raft.read()
+    token = node.raft.read(node.now)
     node.sync()
     node.receive(ProbeReply(2, THREE, node.raft.state.reads.round))
     failed = [token for ready in node.sync() for token in ready.failed_reads]
@@ -181,10 +181,10 @@ def test_a_deposed_leader_answers_no_read() -> None:
 def test_there_is_no_lease() -> None:
     """Thesis 6.4.1. Deviation: clocks prove nothing; a read right behind a confirmed one needs its own round."""
     node = an_open_leader()
-    node.raft.read()
+    node.raft.read(node.now)
     node.sync()
     assert confirmed(answer_rounds(node, 2, 3))
-    node.raft.read()
+    node.raft.read(node.now)
     assert not confirmed(node.sync())
 
 

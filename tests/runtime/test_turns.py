@@ -69,3 +69,18 @@ async def test_who_waits_is_told_within_the_turn_that_applied(db: LocalClient) -
     asyncio.get_running_loop().call_soon(events.append, "next turn")
     await writing
     assert events == ["told", "next turn"]
+
+
+async def test_a_turn_within_a_task_lets_nobody_overtake(db: LocalClient) -> None:
+    """Inside a task no other can be stepped: who waits there is told in a turn of the loop, before later ones are."""
+    told: list[str] = []
+
+    async def write(name: str) -> None:
+        await db.execute(INSERT)
+        told.append(name)
+
+    async def turn() -> None:
+        db._group.pump()
+
+    await asyncio.gather(write("first"), turn(), write("second"))
+    assert told == ["first", "second"]

@@ -232,7 +232,7 @@ class Teller:
     def do_read(self, which: str) -> None:
         """`read 1`: a linearizable read."""
         node = self.node(which)
-        token = node.raft.read()
+        token = node.raft.read(self.world.now)
         self.world.tell("event", f"{which} takes read {token}" if token else f"{which} refuses the read")
         if token:
             self.world.witness.read_asked(node, token)

@@ -241,7 +241,7 @@ class Node(Storing):
             self.turn_soon()
 
     def queue_read(self) -> int:
-        token = self.raft.read()
+        token = self.raft.read(self.now())
         if token:
             self.checks.read_began(self, token)
             self.reads[token] = self.cluster.truth.last
