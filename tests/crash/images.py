@@ -27,7 +27,13 @@ async def lag_behind_the_logs(members: Members, files: list[Path]) -> tuple[Memb
     gone = next(member for member in members.up if member is not leader)
     await gone.kill()
     files += await begin_load(members, 4)
-    last = {group: segments(leader, group)[-1] for group in ("db", "cache")}
+    groups = ("db", "cache")
+
+    async def both_write() -> bool:
+        return all(segments(leader, group) for group in groups)
+
+    await eventually(both_write)  # the cache's group may form after the load has begun
+    last = {group: segments(leader, group)[-1] for group in groups}
 
     async def purged() -> bool:
         return all(segments(leader, group)[0] > last[group] for group in last)

@@ -64,5 +64,6 @@ async def test_members_learn_vote_and_go_while_writes_go_on(tmp_path: Path) -> N
         for member in members.up:
             assert (await member.do(do="members"))["roles"] == left
         assert (await members.leader()).config["node_id"] in (2, 3, 5)
-        await members.check_after_load(*files)
+        await members.check_acknowledged(*files)
+        await members.check_equal()
         await members.in_order((2, 3, 5), (4,))
