@@ -33,6 +33,8 @@ ANALYSIS_S = 0.2  # until it is well under way
 TIMESTAMP = 1_700_000_000
 LONG_S = 600.0
 FILLED_AT_ONCE = 25_000
+BURST = 20_000  # reads
+BURSTS = 10  # beside a query, one a second
 
 
 @dataclass(slots=True)
@@ -135,8 +137,10 @@ async def txn(db: Client, tasks: int, rows: int) -> Measured:
     return measured(share * tasks, seconds, latencies)
 
 
-async def reads(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, count: int) -> Measured:
-    """Single-row SELECTs by random keys, `tasks` at a time."""
+async def burst(
+    call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, count: int
+) -> tuple[float, list[int]]:
+    """`count` single-row SELECTs by random keys, `tasks` at a time: seconds, and what each took."""
     latencies: list[int] = []
     clock = time.perf_counter_ns
 
@@ -150,18 +154,22 @@ async def reads(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, co
             if found[0][0] != key:
                 raise AssertionError("a read returned another row")
 
-    seconds = await run_tasks(tasks, work)
-    return measured(count // tasks * tasks, seconds, latencies)
+    return await run_tasks(tasks, work), latencies
+
+
+async def reads(call: Callable[[int], Awaitable[Any]], tasks: int, rows: int, count: int) -> Measured:
+    seconds, latencies = await burst(call, tasks, rows, count)
+    return measured(len(latencies), seconds, latencies)
 
 
 async def select(db: Client, tasks: int, rows: int) -> Measured:
-    return await reads(lambda key: db.query(SELECT, (key,)), tasks, rows, min(rows, 20_000))
+    return await reads(lambda key: db.query(SELECT, (key,)), tasks, rows, min(rows, BURST))
 
 
 async def select_cold(db: Client, tasks: int, rows: int) -> Measured:
     """Of a text that was never seen: it is looked at, prepared, and forgotten."""
     numbers = itertools.count(time.monotonic_ns())  # of later rounds, too
-    return await reads(lambda key: db.query(f"{SELECT} -- {next(numbers)}", (key,)), tasks, rows, min(rows, 20_000))
+    return await reads(lambda key: db.query(f"{SELECT} -- {next(numbers)}", (key,)), tasks, rows, min(rows, BURST))
 
 
 async def select_linearizable(db: Client, tasks: int, rows: int) -> Measured:
@@ -229,8 +237,15 @@ async def analysis(db: Client) -> AsyncIterator[None]:
 
 
 async def select_beside_analysis(db: Client, tasks: int, rows: int) -> Measured:
+    """A burst in each of the ten seconds (of fewer, below 100 000 rows) that the query is at work."""
+    seconds, latencies = 0.0, []
     async with analysis(db):
-        return await select(db, tasks, rows)
+        for number in range(max(1, min(BURSTS, rows // 10_000))):
+            await asyncio.sleep(min(number, 1))
+            taken, found = await burst(lambda key: db.query(SELECT, (key,)), tasks, rows, min(rows, BURST))
+            seconds += taken
+            latencies += found
+    return measured(len(latencies), seconds, latencies)
 
 
 async def insert_beside_analysis(db: Client, tasks: int, rows: int) -> Measured:
