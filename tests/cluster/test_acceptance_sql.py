@@ -329,28 +329,34 @@ async def test_time_and_chance_are_equal_on_all_nodes(three: Cluster):
     assert all(rows == order for rows in orders) and order != sorted(order)
 
 
+TIME_ZONES = "the modifiers localtime and utc are not allowed in a write: nodes may live in different time zones"
+OF_A_BUILD = "the version and the build of SQLite differ from node to node: a write must not read them"
+COUNTS = "total_changes() is not allowed: it counts since the connection was opened, which differs per node"
+OTHER_CODE = "load_extension() is not allowed: nodes could load different code"
+
+
 @pytest.mark.parametrize("role", ["leader", "follower"])
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "reason"),
     [
-        "INSERT INTO a9_refused VALUES (datetime('now', 'localtime'))",
-        "INSERT INTO a9_refused VALUES (datetime('2024-07-01 00:00:00', 'utc'))",
-        "INSERT INTO a9_refused SELECT datetime('now', m) FROM (SELECT 'localtime' AS m)",
-        "INSERT INTO a9_refused VALUES (sqlite_version())",
-        "INSERT INTO a9_refused VALUES (total_changes())",
-        "INSERT INTO a9_refused VALUES (load_extension('x'))",
+        ("INSERT INTO a9_refused VALUES (datetime('now', 'localtime'))", TIME_ZONES),
+        ("INSERT INTO a9_refused VALUES (datetime('2024-07-01 00:00:00', 'utc'))", TIME_ZONES),
+        ("INSERT INTO a9_refused SELECT datetime('now', m) FROM (SELECT 'localtime' AS m)", TIME_ZONES),
+        ("INSERT INTO a9_refused VALUES (sqlite_version())", OF_A_BUILD),
+        ("INSERT INTO a9_refused VALUES (total_changes())", COUNTS),
+        ("INSERT INTO a9_refused VALUES (load_extension('x'))", OTHER_CODE),
     ],
 )
-async def test_what_would_differ_between_nodes_is_refused(three: Cluster, role: str, sql: str):
-    """DeterminismError, nothing applied, through any node and in every kind of call."""
+async def test_what_would_differ_between_nodes_is_refused(three: Cluster, role: str, sql: str, reason: str):
+    """DeterminismError with its reason, nothing applied, through any node and in every kind of call."""
     db = three.client if role == "leader" else three.nodes[three.followers[0]]
     await db.execute("CREATE TABLE IF NOT EXISTS a9_refused (x)")
     for call in (lambda: db.execute(sql), lambda: db.txn([("INSERT INTO a9_refused VALUES (1)", ()), (sql, ())])):
         with pytest.raises(hiqlite.DeterminismError) as caught:
             await call()
-        assert caught.value.outcome == "not_applied"
+        assert (caught.value.message, caught.value.outcome) == (reason, "not_applied")
     result = await db.batch(sql)
-    assert isinstance(result[0], hiqlite.DeterminismError)
+    assert isinstance(result[0], hiqlite.DeterminismError) and result[0].message == reason
     assert await db.query_value("SELECT count(*) FROM a9_refused", consistency="linearizable") == 0
 
 

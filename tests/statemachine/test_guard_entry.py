@@ -121,11 +121,14 @@ def test_two_nodes_store_the_same_rows(tmp_path: Path) -> None:
         connection.execute("SELECT random()" + ", random()" * warm_up).fetchall()
         with entry_context(WALL_NS, 99):
             connection.execute("INSERT INTO t(a) VALUES(1), (2), (3)").fetchall()
+            returned = connection.execute("INSERT INTO t(a) VALUES(4), (5) RETURNING r, b, random()").fetchall()
             order = connection.execute("SELECT a FROM t ORDER BY random()").fetchall()
-        rows.append((connection.execute("SELECT * FROM t").fetchall(), order))
+        rows.append((connection.execute("SELECT * FROM t").fetchall(), returned, order))
         connection.close()
     assert rows[0] == rows[1]
-    assert len({row[1] for row in rows[0][0]}) == 3
+    stored, returned, _ = rows[0]
+    assert [row[1:] for row in stored[3:]] == [row[:2] for row in returned]
+    assert len({row[1] for row in stored} | {row[2] for row in returned}) == 7
 
 
 def test_a_statement_draws_the_same_when_its_neighbour_is_skipped(connection: apsw.Connection) -> None:
