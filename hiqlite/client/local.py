@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +61,7 @@ class LocalClient(Client):
         self._cheap = services.cheap
         self._is_cheap = services.is_cheap
         self._clock = services.clock
+        self._timeout_s = services.request_timeout_s
         self._timeout_ns = int(services.request_timeout_s * 1e9)
         self._closed = False
         self._why_closed: HiqliteError = ShuttingDown("the client is closed")
@@ -183,19 +185,19 @@ class LocalClient(Client):
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> list[Any]:
+        limit_s = self._timeout_s if timeout is None else timeout_ns(timeout) / 1e9
         if consistency is not None:
-            await self._consistent(consistency, timeout)
+            end_s = self._loop.time() + limit_s
+            await self._consistent(consistency, end_s)
+            limit_s = max(0.0, end_s - self._loop.time())  # what waiting has left of it is the reader's
         if self._closed:
             self._raise_why(None)
-        if timeout is not None:
-            timeout_ns(timeout)
         # With `into`, text that is not UTF-8 comes as bytes, and the mapping decides.
         as_bytes = into is not None
         try:
             rows = self._reader.query_now(sql, params, bytes_for_bad_text=as_bytes)
             if rows is None:
-                limit = self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9
-                rows = await self._reader.query(sql, params, timeout=limit, bytes_for_bad_text=as_bytes)
+                rows = await self._reader.query(sql, params, timeout=limit_s, bytes_for_bad_text=as_bytes)
         except SnapshotCorruption as damage:
             self._services.damaged(damage)
             raise
@@ -208,7 +210,7 @@ class LocalClient(Client):
         if self._closed:
             self._raise_why(None)
         if consistency is not None:
-            await self._consistent(consistency, None)
+            await self._consistent(consistency, self._loop.time() + self._timeout_s)
         services = self._services
         chunks = self._reader.iterate(
             sql,
@@ -228,25 +230,24 @@ class LocalClient(Client):
             services.damaged(damage)
             raise
 
-    async def _consistent(self, consistency: str, timeout: float | None) -> None:
+    async def _consistent(self, consistency: str, end_s: float) -> None:
+        """`end_s`: when it has to be reached, in the loop's time."""
         self.check_process()
         if consistency == "linearizable":
-            await self._barrier(self._services.request_timeout_s if timeout is None else timeout_ns(timeout) / 1e9)
+            await self._barrier(end_s)
         elif consistency == "session":
             # A write resolves after this node applied it; but one may have been told "applied" when its time was over.
-            index = self._group.proposals.forwarder.answered_index
-            if index > self._group.applier.applied_index:
-                async with deadline(self._services.request_timeout_s if timeout is None else timeout):
-                    await self._group.until_applied(index)
+            await self._until_applied(self._group.proposals.forwarder.answered_index, end_s)
         elif consistency != "local":
             raise UsageError(f"unknown consistency {consistency!r}", hint="local, session or linearizable")
 
-    async def _barrier(self, limit_s: float = TIMEOUT_S_MAX) -> None:
+    async def _barrier(self, end_s: float = inf) -> None:
         """Wait until this node has applied everything that was committed before the call."""
-        end_s = self._loop.time() + limit_s
-        index = await self._services.read_round.index(end_s)
+        await self._until_applied(await self._services.read_round.index(end_s), end_s)
+
+    async def _until_applied(self, index: int, end_s: float) -> None:
         if index > self._group.applier.applied_index:
-            async with deadline(max(0.0, end_s - self._loop.time())):
+            async with deadline(min(TIMEOUT_S_MAX, max(0.0, end_s - self._loop.time()))):
                 await self._group.until_applied(index)
 
     # -- life
