@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from hiqlite import observe
 from hiqlite.clock import Clock
+from hiqlite.engine.model import Change
 from hiqlite.errors import LeadershipLost, NotLeader, Overloaded, ProtocolError, UsageError
 
 from .group import Group
@@ -123,18 +124,25 @@ class Managing:
         return (end_ns - self._clock.monotonic_ns()) / 1e9
 
     async def _step(self, wish: Wish, limit_s: float) -> int | None:
-        """One change, then None; or else the index of the configuration in which the wish is fulfilled."""
+        """One change at most. None, if another one is to follow; else the index of the configuration in which the wish
+        is fulfilled."""
         group = self._group
         async with self._stepping:  # what is looked at must not change before the step
-            members = group.engine.membership
-            if not group.leads and members.index > group.applier.applied_index:
-                raise NotLeader("this node does not lead any more", leader_id=group.leader_id or None)
-            change = next_change(members, wish, self._life_of, self._reach.trouble_of)
-            if change is None:
-                return members.index
-            log.info("%s %s: %s %s", wish.kind, list(wish.ids), change.kind.name.lower(), change.members)
-            await group.change_members(change, limit_s)
-            return None
+            change = self._next(wish)
+            if change is not None:
+                log.info("%s %s: %s %s", wish.kind, list(wish.ids), change.kind.name.lower(), change.members)
+                await group.change_members(change, limit_s)
+                # Judged before anybody else's step: of two contrary wishes each is fulfilled, and none undoes the
+                # other over and over.
+                change = self._next(wish)
+            return group.engine.membership.index if change is None else None
+
+    def _next(self, wish: Wish) -> Change | None:
+        group = self._group
+        members = group.engine.membership
+        if not group.leads and members.index > group.applier.applied_index:
+            raise NotLeader("this node does not lead any more", leader_id=group.leader_id or None)
+        return next_change(members, wish, self._life_of, self._reach.trouble_of)
 
 
 class HandingOver:

@@ -152,3 +152,19 @@ async def test_wishes_of_many_nodes_at_once_are_all_fulfilled() -> None:
         await asyncio.wait_for(asyncio.gather(*calls), 60)
         await members(five, {1, 2, 3, 4, 5} - {a, b}, {a, b})
         await check_equal(five)
+
+
+async def test_of_contrary_wishes_none_undoes_another_over_and_over() -> None:
+    """Each is fulfilled at some moment, and the members change as often as somebody wished at most."""
+    async with cluster(3, cache=False, **SETTINGS) as three:
+        one, number = three.followers
+        leader, follower = three.client, three.nodes[one]
+        before = (await leader.metrics()).db.last_log_index
+        for _ in range(3):
+            await asyncio.gather(
+                leader.demote(number), follower.promote(number), leader.promote(number), follower.demote(number)
+            )
+        entries = (await leader.metrics()).db.last_log_index - before
+        assert entries <= 3 * 4 * 2, entries  # into a joint configuration, and out of it
+        await leader.promote(number)
+        await check_equal(three)
