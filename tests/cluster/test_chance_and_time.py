@@ -104,8 +104,7 @@ PLACES = [
     Place(
         "an upsert",
         f"CREATE TABLE p10 (id INTEGER PRIMARY KEY, {PLAIN}); INSERT INTO p10 (id) SELECT id FROM things",
-        "INSERT INTO p10 (id) SELECT id FROM things WHERE true"
-        f" ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({DRAWN})",
+        f"INSERT INTO p10 (id) SELECT id FROM things WHERE true ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({DRAWN})",
         "p10",
     ),
     Place(
@@ -152,7 +151,7 @@ GENERATED = "CREATE TABLE refused (x, y AS ({}))"
 INDEX = "CREATE INDEX refused ON things ({})"
 INSERT, DROP = "INSERT INTO refused (x) VALUES (1)", "DROP TABLE refused"
 PROHIBITED, USE = "non-deterministic functions prohibited in", "non-deterministic use of"
-# A statement, and what SQLite says of it; None: of the first row only.
+# A statement, and what SQLite says of it; None: nothing, or only of the first row.
 REFUSED = [
     (GENERATED.format("random()"), f"{PROHIBITED} generated columns"),
     (GENERATED.format("hex(randomblob(4))"), f"{PROHIBITED} generated columns"),
@@ -174,6 +173,10 @@ REFUSED = [
     (INDEX.format("id) WHERE (random()"), f"{PROHIBITED} partial index WHERE clauses"),
     (INDEX.format("id) WHERE (id < unixepoch()"), f"{USE} unixepoch() in an index"),
 ]
+TIME_ZONES = "the modifiers localtime and utc are not allowed in a write: nodes may live in different time zones"
+OF_A_BUILD = "the version and the build of SQLite differ from node to node: a write must not read them"
+COUNTS = "total_changes() is not allowed: it counts since the connection was opened, which differs per node"
+OTHER_CODE = "load_extension() is not allowed: nodes could load different code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +253,29 @@ async def test_what_must_be_the_same_at_any_time_takes_neither(written: Written,
         for one in await db.batch("; ".join(sql for sql, _ in REFUSED))
     ]
     assert said == [reason and (reason, "not_applied") for _, reason in REFUSED]
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("INSERT INTO differing VALUES (datetime('now', 'localtime'))", TIME_ZONES),
+        ("INSERT INTO differing VALUES (datetime('2024-07-01 00:00:00', 'utc'))", TIME_ZONES),
+        ("INSERT INTO differing SELECT datetime('now', m) FROM (SELECT 'localtime' AS m)", TIME_ZONES),
+        ("INSERT INTO differing VALUES (sqlite_version())", OF_A_BUILD),
+        ("INSERT INTO differing VALUES (total_changes())", COUNTS),
+        ("INSERT INTO differing VALUES (load_extension('x'))", OTHER_CODE),
+    ],
+)
+async def test_what_would_differ_between_nodes_is_refused(written: Written, role: str, sql: str, reason: str) -> None:
+    """DeterminismError with its reason, nothing applied, through any node and in every kind of call."""
+    three = written.three
+    db = three.client if role == "leader" else three.nodes[three.followers[0]]
+    await db.execute("CREATE TABLE IF NOT EXISTS differing (x)")
+    for call in (lambda: db.execute(sql), lambda: db.txn([("INSERT INTO differing VALUES (1)", ()), (sql, ())])):
+        with pytest.raises(hiqlite.DeterminismError) as caught:
+            await call()
+        assert (caught.value.message, caught.value.outcome) == (reason, "not_applied")
+    result = await db.batch(sql)
+    assert isinstance(result[0], hiqlite.DeterminismError) and result[0].message == reason
+    assert await db.query_value("SELECT count(*) FROM differing", consistency="linearizable") == 0
