@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import hiqlite
 from hiqlite.runtime.agreement import Standing
 from hiqlite.server import doctor
+from hiqlite.server.demo import toml
 from hiqlite.server.members import ask_any
 from tests.cluster.growing import Growing, growing
 
@@ -165,22 +168,38 @@ async def test_where_no_majority_agrees_writes_stop_and_people_are_asked(tmp_pat
         await nodes.client(2).execute("UPDATE t SET n = 1")
 
 
+async def doctor_says(nodes: Growing) -> tuple[int | None, list[str], str]:
+    """How `hiqlite doctor equality` ends when a user types it, the lines that it prints, and its errors."""
+    config, file = nodes.config(2, (2, 3, 1)), nodes.folder / "hiqlite.toml"
+    named = [f"{number} {' '.join(nodes.addresses(number))}" for number in (2, 3, 1)]
+    file.write_text(toml({"nodes": named, "secret_raft": config.secret_raft, "secret_api": config.secret_api}))
+    command = [sys.executable, "-m", "hiqlite.server.main", "doctor", "equality", "-c", str(file), "--timeout", "30"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = await process.communicate()
+    return process.returncode, output.decode().splitlines(), errors.decode()
+
+
 async def test_the_doctor_tells_of_all_nodes(tmp_path: Path) -> None:
-    """Through any node; one that is down is named, and is no proof of anything."""
+    """Through any node; one that is down is named, and is no proof of anything. The command ends with 0 exactly when
+    all is well."""
     async with watched(tmp_path) as nodes:
         await filled(nodes)
         await lead(nodes, 1)
         config = nodes.config(2, (2, 3, 1))
-        answer = await ask_any(config, "equality", {"timeout": 30.0}, 30.0)
-        assert doctor.is_well(answer), answer
-        assert "the databases are equal behind entry" in doctor.lines(answer)[-1]
+        code, said, errors = await doctor_says(nodes)
+        assert (code, errors) == (0, "") and said[-1].startswith("the databases are equal behind entry "), said
+        found = [line.split() for line in said[1:-2]]
+        assert [words[:2] for words in found] == [["1", "yes"], ["2", "yes"], ["3", "yes"]]
+        assert len({words[2] for words in found}) == 1
         await nodes.stop(3)
         answer = await ask_any(config, "equality", {"timeout": 30.0}, 30.0)
         assert not doctor.is_well(answer) and "2 of 3 nodes are equal" in doctor.lines(answer)[-1]
         await nodes.start(3, ALL, wait=True)
         await tamper(nodes, 3, "UPDATE t SET n = 3 WHERE id = 9")
-        answer = await ask_any(config, "equality", {"timeout": 30.0}, 30.0)
-        assert not doctor.is_well(answer) and "not equal" in doctor.lines(answer)[-1]
+        code, said, errors = await doctor_says(nodes)
+        assert (code, errors) == (1, "") and said[-1].startswith("the databases are not equal behind entry "), said
+        first, second, third = (line.split()[2] for line in said[1:-2])
+        assert first == second != third
 
 
 async def test_comparing_beside_writes_finds_them_equal(tmp_path: Path) -> None:
