@@ -243,7 +243,8 @@ class LocalClient(Client):
 
     async def _barrier(self, end_s: float = inf) -> None:
         """Wait until this node has applied everything that was committed before the call."""
-        await self._until_applied(await self._services.read_round.index(end_s), end_s)
+        index = await self._services.read_round.index(end_s)
+        await self._until_applied(index, end_s)
 
     async def _until_applied(self, index: int, end_s: float) -> None:
         if index > self._group.applier.applied_index:
