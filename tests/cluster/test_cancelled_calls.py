@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
+from itertools import count, product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest_asyncio
 import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.testing import Cluster, cluster
+from hiqlite.transport.loopback import loopback_cluster
 from tests.cluster.agreement import check_equal
 from tests.cluster.interrupting import Interrupted, awaited, cancel_after
 
@@ -97,7 +99,6 @@ CALLS: dict[str, tuple[int, Callable[[LocalClient, int], Awaitable[Any]]]] = {
     "members": (0, lambda db, mark: db.members()),
     "content_hash": (0, lambda db, mark: db.content_hash()),
     "snapshot": (0, lambda db, mark: db.snapshot()),
-    "wait_until_healthy": (0, lambda db, mark: db.wait_until_healthy()),
     "demote, promote": (0, change_roles),
     "transfer_leadership": (0, lambda db, mark: db.transfer_leadership()),
 }
@@ -136,3 +137,17 @@ async def test_a_call_is_cancelled_at_each_of_its_awaits(three: Cluster, which: 
     found = await three.client.query("SELECT x, count(*) FROM t WHERE x >= ? GROUP BY x", [tried[0]])
     assert {row[1] for row in found} <= {rows}
     assert rows == 0 or tried[-1] in [row[0] for row in found]
+
+
+async def test_waiting_for_health_is_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:
+    """On a node that waits for others; it goes on waiting, and whoever asks next is told so."""
+    settings = loopback_cluster(tmp_path, 3, {"cache": False, "wal_size": "8 MiB"})
+    async with hiqlite.open(settings[1], wait=False) as db:
+        for at, turns in product((1, 2, 3), (0, 4)):
+            interrupted = Interrupted(db.wait_until_healthy(), at, cancel_after(turns))
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.create_task(awaited(interrupted))
+            assert interrupted.reached
+        with pytest.raises(hiqlite.NoLeader):
+            await db.wait_until_healthy(timeout=0.02)
+        assert (await db.metrics()).db.role == "forming"
