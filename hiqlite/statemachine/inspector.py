@@ -20,11 +20,11 @@ import apsw
 
 from hiqlite._accel.commands import ROWS_WANTED, CommandView, Operation
 from hiqlite._accel.guard import Guard, Program
+from hiqlite._accel.plain.commands import PARAMETERS_MAX, too_many_parameters
 from hiqlite.errors import HiqliteError, ParameterError, StorageError, UsageError
 
 from .authorizer import Role, Seen, error_of, shortened
 
-PARAMETERS_MAX: Final = 32766  # SQLITE_MAX_VARIABLE_NUMBER
 CACHED_TEXT_CHARACTERS_MAX: Final = 64 * 1024  # longer texts are prepared each time, so that the cache is bounded
 SYNTAX_WORDS: Final = ("syntax error", "incomplete input", "unrecognized token")
 # NOMEM, BUSY, LOCKED, INTERRUPT, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB: this node's trouble.
@@ -185,7 +185,7 @@ class Inspector:
 
     def _check_binding(self, info: StatementInfo, count: int, names: Iterable[str] | None) -> None:
         if count > PARAMETERS_MAX:
-            raise ParameterError(f"{count} parameters are given, at most {PARAMETERS_MAX} are possible")
+            raise too_many_parameters(count)
         if info.uncertain:
             return
         if names is not None:
@@ -212,6 +212,8 @@ class Inspector:
             if plain and last is not None and len(params) == last.parameter_count:
                 infos.append(last)
                 continue
+            if isinstance(params, (tuple, list, dict)) and len(params) > PARAMETERS_MAX:
+                raise too_many_parameters(len(params))  # as a follower is told, which encodes them first
             info = self.inspect(sql, expects_rows=expects_rows, lenient=changes_schema, index=index)
             with_index(self.check_parameters, info, params, index=index, count=len(statements))
             changes_schema = changes_schema or info.changes_schema
