@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -17,6 +21,22 @@ from tests.cluster.agreement import check_equal, everywhere
 
 COUNT = "UPDATE counter SET n = n + 1 WHERE id = 1 RETURNING n"
 SETTINGS = {"cache": False, "wal_size": "1 MiB"}
+LOAD_S = float(os.environ.get("LOAD_SECONDS", "20"))  # of the long test
+
+NOTE = "INSERT INTO noted VALUES (?)"
+NOTED = """
+CREATE TABLE noted (id INTEGER PRIMARY KEY);
+CREATE TRIGGER counted AFTER INSERT ON noted BEGIN UPDATE counter SET n = n + 1 WHERE id = 1; END;
+"""
+Write = Callable[[LocalClient, Sequence[int]], Awaitable[Any]]
+WRITES: list[Write] = [  # of some ids at once
+    lambda db, ids: db.execute(f"INSERT INTO noted VALUES {','.join('(?)' for _ in ids)}", ids, timeout=30),
+    lambda db, ids: db.execute_many(NOTE, [(one,) for one in ids], timeout=30),
+    lambda db, ids: db.execute_returning(f"INSERT INTO noted VALUES {','.join('(?)' for _ in ids)} RETURNING id", ids),
+    lambda db, ids: db.txn([(NOTE, (one,)) for one in ids], timeout=30),
+    lambda db, ids: batched(db, "; ".join(f"INSERT INTO noted VALUES ({one})" for one in ids)),
+    lambda db, ids: db.execute(NOTE, ids[:1], request_id=str(ids[0]), timeout=30),
+]
 
 
 @pytest.fixture
@@ -173,3 +193,95 @@ async def test_who_stood_still_for_longer_than_a_session_lives_is_told(which: st
         assert (await db.execute("INSERT INTO counter VALUES (5, 0)")).rows_affected == 1
         assert [row[0] for row in await db.query("SELECT id FROM counter ORDER BY id")] == [1, 2, 3, 5]
         await check_equal(three)
+
+
+# --------------------------------------------------------------------------- a row for each increment
+
+
+async def batched(db: LocalClient, text: str) -> None:
+    (await db.batch(text, timeout=30)).raise_for_error()
+
+
+class Notes:
+    """Tasks that write unique ids in every kind of write, each counted by a trigger; and what they were told."""
+
+    def __init__(self) -> None:
+        self.acknowledged: set[int] = set()
+        self.refused: set[int] = set()
+        self.unknown: list[tuple[int, ...]] = []  # the ids of each write
+        self.stopping = False
+        self._numbers = itertools.count(1)
+        self._kinds = itertools.cycle(WRITES)
+
+    def start(self, db: LocalClient, tasks: int = 3) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self._note(db)) for _ in range(tasks)] + [asyncio.create_task(self._look(db))]
+
+    async def _note(self, db: LocalClient) -> None:
+        while not self.stopping:
+            write, count = next(self._kinds), 1 + next(self._numbers) % 3
+            ids = tuple(next(self._numbers) for _ in range(1 if write is WRITES[-1] else count))
+            try:
+                await write(db, ids)
+            except hiqlite.HiqliteError as error:
+                match error.outcome:
+                    case "applied":
+                        self.acknowledged.update(ids)
+                    case "not_applied":
+                        self.refused.update(ids)
+                    case _:
+                        self.unknown.append(ids)
+                if isinstance(error, hiqlite.ShuttingDown):
+                    return  # its node goes
+            else:
+                self.acknowledged.update(ids)
+
+    async def _look(self, db: LocalClient) -> None:
+        """Linearizable reads see all that was acknowledged before."""
+        while not self.stopping:
+            known = len(self.acknowledged)
+            try:
+                assert await db.query_value("SELECT n FROM counter", consistency="linearizable", timeout=30) >= known
+            except hiqlite.ShuttingDown:
+                return
+
+    async def check(self, three: Cluster) -> None:
+        """What was acknowledged is there, and of what is unknown each write whole or not at all; nothing else is."""
+        await check_equal(three)
+        there = {row[0] async for row in three.client.query_iter("SELECT id FROM noted")}
+        happened = {one for ids in self.unknown if ids[0] in there for one in ids}
+        assert there == self.acknowledged | happened
+        assert not there & self.refused
+        assert await everywhere(three, "SELECT n FROM counter") == [[(len(there),)]] * 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LOAD_S + 120)
+async def test_each_increment_has_its_row_while_leaders_are_killed(three: Cluster) -> None:
+    """For LOAD_SECONDS: the counter is the number of rows, and these are what was acknowledged, and what happened of
+    that which was reported unknown."""
+    await batched(three.client, NOTED)
+    notes = Notes()
+    tasks = [task for db in three.nodes.values() for task in notes.start(db)]
+    end, kills = time.monotonic() + LOAD_S, 0
+    while time.monotonic() < end:
+        await more(notes)
+        leader = three.leader
+        await three.kill(leader)
+        kills += 1
+        await three.wait_for_leader()
+        await more(notes)
+        tasks = [task for task in tasks if not task.done() or task.exception() is not None]
+        tasks += notes.start(await three.start(leader))
+        await three.wait_until(three.settled)
+    await more(notes)
+    notes.stopping = True
+    await asyncio.gather(*tasks)
+    await notes.check(three)
+    assert kills > 2 and notes.unknown, "no kill has met a write"
+
+
+async def more(notes: Notes, count: int = 300) -> None:
+    """So many ids more are acknowledged than now."""
+    wanted = len(notes.acknowledged) + count
+    while len(notes.acknowledged) < wanted:
+        await asyncio.sleep(0)
