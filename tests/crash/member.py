@@ -5,6 +5,8 @@
                                                            with "takes": FILE also takes indexes of the cache group's
                                                            log, and notes these there;
     {"do": "stop_load"}
+    {"do": "begin", "sql": ..., "request_id": ...}         issues a write, and answers when it has left, not when it is
+                                                           answered;
     {"do": "take"}                                         one such index;
     {"do": "views"}                                        what the node tells of its groups, and the cluster's id.
 
@@ -139,6 +141,11 @@ async def forked(db: LocalClient, sql: str) -> str:
     return told.decode()
 
 
+def write_of(db: LocalClient, command: dict[str, Any]) -> Any:
+    options = {"request_id": command["request_id"]} if "request_id" in command else {}  # not known to each release
+    return db.execute(command["sql"], command.get("params", ()), timeout=command.get("timeout", 30), **options)
+
+
 async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "status":
@@ -154,8 +161,13 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
                 "epochs": {peer_id: peer["epoch"] for peer_id, peer in network["peers"].items()},
             }  # fmt: skip
         case "execute":
-            result = await db.execute(command["sql"], command.get("params", ()), timeout=command.get("timeout", 30))
-            return {"index": result.log_index}
+            result = await write_of(db, command)
+            return {"index": result.log_index, "rows": result.rows_affected, "rowid": result.last_insert_rowid}
+        case "begin":
+            state["begun"] = write_of(db, command)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return {"done": state["begun"].done()}
         case "query":
             timeout = command.get("timeout", 60)
             rows = await db.query(command["sql"], consistency=command.get("consistency"), timeout=timeout)
