@@ -13,7 +13,7 @@ from typing import Final
 from hiqlite._accel.answers import decode_execute
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_migration
-from hiqlite.errors import MigrationError, Outcome, RequestTimeout
+from hiqlite.errors import HiqliteError, MigrationError, Outcome, RequestTimeout, from_wire
 from hiqlite.statemachine.migrations import Migration, validate
 
 from .results import MigrationReport
@@ -99,11 +99,15 @@ class Migrating:
         return max(0, self._end_ns - self._services.clock.monotonic_ns()) / 1e9
 
     async def _missing(self, outcome: Outcome) -> list[Migration]:
-        """Those still to do. `outcome`: of the call, if its time is over meanwhile."""
-        async with deadline(self._left_s()) as late:
-            late.outcome = outcome
-            await self._barrier()
-            return validate(self._given, await self._applied())
+        """Those still to do. `outcome`: of the call, if it ends with what this part of it meets, which only reads."""
+        try:
+            async with deadline(self._left_s()):
+                await self._barrier()
+                return validate(self._given, await self._applied())
+        except HiqliteError as error:
+            if error.outcome is not None:
+                raise
+            raise from_wire({**error.to_wire(), "outcome": outcome}) from error
 
     async def _applied(self) -> list[tuple[int, str, str]]:
         """(id, name, hash) of each, by this node's database."""

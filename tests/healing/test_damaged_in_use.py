@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import hiqlite
+from hiqlite.client.local import LocalClient
 from hiqlite.node import Node
 from hiqlite.testing import cluster
 from tests.cluster.agreement import check_equal
@@ -33,20 +34,45 @@ async def spoil(node: Node) -> None:
     subprocess.run([sys.executable, "-c", SPOIL, str(node.storage.db.database)], check=True)
 
 
-async def test_a_member_says_so_and_is_filled_by_the_others_when_it_starts_again(tmp_path: Path) -> None:
+async def check_refuses(db: LocalClient) -> None:
+    """What a caller of a damaged member is told, whatever he asks of the database."""
+    for read in (
+        db.query("SELECT text FROM t"),
+        db.query("SELECT text FROM t", consistency="session"),
+        db.query("SELECT text FROM t", consistency="linearizable"),
+        anext(aiter(db.query_iter("SELECT text FROM t"))),
+    ):
+        with pytest.raises(hiqlite.SnapshotCorruption, match="malformed") as caught:
+            await read
+        assert caught.value.outcome is None and "starts again" in caught.value.hint and not caught.value.retryable
+    for write in (
+        db.execute("INSERT INTO t VALUES (1000, '', '')"),
+        db.execute("INSERT INTO t VALUES (1000, '', '')", request_id="refused"),
+        db.execute_many(INSERT, [(1000,)]),
+        db.execute_returning(f"{INSERT} RETURNING id", (1000,)),
+        db.txn([(INSERT, (1000,))]),
+        db.batch("INSERT INTO t VALUES (1000, '', '')"),
+        db.migrate({"1_refused.sql": "DROP TABLE t"}),
+    ):
+        with pytest.raises(hiqlite.SnapshotCorruption, match="malformed") as refused:
+            await write
+        assert refused.value.outcome == "not_applied" and not refused.value.retryable
+
+
+@pytest.mark.parametrize("role", ["leader", pytest.param("follower", marks=pytest.mark.long)])
+async def test_a_member_says_so_and_is_filled_by_the_others_when_it_starts_again(tmp_path: Path, role: str) -> None:
     """Whether a read finds it: the node takes no part from then on, and its writes are refused."""
     async with cluster(3, base_dir=tmp_path, **SETTINGS) as three:
         await three.client.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text, filler)")
         last = await three.client.execute_many(INSERT, [(number,) for number in range(100)])
-        number = three.leader
+        number = three.leader if role == "leader" else three.followers[0]
         patient = three._running[number]
         await patient.group.until_applied(last[-1].log_index)
         await spoil(patient)
         with pytest.raises(hiqlite.SnapshotCorruption) as caught:
             await patient.client.query("SELECT text FROM t")
         assert caught.value.outcome is None and "starts again" in caught.value.hint
-        with pytest.raises(hiqlite.SnapshotCorruption):
-            await patient.client.execute("INSERT INTO t VALUES (1000, '', '')")
+        await check_refuses(patient.client)
         await three.wait_until(lambda: three.leader not in (0, number))
         await three.client.execute("INSERT INTO t VALUES (1001, 'whole', '')")
         before = patient.storage.db.database
@@ -75,6 +101,7 @@ async def test_a_member_that_finds_it_while_it_applies_does_the_same(tmp_path: P
         await three.client.execute("UPDATE t SET text = 'changed'")
         await three.wait_until(lambda: patient.group.failure is not None)
         assert isinstance(patient.group.failure, hiqlite.SnapshotCorruption)
+        await check_refuses(patient.client)
         await three.kill(number)
         await three.start(number)
         patient = three._running[number]
