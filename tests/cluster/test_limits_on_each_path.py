@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 QUEUE_BYTES = 4 << 20
 LARGE = "x" * 100_000
 INSERT = "INSERT INTO t VALUES (?, ?)"
-SOON_S = 0.25  # below an election timeout: nobody is deposed meanwhile
+SOON_S = 0.25  # far below an election timeout: nobody is deposed meanwhile
 FRESH = itertools.count(1000)  # ids, which are request ids too
 ROLES = pytest.mark.parametrize("role", ["leader", "follower"])
 
@@ -47,7 +47,7 @@ UNTRIED = ("not_applied", "the write was not proposed in time")  # a batch is tr
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def three() -> AsyncIterator[Cluster]:
     sizes = {"max_entry_size": QUEUE_BYTES, "raft_proposal_queue_bytes": QUEUE_BYTES, "wal_size": "8 MiB"}
-    async with cluster(3, cache=False, **sizes) as running:
+    async with cluster(3, cache=False, election_timeout_ms="3000-5000", **sizes) as running:
         yield running
 
 
