@@ -35,6 +35,7 @@ class Database:
         self.terms: list[int] = [0]
         self.values: list[int] = [0]
         self.durable = 0
+        self.losses = 0  # of power, so far
         self.recorded = membership  # the newest that the metadata name: written before an entry behind it is applied
 
     @property
@@ -52,6 +53,7 @@ class Database:
 
     def lose_power(self, world: World) -> None:
         """What no checkpoint covers may be gone, up to any entry; what is left then is on the disk."""
+        self.losses += 1
         low = self.durable
         if world.chance() < 0.8:
             low = max(low, self.applied - world.below(LATE_ENTRIES))
@@ -61,7 +63,8 @@ class Database:
 
     def copy(self) -> Database:
         copied = Database(self.recorded)
-        copied.terms, copied.values, copied.durable = list(self.terms), list(self.values), self.durable
+        copied.terms, copied.values = list(self.terms), list(self.values)
+        copied.durable, copied.losses = self.durable, self.losses
         return copied
 
     def become(self, image: Image) -> None:
