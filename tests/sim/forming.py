@@ -129,6 +129,8 @@ class Former:
     def check(self, step: Step) -> None:
         """Nobody founds a second group knowing of one, nor acts first by the words of such as gave the set up."""
         formed = [one.recorded for one in self.heard.values() if one.formed]
+        if step is Step.RECORD and self.rules.own not in self.rules.proposal:
+            raise Violation("forming", f"{self.rules.own} records a set that it is not in: {self.rules.proposal}")
         adopted = any(one.recorded == self.rules.proposal for one in self.heard.values())
         if step is Step.RECORD and formed and not adopted:
             raise Violation("forming", f"{self.rules.own} founds {self.rules.proposal}, knowing that {formed} acts")
