@@ -19,7 +19,8 @@ STEPS = (
     "restarted", "receiving", "received", "beating", "beat_heard", "created", "took", "truncating", "committed",
     "sending", "applying", "applied", "acknowledged", "read_began", "read_confirmed", "became_leader", "stepped",
     "reach_changed", "fatal", "wiped", "linked", "led", "changing", "may_purge", "purging", "repairing", "resetting",
-    "image_made", "image_finished", "placed", "installed", "install_ended", "recovered",
+    "image_made", "image_finished", "placed", "installed", "install_ended", "recovered", "ticked", "giving", "reigned",
+    "settled", "unsettled", "stood",
 )  # fmt: skip
 
 

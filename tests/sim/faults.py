@@ -107,9 +107,11 @@ class Faults(Operators):
         node = self.some(True)
         if node is None or not node.runs():
             return
-        self.world.note(f"node {node.id} {'is stopped' if stopped else 'stands still'}")
-        node.stopped, node.stalled = stopped, not stopped
-        node.stalled_since_ns = self.world.now_ns
+        if stopped:
+            self.world.note(f"node {node.id} is stopped")
+            node.stopped = True
+        else:
+            node.stand_still()
         longest = 2500 if self.world.chance() < 0.8 else 5000
         self.world.after((20 + self.world.below(longest)) * MS, self._go_on, node, node.life)
 

@@ -103,14 +103,12 @@ class Holding:
             fetched = self.fetched.get(peer_id)
             if fetched is not None and fetched[0] == first and last == first + len(fetched[1]) - 1:
                 return fetched
-            if first < self.window_start:
-                self.checks.fail("window", f"node {self.id} sends [{first}, {last}], memory: {self.window_start}")
+            self.checks.giving(self, first, last, True)
         elif isinstance(message, RepairReply):
             first, last = message.first, message.last
+            self.checks.giving(self, first, last, False)
         else:
             return None
-        if first <= self.raft.base_index:
-            self.checks.fail("purged is gone", f"node {self.id} sends [{first}, {last}] behind {self.raft.base_index}")
         return (first, self.terms[first : last + 1], self.values[first : last + 1])
 
     def fetch(self, peer_id: int, first: int, size_max: int) -> None:

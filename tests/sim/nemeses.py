@@ -38,7 +38,7 @@ class Nemeses:
         return nodes[self.world.below(len(nodes))] if nodes else None
 
     def _go_on(self, node: Node, life: int) -> None:
-        if node.life == life and not node.runs():
+        if node.life == life and not node.runs() and not self.ended:
             node.wake(life)
 
     def _crash_and_return(self, node: Node, life: int, after_ms: int) -> None:

@@ -95,8 +95,6 @@ class Node(Storing):
         self.state = self.raft.state
         self.told_waiting_ns = 0
         self.config = self.raft.membership  # in force before the Ready that is done
-        if self.raft.base_index != disk.base:
-            self.checks.fail("restart", f"node {self.id} begins behind {self.raft.base_index}, its log at {disk.base}")
         self.sender = ImageSender(self)
         self.receiver = self.receiver_of_next_life()
         self.checks.restarted(self)
@@ -122,6 +120,12 @@ class Node(Storing):
 
     def runs(self) -> bool:
         return self.up and not self.stopped and not self.stalled
+
+    def stand_still(self) -> int:
+        """The loop does, heartbeats go on; since when."""
+        self.world.note(f"node {self.id} stands still")
+        self.stalled, self.stalled_since_ns = True, self.world.now_ns
+        return self.stalled_since_ns
 
     def deliver(self, message: Message, body: Body | None) -> None:
         if not self.up or self.stopped or self.stalled:
@@ -186,8 +190,7 @@ class Node(Storing):
         if self.raft.next_deadline() <= self.now():
             self.raft.tick(self.now())
             self.turn()
-            if self.up and self.raft.next_deadline() <= self.now():
-                self.checks.fail("deadlines", f"node {self.id}: a tick did not consume its deadline")
+            self.checks.ticked(self)
         else:
             self.plan_tick()
 

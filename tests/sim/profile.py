@@ -5,7 +5,7 @@ Knows numbers only. Invariant: a profile is a pure function of the random source
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from hiqlite.config import RaftSettings
@@ -48,6 +48,7 @@ class Profile:
     rates: tuple[int, ...]  # of the clocks, per mille
     duration_ns: int
     story: str  # a fault of several steps that begins first, and has room: "" is none
+    stands_still: bool = False  # in peace the loop of the leader does, for longer than the gate allows
 
 
 FAULTS = (
@@ -64,6 +65,7 @@ MEMBERS = (
 SECTORS = ("torn", "torn", "relapse", "bad_sectors", "power", "rot", "rotten_tail")  # of logs that are bytes
 TRANSFERS = ("transfer", "transfer_cut", "transfer_crash", "transfer_rotten")
 STORIES = ("rotten_tail", "rotten_tail", "long_tail", "lone_tail", "one_copy", "sleepy_leader", "transfer_rotten")
+GATES_MS = (200, 800, 3000)  # the product's default is the last one
 POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
 
@@ -149,6 +151,15 @@ def draw(random: Random) -> Profile:
         duration_ns=(3600 if story else random.choice((600, 900, 1200, 1600 if changing and purging else 2400))) * MS,
         story=story,
     )
+
+
+def draw_gate(random: Random, profile: Profile) -> Profile:
+    """How long a leader may stand still before its heartbeats end: often less than what strikes let it stand.
+
+    Drawn when all else is: nothing else depends on it.
+    """
+    stall_ms, stands_still = random.choice(GATES_MS), random.random() < 0.1
+    return replace(profile, settings=replace(profile.settings, stall_ms=stall_ms), stands_still=stands_still)
 
 
 def _weights(random: Random, purging: bool, changing: bool, plain: bool) -> dict[str, int]:

@@ -57,6 +57,8 @@ def _without(script: Script, size: int) -> Iterator[Script]:
 
 def _calmer(profile: Profile) -> Iterator[dict[str, float]]:
     """One source of noise after the other is turned off."""
-    for name in ("loss", "duplicate", "late", "stale_session", "disk_stall", "batch", "reads_per_s", "learners"):
+    for name in (
+        "loss", "duplicate", "late", "stale_session", "disk_stall", "batch", "reads_per_s", "learners", "stands_still",
+    ):  # fmt: skip
         if getattr(profile, name):
             yield {name: 0}

@@ -1,6 +1,6 @@
 """A node whose database is ahead of its log promises nothing until a leader's log holds that very entry.
 
-(semantics.md section 3.) Its own election confirms it as well: what was applied was committed.
+semantics.md section 3. Its own election confirms it as well: what was applied was committed.
 """
 
 from __future__ import annotations

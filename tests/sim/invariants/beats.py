@@ -1,4 +1,7 @@
-"""A heartbeat names a term that its sender leads, and never an older one than it has spoken in (rule 17)."""
+"""A heartbeat names a term that its sender leads, and never an older one than it has spoken in.
+
+consensus.md rule 17.
+"""
 
 from __future__ import annotations
 

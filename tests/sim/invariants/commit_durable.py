@@ -1,6 +1,7 @@
 """A leader commits what is durable on a majority of every voter set, and ends in its own term; else nobody commits.
 
-The first leader to commit an index writes it into the truth; every other commit index is measured against that.
+Raft paper 5.3 and 5.4.2, figure 8; consensus.md rules 2 and 3. The first leader to commit an index writes it into
+the truth; every other commit index is measured against that.
 """
 
 from __future__ import annotations

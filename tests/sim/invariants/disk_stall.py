@@ -1,4 +1,7 @@
-"""A leader whose disk makes no progress while work waits stops within the lower election timeout (rule 11)."""
+"""A leader whose disk makes no progress while work waits stops within the lower election timeout.
+
+consensus.md rule 11.
+"""
 
 from __future__ import annotations
 

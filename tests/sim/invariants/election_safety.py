@@ -1,4 +1,4 @@
-"""At most one node leads in a term (Raft thesis figure 3.2)."""
+"""At most one node leads in a term (Raft paper 5.2, figure 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""applied <= handed <= commit <= last, synced <= written <= last, and no window grows beyond its limit."""
+"""applied <= handed <= commit <= last, synced <= written <= last, and no window grows beyond its limit.
+
+Raft paper figure 2; consensus.md rules 14 and 16.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image takes a database forward, durably, before anybody counts on it (semantics.md section 10; thesis 5)."""
+"""An image takes a database forward, durably, before anybody counts on it (semantics.md section 10; Raft thesis 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A leader never cuts its own log; nobody cuts what it knows to be committed, or what was so in its leader's term."""
+"""A leader never cuts its own log; nobody cuts what it knows to be committed, or what was so in its leader's term.
+
+Raft paper 5.3, figure 3; Raft thesis 5.1 for logs that an image replaces; consensus.md rule 4.
+"""
 
 from __future__ import annotations
 

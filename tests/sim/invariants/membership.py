@@ -1,6 +1,7 @@
-"""Members change one step at a time, and everybody acts by the newest configuration in its log (thesis 4.1 to 4.3).
+"""Members change one step at a time, and everybody acts by the newest configuration in its log.
 
-Each configuration shares a set of voters with the one before it, so any majority of the one meets one of the other.
+Raft thesis 4.1 to 4.3; consensus.md rule 6. Each configuration shares a set of voters with the one before it, so any
+majority of the one meets one of the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The engine never reports a broken promise: the world of the simulator keeps all of its own."""
+"""The engine never reports a broken promise: the world of the simulator keeps all of its own.
+
+Raft paper figure 3: what the engine would refuse to go on with contradicts one of the properties there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The log lets go only of what is durable elsewhere: purged <= checkpoint <= applied <= commit <= last (section 5)."""
+"""The log lets go only of what is durable elsewhere: purged <= checkpoint <= applied <= commit <= last.
+
+consensus.md section 5; Raft thesis 5.1.
+"""
 
 from __future__ import annotations
 
@@ -29,5 +32,7 @@ class Purged(Invariant):
                 self.fail(f"node {node.id} may purge up to {limit}, node {peer_id} gets an image at {index}")
 
     def restarted(self, node: Any) -> None:
+        if node.raft.base_index != node.disk.base:
+            self.fail(f"node {node.id} begins behind {node.raft.base_index}, its log at {node.disk.base}")
         if node.database.applied < node.disk.base:
             self.fail(f"node {node.id} has purged up to {node.disk.base}, its database ends at {node.database.applied}")

@@ -1,4 +1,7 @@
-"""A leader that no majority can answer stops within one upper election timeout (rule 17)."""
+"""A leader that no majority can answer stops within one upper election timeout.
+
+consensus.md rule 17; Raft thesis 6.2.
+"""
 
 from __future__ import annotations
 

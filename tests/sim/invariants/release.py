@@ -1,4 +1,4 @@
-"""Nothing is said before what it promises is durable (consensus.md rules 1 and 2)."""
+"""Nothing is said before what it promises is durable (consensus.md rules 1 and 2; Raft paper figure 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An answer of another session, incarnation or term changes nothing a leader knows of a peer (rules 8, 15)."""
+"""An answer of another session, incarnation or term changes nothing a leader knows of a peer.
+
+consensus.md rules 8 and 15.
+"""
 
 from __future__ import annotations
 

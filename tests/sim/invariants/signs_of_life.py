@@ -1,4 +1,7 @@
-"""Only the leader of the own term is a sign of life, and who heard one gives no vote (pre-vote, stickiness)."""
+"""Only the leader of the own term is a sign of life, and who heard one gives no vote (pre-vote, stickiness).
+
+consensus.md rules 9 and 17; Raft thesis 4.2.3 and 9.6.
+"""
 
 from __future__ import annotations
 

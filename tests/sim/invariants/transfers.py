@@ -1,4 +1,7 @@
-"""Leadership is handed to one whose log is whole, and only who was told may pass over stickiness (thesis 3.10)."""
+"""Leadership is handed to one whose log is whole, and only who was told may pass over stickiness.
+
+Raft thesis 3.10; consensus.md rule 10.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A leader whose appends a majority leaves unanswered stops within one upper election timeout (rule 17).
+"""A leader whose appends a majority leaves unanswered stops within one upper election timeout.
 
-Rounds and heartbeats that still pass do not save it: such a leader commits nothing.
+consensus.md rule 17. Rounds and heartbeats that still pass do not save it: such a leader commits nothing.
 """
 
 from __future__ import annotations

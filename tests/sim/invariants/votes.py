@@ -1,6 +1,6 @@
 """One vote per term and node over all its lives; only for a log as up to date; never while a leader is heard.
 
-A pre-vote changes nothing at all.
+A pre-vote changes nothing at all. Raft paper 5.2 and 5.4.1; Raft thesis 9.6; consensus.md rule 9.
 """
 
 from __future__ import annotations
