@@ -83,9 +83,22 @@ def test_a_stuck_loop_closes_the_gate():
         return thread.counters["sent"] > sent
 
     eventually(sent_after_a_tick)
-    thread.tick(1)  # work has been waiting for the log since the machine booted
-    gated = thread.counters["gated"]
-    eventually(lambda: thread.counters["gated"] > gated)
+    thread.close()
+    right.close()
+
+
+def test_a_stuck_log_closes_the_gate_though_the_loop_ticks():
+    """Work that has been waiting for the log since the machine booted; when it waits no more the beats go on."""
+    left, right = socket.socketpair()
+    thread = BeatThread(1, 5, 10_000)
+    thread.add_link(2, left.detach(), KEY, True)
+    thread.set_word(0, 1, True)
+    thread.tick(1)
+    thread.start()
+    eventually(lambda: thread.counters["gated"] > 1)
+    assert thread.counters["sent"] == 0
+    thread.tick(0)
+    eventually(lambda: thread.counters["sent"] > 0)
     thread.close()
     right.close()
 

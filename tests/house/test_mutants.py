@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from house_tree import PACKAGE, ROOT
+from house_tree import ROOT
 
-from tests.mutants.run import ENGINE, FOUNDING, LOG, SQL
+from tests.mutants.run import ENGINE, FOUNDING, LOG, SQL, source_of
 
 
 def test_each_mutant_has_its_place() -> None:
     """What a mutant replaces stands there exactly once; no two share a name."""
     every = [*ENGINE, *LOG, *FOUNDING, *SQL]
-    lost = [one.name for one in every if (PACKAGE / one.file).read_text(encoding="utf-8").count(one.old) != 1]
+    lost = [one.name for one in every if source_of(one, ROOT).read_text(encoding="utf-8").count(one.old) != 1]
     assert lost == []
     assert len({one.name for one in every}) == len(every)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from .model import Killer, Mutant
 
+BEAT = "_accel/native/beat_thread.c"
+
 ENGINE = (
     Mutant(
         "M1", "vote without the up-to-date check", "engine/election.py",
@@ -40,11 +42,10 @@ ENGINE = (
     Mutant(
         "M11", "a learner votes and counts", "engine/membership.py",
         "        self.voter_sets:", "        counted[0] = membership.voters + membership.learners\n        self.voter_sets:",
-        Killer.SCHEDULES,
     ),
     Mutant(
         "M12", "a joint quorum needs only one of its two majorities", "engine/quorum.py",
-        "        if lowest < 0 or best < lowest:\n", "        if best > lowest:\n", Killer.PARTS,
+        "        if lowest < 0 or best < lowest:\n", "        if best > lowest:\n",
     ),
     Mutant(
         "M13", "a node with damaged entries campaigns", "engine/state.py",
@@ -113,16 +114,15 @@ ENGINE = (
         "        newest = self.history[count - 1]\n",
         "        while count > 1 and self.history[count - 1].index > self.commit_index:\n            count -= 1\n"
         "        newest = self.history[count - 1]\n",
-        Killer.SCHEDULES,
     ),
     Mutant(
         "M34", "a configuration stays though its entry was cut", "engine/state.py",
-        "        known = len(self.history)\n", "        return\n        known = len(self.history)\n", Killer.SCHEDULES,
+        "        known = len(self.history)\n", "        return\n        known = len(self.history)\n",
     ),
     Mutant(
         "M35", "a joint configuration is left before it is committed", "engine/reconfiguration.py",
         "    if newest.index > state.commit_index or state.commit_index < state.opened_index or state.transfer_id:\n",
-        "    if state.commit_index < state.opened_index or state.transfer_id:\n", Killer.SCHEDULES,
+        "    if state.commit_index < state.opened_index or state.transfer_id:\n",
     ),
     Mutant("M38", "an applied index beyond the log is acknowledged", "engine/follower.py", "if state.unconfirmed and not", "if False and not"),
     Mutant(
@@ -220,5 +220,33 @@ ENGINE = (
         "M53f", "a follower keeps a log of another term behind an image", "engine/snapshot.py",
         "log.term_at(index) == term and",
         "(log.term_at(index) == term or (state.role is Role.FOLLOWER and index <= log.last_index)) and",
+    ),
+    Mutant(
+        "M35b", "a second change of members before the first is committed", "engine/reconfiguration.py",
+        "    if newest.joint or newest.index > state.commit_index:\n", "    if newest.joint:\n",
+    ),
+    Mutant(
+        "M35c", "members change before the term has a committed entry", "engine/reconfiguration.py",
+        "    if not state.made_taken or state.commit_index < state.opened_index:\n", "    if not state.made_taken:\n",
+    ),
+    Mutant(
+        "B1", "a leader whose loop stands still beats on (simulated)", "tests/sim/beat.py",
+        "        if self.node.stalled and now_ns - self.node.stalled_since_ns > self.stall_ns:\n", "        if False:\n",
+    ),
+    Mutant(
+        "B1b", "a leader whose disk stands still beats on (simulated)", "tests/sim/beat.py",
+        "        return waiting_ns == 0 or now_ns - waiting_ns <= self.stall_ns\n", "        return waiting_ns is not None\n",
+    ),
+    Mutant(
+        "B1c", "a loop that stands for a moment ends the beats (simulated)", "tests/sim/beat.py",
+        "        if self.node.stalled and now_ns - self.node.stalled_since_ns > self.stall_ns:\n", "        if self.node.stalled:\n",
+    ),
+    Mutant(
+        "B2", "a leader whose loop stands still beats on (native)", BEAT,
+        "  if (now_ns - atomic_load(&beat->loop_tick_ns) > beat->stall_ns) return 0;\n", "", Killer.BEATS, "beat",
+    ),
+    Mutant(
+        "B2b", "a leader whose disk stands still beats on (native)", BEAT,
+        "  return !(waiting && now_ns - waiting > beat->stall_ns);\n", "  return waiting >= 0;\n", Killer.BEATS, "beat",
     ),
 )  # fmt: skip

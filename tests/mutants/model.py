@@ -1,6 +1,7 @@
 """What a mutant is: one small change to a source, and the part of the suite that has to notice.
 
-Must not know how a mutant is run. Invariant: `old` occurs exactly once in `file`.
+Must not know how a mutant is run. Invariant: `old` occurs exactly once in `file`; where no file is named, nothing is
+changed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class Killer(Enum):
     IMAGES = "images, and power loss while one is installed"
     CACHE = "properties of the cache group's state machine"
     HISTORIES = "histories of real clusters"
+    BEATS = "the heartbeat thread"
     SCHEDULES = "engine schedules"  # members that change, images, damage: whole groups of engines without a wire
-    PARTS = "engine properties"  # of the parts that no schedule reaches yet
+    PARTS = "engine properties"  # of one part alone, with random input
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Mutant:
     """`name` is that of the fixed list; a letter behind it marks another way to make the same mistake.
 
     Attributes:
-        file: below `hiqlite/`.
+        file: below `hiqlite/`, or `tests/sim/...`: the simulator's twin of what is native.
         native: the extension that is built anew, "" when plain Python runs as it stands.
     """
 

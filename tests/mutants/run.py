@@ -1,8 +1,9 @@
 """`python -m tests.mutants.run [M1 M3 ...]`: breaks the product on purpose, one place at a time, and says who noticed.
 
 Each mutant is one small change to a copy of the sources in a folder of its own; the engine runs uncompiled there, a
-changed native source is built anew. A mutant that lives means that the suite is not good enough. The last line is
-always `mutants killed: N/M`.
+changed native source is built anew. Before the first one everybody who is asked runs on a copy without a change and
+must notice nothing, else a kill would prove nothing. A mutant that lives means that the suite is not good enough. The
+last line is always `mutants killed: N/M`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from .sql_catalogue import SQL
 
 ROOT = Path(__file__).resolve().parents[2]
 ROTATION = 8
+CONTROL_S = 10.0  # of each killer on unchanged sources, where only some mutants are asked for
 PROPERTIES = {
     Killer.LOG: [
         "tests/logstore/test_wal_residue.py",
@@ -45,6 +48,7 @@ PROPERTIES = {
     Killer.IMAGES: ["tests/crash/test_install_power_loss.py", "tests/statemachine/test_image.py"],
     Killer.SCHEDULES: ["tests/engine/test_engine_fuzz.py"],
     Killer.CACHE: ["tests/cache/test_cache_machine.py::test_of_any_lists_in_any_order_the_newest_is_kept"],
+    Killer.BEATS: ["tests/accel/test_beat_thread.py"],
     Killer.PARTS: ["tests/engine/test_quorum_properties.py"],
 }
 SIMULATORS = {Killer.SIMULATOR: "tests.sim.run", Killer.FOUNDINGS: "tests.sim.foundings"}
@@ -82,6 +86,8 @@ def main() -> int:
     parser.add_argument("--rotate", type=int, help=f"only {ROTATION} of them, others for each number")
     options = parser.parse_args()
     chosen = choose(options.names, options.rotate)
+    some = options.names or options.rotate is not None
+    print(control(chosen, CONTROL_S if some else options.seconds, options.seed), flush=True)
     killed = 0
     print(f"{'mutant':7}{'what it changes':66}{'killed by':72}{'schedules':>9}{'seconds':>9}")
     for mutant in chosen:
@@ -103,6 +109,18 @@ def choose(names: list[str], rotate: int | None) -> list[Mutant]:
     return [spread[(first + number) % len(spread)] for number in range(ROTATION)]
 
 
+def control(chosen: list[Mutant], seconds: float, seed: int) -> str:
+    """What to say when those who have to notice mutants notice nothing in sources as they are; else it ends here."""
+    began = time.monotonic()
+    killers = list(dict.fromkeys(mutant.killer for mutant in chosen))
+    for killer in killers:
+        found = run(Mutant("control", "nothing", "", "", "", killer), seconds, seed).killed_by
+        if found:
+            raise SystemExit(f"control: {found} fails on unchanged sources ({killer.value})")
+    told = ", ".join(killer.value for killer in killers)
+    return f"control: nothing is noticed in unchanged sources ({told}) in {time.monotonic() - began:.1f} s"
+
+
 def run(mutant: Mutant, seconds: float, seed: int) -> Outcome:
     """Makes the mutant and asks its killer."""
     began = time.monotonic()
@@ -112,13 +130,18 @@ def run(mutant: Mutant, seconds: float, seed: int) -> Outcome:
             copy_engine(folder)
         else:
             copy_product(folder)
-        change(mutant, folder / "hiqlite" / mutant.file)
+        if mutant.file:
+            change(mutant, source_of(mutant, folder))
         if mutant.native:
             build(folder, mutant.native)
         asked = {**dict.fromkeys(SIMULATORS, ask_simulator), Killer.HISTORIES: ask_histories}
         ask = asked.get(mutant.killer, ask_properties)
         killed_by, schedules = ask(mutant, folder, seconds, seed)
     return Outcome(killed_by, schedules, time.monotonic() - began)
+
+
+def source_of(mutant: Mutant, root: Path) -> Path:
+    return root / mutant.file if mutant.file.startswith("tests/") else root / "hiqlite" / mutant.file
 
 
 def change(mutant: Mutant, path: Path) -> None:
@@ -153,14 +176,29 @@ def ask_histories(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tu
 
 
 def ask_properties(mutant: Mutant, folder: Path, seconds: float, seed: int) -> tuple[str, int]:
-    del seconds, seed
+    del seed
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *PROPERTIES[mutant.killer]]
     environment = {**os.environ, "PYTHONPATH": str(folder)}  # also for the processes that the tests start
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    found = FAILED.search(done.stdout)
-    if done.returncode not in (0, 1) or (done.returncode == 1 and found is None):
-        raise SystemExit(f"{mutant.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    code, told = run_tests(command, folder, environment, None if mutant.file else seconds)
+    found = FAILED.search(told)
+    if code not in (0, 1) or (code == 1 and found is None):
+        raise SystemExit(f"{mutant.name}: the tests did not run\n{told[-4000:]}")
     return (found[1] if found else ""), 0
+
+
+def run_tests(command: list[str], folder: Path, environment: dict[str, str], limit_s: float | None) -> tuple[int, str]:
+    """How the tests end, and what they print; nothing failed in those that are stopped at the limit."""
+    output = subprocess.STDOUT
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True
+    ) as tests:
+        try:
+            told, _ = tests.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)  # with all that they started
+            tests.communicate()
+            return 0, ""
+    return tests.returncode, told
 
 
 def copy_engine(folder: Path) -> None:
@@ -189,7 +227,7 @@ def copy_product(folder: Path) -> None:
     shutil.copytree(ROOT / "hiqlite", folder / "hiqlite", ignore=ignore)
     for twin in (folder / "hiqlite" / "engine").glob("*.so"):
         twin.unlink()
-    for name in ("engine", "logstore", "crash", "statemachine", "chaos", "cache", "runtime"):
+    for name in ("accel", "engine", "logstore", "crash", "statemachine", "chaos", "cache", "runtime", "golden"):
         shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, folder / name)
