@@ -334,7 +334,8 @@ class _Replay:
         newest = max(self.numbers, default=0)
         kept = tuple(number for number in self.numbers if end is not None and number <= end.number)
         last = next((one for one in self.scanned if kept and one.header.number == kept[-1]), None)
-        lost = self.newest_named > newest or (last is not None and last.short and kept[-1] == newest)
+        cut_short = last is not None and last.short and not last.ended and kept[-1] == newest
+        lost = self.newest_named > newest or cut_short
         whole = last is not None and end == last.end
         ended = last is not None and whole and last.ended
         recovered = Recovered(

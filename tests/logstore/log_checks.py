@@ -9,7 +9,17 @@ import pytest
 
 from hiqlite._accel import wal as native
 from hiqlite.logstore.recovery import Plan
-from tests.logstore.log_twin import NODE, History, State, entries, is_faulty, terms_of
+from tests.logstore.log_twin import (
+    HEADER_BYTES,
+    NODE,
+    BatchAt,
+    History,
+    SegmentTwin,
+    State,
+    entries,
+    is_faulty,
+    terms_of,
+)
 
 
 def reader_of(folder: Path, plan: Plan) -> native.NativeLog:
@@ -60,6 +70,20 @@ def check_plan(folder: Path, plan: Plan, history: History, said: int) -> None:
     if recovered.whole:
         assert max(matching) >= said, "an entry that had been synced is gone without a word"
     check_entries(folder, plan)
+
+
+def said_by(segments: list[SegmentTwin], spoiled: tuple[int, int, int]) -> int:
+    """Highest `synced up to` of the headers, a segment's own among them, that [low, high) of `number` spares."""
+    number, low, high = spoiled
+
+    def clean(segment: SegmentTwin, offset: int, size: int) -> bool:
+        return segment.header.number != number or high <= offset or low >= offset + size
+
+    def batches(segment: SegmentTwin) -> list[BatchAt]:
+        return [at for at in segment.batches if clean(segment, at.offset, 48)]
+
+    own = [one.header.first_io - 1 for one in segments if clean(one, 0, HEADER_BYTES)]
+    return max([0, *own, *(at.synced for one in segments for at in batches(one))])
 
 
 def state_of(plan: Plan) -> State:

@@ -14,12 +14,21 @@ from pathlib import Path
 from hiqlite._accel.plain import records
 from hiqlite.engine.model import Identity, TermRun
 from hiqlite.logstore.recovery import Plan, recover
-from hiqlite.logstore.segments import SegmentFolder, SegmentHeader, decode_header, encode_header, segment_path
+from hiqlite.logstore.segments import (
+    CRC,
+    HEADER,
+    SegmentFolder,
+    SegmentHeader,
+    decode_header,
+    encode_header,
+    segment_path,
+)
 
 ENTRY, HARD_STATE, TRUNCATE, PURGE_MARK, SYNCED, REPAIR, SEGMENT_END = 1, 2, 3, 4, 5, 6, 7
 BATCH = struct.Struct("<IIQQQIII")
 NODE = Identity(7, 0x1122334455667788)
 SEGMENT_BYTES = 16 << 10
+HEADER_BYTES = HEADER.size + CRC.size  # of a segment's first page; the rest of that holds nothing
 
 
 @cache
@@ -110,10 +119,10 @@ class SegmentTwin:
         return path
 
 
-def new_segment(number: int = 1, first_io: int = 1, generation: int = 0x0123456789ABCDEF) -> SegmentTwin:
-    return SegmentTwin(
-        SegmentHeader(0, NODE.id, NODE.incarnation, number, generation + number, first_io, SEGMENT_BYTES)
-    )
+def new_segment(
+    number: int = 1, first_io: int = 1, generation: int = 0x0123456789ABCDEF, size_bytes: int = SEGMENT_BYTES
+) -> SegmentTwin:
+    return SegmentTwin(SegmentHeader(0, NODE.id, NODE.incarnation, number, generation + number, first_io, size_bytes))
 
 
 def batches_of(content: bytes) -> list[BatchAt]:

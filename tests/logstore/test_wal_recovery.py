@@ -66,34 +66,6 @@ def test_a_whole_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
     check_entries(tmp_path, plan)
 
 
-@pytest.mark.parametrize("mark_last", [True, False])
-def test_a_flipped_bit_anywhere_never_makes_a_wrong_entry(tmp_path: Path, mark_last: bool) -> None:
-    """Each byte in turn: a state that was, with all that is still said to be synced, or it says what it lost."""
-    segment, history = busy_segment(mark_last=mark_last)
-    path = segment.write(tmp_path)
-    clean, chance = segment.content(), random.Random(1)
-    for at in range(4096, len(segment.body)):
-        damaged = bytearray(clean)
-        damaged[at] ^= 1 << chance.randrange(8)
-        path.write_bytes(damaged)
-        check_plan(tmp_path, plan_of(tmp_path), history, said_without(segment.batches, at, at + 1))
-
-
-@pytest.mark.parametrize("filler", ["zeros", "noise"])
-def test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced(tmp_path: Path, filler: str) -> None:
-    """What was being written when the power went is replaced from some byte on; nothing before it suffers."""
-    segment, history = busy_segment()
-    path = segment.write(tmp_path)
-    clean, chance = segment.content(), random.Random(2)
-    for at in range(4096, len(segment.body) + 1):
-        rest = bytes(len(clean) - at) if filler == "zeros" else chance.randbytes(len(clean) - at)
-        path.write_bytes(clean[:at] + rest)
-        plan = plan_of(tmp_path)
-        left = [one for one in segment.batches if one.offset + 48 <= at]
-        assert plan.recovered.whole and not plan.recovered.faulty, "a torn tail is no corruption"
-        check_plan(tmp_path, plan, history, max((one.synced for one in left if one.end <= at), default=0))
-
-
 def test_a_lost_sector_in_the_middle_is_damage_and_no_end(tmp_path: Path) -> None:
     """Zeros where synced batches stood, valid ones behind: the log is corrupt, or says which entries are gone."""
     segment, history = busy_segment()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hiqlite.engine.model import Identity
 from hiqlite.logstore.segments import SegmentFolder
 from hiqlite.logstore.starting import settle
-from tests.logstore.log_checks import check_plan, state_of
-from tests.logstore.log_twin import BatchAt, History, SegmentTwin, State, new_segment, plan_of
+from tests.logstore.log_checks import check_plan, said_by, state_of
+from tests.logstore.log_twin import History, SegmentTwin, State, new_segment, plan_of
 
 STEP = st.sampled_from(["append", "append", "append", "truncate", "vote", "term"])
 AFTER = st.sampled_from(["", "", "mark", "finish", "purge", "repair"])
@@ -72,17 +72,6 @@ def drop_purged(segments: list[SegmentTwin], folder: Path, index: int, count: in
         (folder / f"{segments[0].header.number:016x}.wal").unlink()
         segments, count = segments[1:], count - 1
     return segments
-
-
-def said_by(segments: list[SegmentTwin], spoiled: tuple[int, int, int]) -> int:
-    """Highest `synced up to` of the headers that [low, high) of segment `number` does not touch."""
-    number, low, high = spoiled
-
-    def clean(segment: SegmentTwin, at: BatchAt) -> bool:
-        return segment.header.number != number or high <= at.offset or low >= at.offset + 48
-
-    said = [at.synced for segment in segments for at in segment.batches if clean(segment, at)]
-    return max([*said, *(segment.header.first_io - 1 for segment in segments)])
 
 
 @settings(max_examples=300, deadline=None)

@@ -32,10 +32,10 @@ CONTROL_S = 10.0  # of each killer on unchanged sources, where only some mutants
 PROPERTIES = {
     Killer.LOG: [
         "tests/logstore/test_wal_residue.py",
-        "tests/logstore/test_wal_recovery.py::test_a_flipped_bit_anywhere_never_makes_a_wrong_entry",
+        "tests/logstore/test_wal_every_byte.py::test_a_flipped_bit_anywhere_never_makes_a_wrong_entry",
         "tests/logstore/test_wal_recovery_random.py",
         "tests/logstore/test_wal_power.py",
-        "tests/logstore/test_wal_recovery.py::test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced",
+        "tests/logstore/test_wal_every_byte.py::test_a_log_torn_at_any_byte_is_a_prefix_with_all_that_was_synced",
         "tests/logstore/test_wal_kill.py",
     ],
     Killer.APPLY: ["tests/statemachine/test_apply_crash.py"],
