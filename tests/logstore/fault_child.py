@@ -1,4 +1,4 @@
-"""What a log does on a disk that fails: run with faulty_disk.c preloaded. Arguments: the scenario and a folder.
+"""What a log does on a disk that fails; faulty_disk.c is preloaded. Arguments: the scenario, `log_sync`, a folder.
 
 Each scenario asserts for itself; the test only looks at how the process ends.
 """
@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from hiqlite._accel.records import encode_record
 from hiqlite.errors import StorageError
 from hiqlite.logstore.meta import Meta
 from hiqlite.logstore.segments import segment_path
@@ -21,6 +22,8 @@ from tests.logstore.log_runs import open_log, until
 from tests.logstore.log_twin import NODE, batches_of, entries
 
 FDATASYNC, PWRITEV, FALLOCATE, PWRITE, HOLD, FSYNC, FILLER_FDATASYNC, HOLD_FILLER = range(8)
+HOLD_EACH, BEGUN, ALLOWED = 11, 12, 13
+MIB = 1 << 20
 
 
 async def fails_for_ever(log: WalLog, orders: mmap.mmap, meta: Meta, which: int) -> None:
@@ -34,10 +37,11 @@ async def fails_for_ever(log: WalLog, orders: mmap.mmap, meta: Meta, which: int)
     await until(lambda: log.failure is not None)
     assert isinstance(log.failure, StorageError)
     await until(lambda: bool(told) and told[-1] is not None)
+    promised = log.synced
     orders[which] = 0
     log.append(3, 3, 3, entries(1, 3, 3))
     await until(lambda: log.queued_bytes == 0)
-    assert log.synced == 1
+    assert log.synced == promised < 3 and (promised == 1 or which == FDATASYNC)
     assert log.failure is told[-1]
 
 
@@ -140,6 +144,26 @@ async def disk_stalls(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     assert log.waiting_since_ns == 0 and meta.hard_state(0).term == 4
 
 
+async def slices_are_progress(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
+    """A long entry goes to a slow disk in slices of 8 MiB: each one that is there is progress, none is a promise."""
+    log.append(1, 1, 1, entries(1, 1, 1))
+    await until(lambda: log.synced == 1)
+    orders[HOLD_EACH] = 1
+    log.append(2, 2, 2, encode_record(1, 1, bytes(17 * MIB), term=1, index=2))
+    stamps = [0]
+    for slices in (1, 2, 3):
+        await until(lambda slices=slices: orders[BEGUN] == slices)
+        stamps.append(log.waiting_since_ns)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert log.waiting_since_ns == stamps[-1] > stamps[-2], "a slice is progress, waiting is none"
+        assert log.synced == 1 and log.busy
+        orders[ALLOWED] = slices
+    await until(lambda: log.synced == 2)
+    assert log.waiting_since_ns == 0
+    orders[HOLD_EACH] = 0
+
+
 async def recovery_syncs_first(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     """What a killed process left may be in memory only: a log that cannot sync it does not open (M58)."""
     log.append(1, 1, 1, entries(1, 1, 1))
@@ -189,7 +213,7 @@ async def unsynced_modes(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
 
 async def metadata_on_a_refusing_disk(log: WalLog, orders: mmap.mmap, meta: Meta) -> None:
     """EIO from fsync while opening: the error names the disk, and tells nobody to move good data away."""
-    folder = Path(sys.argv[2]) / "other"
+    folder = Path(sys.argv[3]) / "other"
     Meta.open(folder).close()
     orders[FSYNC] = errno.EIO
     try:
@@ -203,20 +227,19 @@ async def metadata_on_a_refusing_disk(log: WalLog, orders: mmap.mmap, meta: Meta
 
 
 def log_folder() -> Path:
-    return Path(sys.argv[2]) / "log"
+    return Path(sys.argv[3]) / "log"
 
 
-async def main(scenario: str, folder: Path) -> None:
+async def main(scenario: str, log_sync: str, folder: Path) -> None:
     with Path(os.environ["FAULTY_DISK"]).open("r+b") as file:
         orders = mmap.mmap(file.fileno(), 64)
     meta = Meta.open(folder / "meta")
-    mode = {"unsynced_modes": "immediate_async"}.get(scenario, "immediate")
-    segment_bytes = {"zeros_ahead_fail": 4 << 20}.get(scenario, 32 << 10)
-    log, _ = open_log(folder, meta, segment_bytes=segment_bytes, log_sync=mode)
+    segment_bytes = {"zeros_ahead_fail": 4 * MIB, "slices_are_progress": 32 * MIB}.get(scenario, 32 << 10)
+    log, _ = open_log(folder, meta, segment_bytes=segment_bytes, log_sync=log_sync)
     await globals()[scenario](log, orders, meta)
     await log.close()
     meta.close()
     print("passed", flush=True)
 
 
-asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

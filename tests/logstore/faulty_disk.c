@@ -3,7 +3,8 @@
  * The environment variable FAULTY_DISK names a file of 64 bytes that is mapped here; its bytes, while not zero, are the
  * errno that a call gives: [0] fdatasync, [1] pwritev, [2] fallocate, [3] pwrite of zeros, [5] fsync of a file
  * (not of a folder), [6] fdatasync of the filler's thread, once, [8] a write to a database or to SQLite's own log, [9] a
- * sync of one of these, once. [4]: hold fdatasync while set, [10] says that one is held; [7]: hold the filler's zeros. */
+ * sync of one of these, once. [4]: hold fdatasync while set, [10] says that one is held; [7]: hold the filler's zeros.
+ * [11]: hold each fdatasync of the log thread until it is allowed: [12] counts those that began, [13] those allowed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -36,11 +37,13 @@ __attribute__((constructor)) static void begin(void) {
         return -1;                                                                                                     \
     }
 
-static int on_filler(void) {
+static int on_thread(const char *begin) {
     char name[16] = "";
     prctl(PR_GET_NAME, name, 0, 0, 0);
-    return strncmp(name, "hq-fill", 7) == 0;
+    return strncmp(name, begin, strlen(begin)) == 0;
 }
+
+static int on_filler(void) { return on_thread("hq-fill"); }
 
 static int is_database(int fd) {
     char link[64], path[4096] = "";
@@ -63,6 +66,11 @@ int fdatasync(int fd) {
     while (orders[4]) {
         orders[10] = 1;
         usleep(500);
+    }
+    if (orders[11] && on_thread("hq-log")) {
+        unsigned char own = ++orders[12];
+        while (orders[11] && orders[13] < own)
+            usleep(500);
     }
     REFUSE(0)
     REFUSE_ONCE(6, on_filler())

@@ -21,8 +21,14 @@ SCENARIOS = [
     "disk_stalls",
     "recovery_syncs_first",
     "exit_with_a_hanging_disk",
-    "unsynced_modes",
+    "slices_are_progress",
     "metadata_on_a_refusing_disk",
+]
+WEAKER = ["immediate_async", "interval_5"]
+CASES = [
+    *((scenario, "immediate") for scenario in SCENARIOS),
+    ("unsynced_modes", WEAKER[0]),
+    *(pytest.param(scenario, mode, marks=pytest.mark.long) for scenario in SCENARIOS[:3] for mode in WEAKER),
 ]
 
 
@@ -36,14 +42,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_disk_in_trouble(tmp_path: Path, library: Path, scenario: str) -> None:
+@pytest.mark.parametrize(("scenario", "log_sync"), CASES)
+def test_a_disk_in_trouble(tmp_path: Path, library: Path, scenario: str, log_sync: str) -> None:
     """The scenarios are told in fault_child.py, each in a process of its own."""
     orders = tmp_path / "orders"
     orders.write_bytes(bytes(64))
     environment = {**os.environ, "LD_PRELOAD": str(library), "FAULTY_DISK": str(orders)}
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.logstore.fault_child", scenario, str(tmp_path)],
+        [sys.executable, "-m", "tests.logstore.fault_child", scenario, log_sync, str(tmp_path)],
         env=environment,
         cwd=ROOT,
         capture_output=True,
