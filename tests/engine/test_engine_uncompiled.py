@@ -18,7 +18,7 @@ def hook(path):
     raise ImportError
 sys.path_hooks.insert(0, hook)
 import hiqlite.engine.raft as raft
-assert raft.__file__.endswith(".py") or not {plain}, raft.__file__
+assert raft.__file__.endswith(".py" if {plain} else ".so"), raft.__file__
 from tests.sim.schedule import run_schedule
 for seed in range(40, 52):
     outcome = run_schedule(seed)

@@ -1,20 +1,25 @@
 """`python -m tests.sim.run --seconds N --seed S`: as many schedules as fit, each from one seed.
 
-A schedule that breaks a property is made small and told with its event log. The last line is always
-`schedules: N violations: M`.
+A schedule that breaks a property is made small and told with its event log. A line says whether the compiled engine
+ran; the last line is always `schedules: N violations: M`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import multiprocessing
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from queue import Empty
 from typing import Any
+
+import hiqlite.engine
 
 from .coverage import Pairs, table
 from .schedule import run_schedule, run_script, script_of
@@ -62,10 +67,20 @@ def main() -> int:
         print("what a peer is, and how its leader sees it:")
         print(table(total.pairs))
     rate, rate_core = total.schedules / spent, total.schedules / max(total.cpu_s, 0.001)
+    plain = plain_modules()
+    print(f"engine: {'plain Python: ' + ', '.join(plain) if plain else 'compiled'}")
     told = f"{rate:.0f} schedules/s ({rate_core:.0f} per second of a core)"
     print(f"{total.events} events, {total.committed} committed entries, {told}")
     print(f"schedules: {total.schedules} violations: {len(total.broken)}")
     return 1 if total.broken else 0
+
+
+def plain_modules() -> list[str]:
+    """Of the engine's modules that are compiled in an installation, those that run as plain Python here."""
+    typed = {path.stem for folder in hiqlite.engine.__path__ for path in Path(folder).glob("*.pxd")}
+    modules = [importlib.import_module(f"hiqlite.engine.{name}") for name in sorted({"raft"} | typed)]
+    compiled = tuple(EXTENSION_SUFFIXES)
+    return [module.__name__ for module in modules if not str(module.__file__).endswith(compiled)]
 
 
 def series(options: argparse.Namespace, seed: int, step: int) -> Sum:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import hiqlite.engine.raft
+from tests.sim.run import plain_modules
 from tests.sim.schedule import Script, run_schedule, script_of
 from tests.sim.shrink import shrink
 
+ROOT = Path(__file__).resolve().parents[2]
 SLICES = 8
 SCHEDULES_PER_SLICE = 60
 PAIRS_MIN = 70  # of what a peer is and how its leader sees it; more than a hundred are possible, most of them rare
@@ -46,6 +53,14 @@ def test_no_property_breaks_in_a_slice_of_schedules(number: int) -> None:
 def test_a_seed_repeats_itself() -> None:
     """One seed is one schedule, event for event."""
     assert run_schedule(77) == run_schedule(77)
+
+
+def test_the_compiled_engine_is_what_runs() -> None:
+    """All of it, as in an installation; and whoever runs the simulator reads so."""
+    assert str(hiqlite.engine.raft.__file__).endswith(".so") and plain_modules() == []
+    command = [sys.executable, "-m", "tests.sim.run", "--schedules", "1"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert "engine: compiled\n" in said and said.endswith("schedules: 1 violations: 0\n")
 
 
 def test_a_schedule_that_breaks_shrinks_to_the_strikes_that_matter() -> None:
