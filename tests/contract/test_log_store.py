@@ -1,4 +1,7 @@
-"""The contract of ports.LogStore, over every implementation: the same calls, the same promises."""
+"""The contract of ports.LogStore, over every implementation: the same calls, the same promises, in each `log_sync`.
+
+What only a disk in trouble shows (it is full, it hangs) is in tests/logstore/test_wal_faults.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hiqlite.clock import Clock
 from hiqlite.engine.model import Identity
 from hiqlite.engine.ports import LogPurged, LogStore
 from hiqlite.errors import StorageError, UsageError
@@ -17,25 +21,27 @@ from hiqlite.logstore.wal import WalLog
 from tests.logstore.log_runs import running, until
 from tests.logstore.log_twin import entries
 
+IN_MEMORY = "in memory"
+# The last one syncs so seldom that the loop writes all small batches itself.
+ON_DISK = ["immediate", "immediate_async", "interval_5", "interval_60000"]
+FOLDER_TAKEN = ("making.tmp", "prepared.tmp")
+
 
 @asynccontextmanager
-async def on_disk(folder: Path) -> AsyncIterator[LogStore]:
-    async with running(folder) as (log, _):
+async def opened(kind: str, folder: Path) -> AsyncIterator[LogStore]:
+    if kind == IN_MEMORY:
+        log = MemoryLog()
         yield log
+        await log.close()
+    else:
+        async with running(folder, log_sync=kind) as (on_disk, _):
+            yield on_disk
 
 
-@asynccontextmanager
-async def in_memory(folder: Path) -> AsyncIterator[LogStore]:
-    del folder
-    log = MemoryLog()
-    yield log
-    await log.close()
-
-
-@pytest.fixture(params=[on_disk, in_memory])
+@pytest.fixture(params=[*ON_DISK, IN_MEMORY])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LogStore]:
-    async with request.param(tmp_path) as opened:
-        yield opened
+    async with opened(request.param, tmp_path) as made:
+        yield made
 
 
 async def test_nothing_is_told_inside_the_call(log: LogStore) -> None:
@@ -48,6 +54,46 @@ async def test_nothing_is_told_inside_the_call(log: LogStore) -> None:
     await until(lambda: bool(seen) and seen[-1] == 2)
     assert seen == sorted(seen) and log.written == 2 and log.failure is None
     assert log.queued_bytes == 0
+
+
+async def test_work_that_waits_says_since_when(log: LogStore) -> None:
+    """By the boot clock, never back; none waits once all is done, and a healthy log is neither full nor failed."""
+    clock, last = Clock(), 0
+    assert log.waiting_since_ns == 0
+    for io in range(1, 101):
+        log.append(io, io, io, entries(1, io, io))
+        since = log.waiting_since_ns
+        assert since == 0 or last <= since <= clock.monotonic_ns()
+        last = max(last, since)
+        if io % 10 == 0:
+            await until(lambda io=io: log.synced == io and log.queued_bytes == 0)
+            assert log.waiting_since_ns == 0
+    assert log.failure is None and not log.disk_full
+
+
+@pytest.mark.parametrize("log", ON_DISK, indirect=True)
+async def test_a_failure_is_told_and_stays(log: LogStore, tmp_path: Path) -> None:
+    """Nothing is promised from there on, though what had failed would work again; a close ends all the same."""
+    told: list[Exception | None] = []
+    log.on_progress(lambda: told.append(log.failure))
+    log.append(1, 1, 1, entries(1, 1, 1))
+    await until(lambda: log.synced == 1)
+    for name in FOLDER_TAKEN:  # no next segment can be made
+        (tmp_path / "log" / name).unlink(missing_ok=True)
+        (tmp_path / "log" / name).mkdir()
+    io = 1
+    while log.failure is None:
+        io += 1
+        log.append(io, io, io, entries(1, io, io))
+        await asyncio.sleep(0)
+    promised = log.synced
+    assert isinstance(log.failure, StorageError) and promised < io
+    await until(lambda: told[-1] is not None)
+    for name in FOLDER_TAKEN:
+        (tmp_path / "log" / name).rmdir()
+    log.append(io + 1, io + 1, io + 1, entries(1, io + 1, io + 1))
+    await until(lambda: log.queued_bytes == 0)
+    assert log.synced == promised and log.failure is told[-1] and log.waiting_since_ns == 0
 
 
 async def test_synced_covers_all_that_is_below_it(log: LogStore) -> None:

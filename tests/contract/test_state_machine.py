@@ -4,9 +4,11 @@ machine with its state on disk or in memory."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from hiqlite._accel.records import Operation, encode_command, encode_record, seal_records
@@ -15,22 +17,29 @@ from hiqlite.cache.machine import CacheMachine
 from hiqlite.cache.state import CacheState
 from hiqlite.engine.model import Identity
 from hiqlite.engine.ports import Run, StateMachine
+from hiqlite.errors import StorageError
+from hiqlite.statemachine.connection import ConnectionSettings
 from hiqlite.statemachine.writer import Writer, WriterSettings
 
 DEADLINE_S = 20.0
 Open = Callable[[Path], StateMachine]
 
 
+def writer(path: Path, apply_thread: str) -> StateMachine:
+    """One that does not wait long for whoever has locked its database."""
+    return Writer.open(path, WriterSettings(ConnectionSettings(busy_timeout_ms=1), apply_thread))
+
+
 def on_a_thread(path: Path) -> StateMachine:
-    return Writer.open(path, WriterSettings(apply_thread="always"))
+    return writer(path, "always")
 
 
 def on_the_loop(path: Path) -> StateMachine:
-    return Writer.open(path, WriterSettings(apply_thread="inline"))
+    return writer(path, "inline")
 
 
 def on_either(path: Path) -> StateMachine:
-    return Writer.open(path, WriterSettings(apply_thread="auto"))
+    return writer(path, "auto")
 
 
 def cache_on_disk(path: Path) -> StateMachine:
@@ -66,7 +75,10 @@ class Owner:
         self._event.set()
 
     def submit(self, first: int, last: int, term: int = 1, answers: bool = True) -> None:
-        self.machine.submit(first, last, term, [entry(index, term) for index in range(first, last + 1)], answers)
+        self.give([entry(index, term) for index in range(first, last + 1)], first, term, answers)
+
+    def give(self, records: list[bytes], first: int, term: int = 1, answers: bool = True) -> None:
+        self.machine.submit(first, first + len(records) - 1, term, records, answers)
 
     async def until(self, index: int) -> None:
         async def wait() -> None:
@@ -77,7 +89,7 @@ class Owner:
         await asyncio.wait_for(wait(), DEADLINE_S)
 
 
-def entry(index: int, term: int) -> bytes:
+def entry(index: int, term: int, group_time_ns: int = 0) -> bytes:
     """The first one makes a table, each tenth is of the cluster's own, the rest insert their index."""
     if index == 1:
         record = encode_command(Operation.EXECUTE, [("CREATE TABLE t (id INTEGER)", ())])
@@ -86,8 +98,23 @@ def entry(index: int, term: int) -> bytes:
     else:
         record = encode_command(Operation.EXECUTE, [("INSERT INTO t VALUES (?)", (index,))])
     sealed = bytearray(record)
-    seal_records(sealed, term, index, 0, 0, 1)
+    seal_records(sealed, term, index, group_time_ns, 0, 1)
     return bytes(sealed)
+
+
+@contextmanager
+def trouble(opening: Open, path: Path) -> Iterator[None]:
+    """What this machine needs of the disk is refused until the block ends."""
+    if opening in WRITERS:
+        other = apsw.Connection(str(path), vfs="hiqlite")
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+        other.close()
+    else:
+        path.mkdir()  # a folder has the name of its file
+        yield
+        path.rmdir()
 
 
 @pytest.fixture(params=[*KEPT, cache_in_memory])
@@ -206,6 +233,68 @@ async def test_resuming_a_healthy_machine_changes_nothing(owner: Owner) -> None:
     owner.submit(6, 12)
     await owner.until(12)
     assert owner.machine.failure is None and owner.machine.applied_index == 12
+
+
+@pytest.mark.parametrize("opening", KEPT, indirect=True)
+async def test_a_machine_that_failed_goes_on_when_it_is_told_to(owner: Owner, opening: Open, tmp_path: Path) -> None:
+    """The failure is told by the callback and stays until `resume`; nothing is lost, and a try may be believed."""
+    machine = owner.machine
+    if opening in WRITERS:
+        owner.submit(1, 5)
+        await owner.until(5)
+    failures: list[Exception | None] = []
+
+    def told() -> None:
+        failures.append(machine.failure)
+        owner.runs += machine.take()
+
+    machine.on_progress(told)
+    with trouble(opening, tmp_path / "hiqlite.db"):
+        first = machine.applied_index + 1
+        owner.submit(first, 9)
+        machine.set_synced_index(9)
+        machine.make_durable()
+        await reached(lambda: machine.failure is not None)
+        owner.submit(10, 12)
+        await reached(lambda: any(failures))
+        assert isinstance(machine.failure, StorageError) and not machine.broken
+        assert machine.applied_index == (5 if opening in WRITERS else 12)
+        assert machine.durable_index <= (5 if opening in WRITERS else 0)
+    assert machine.failure is not None, "nobody has told it yet that its cause is gone"
+    machine.set_synced_index(12)
+    machine.resume()
+    await reached(lambda: machine.applied_index == 12)
+    machine.make_durable()
+    await reached(lambda: machine.durable_index == 12)
+    assert machine.failure is None and not machine.broken and machine.queued_bytes == 0
+    covered = [index for run in owner.runs for index in range(run.first, run.last + 1)]
+    assert covered == list(range(1, 13))
+
+
+async def test_the_newest_group_time_is_that_of_what_is_applied(owner: Owner) -> None:
+    """It comes with the entries, of whatever kind, and never goes back, though one should."""
+    times = [5, 7, 7, 3, 0, 9, 9, 11, 10, 20]  # the last entry is of the cluster's own
+    assert owner.machine.applied_group_time_ns == 0
+    for index, time_ns in enumerate(times, start=1):
+        owner.give([entry(index, 1, time_ns)], index)
+        await owner.until(index)
+        assert owner.machine.applied_group_time_ns == max(times[:index])
+
+
+@pytest.mark.parametrize("opening", KEPT, indirect=True)
+async def test_the_group_time_is_kept_with_the_entries(opening: Open, tmp_path: Path) -> None:
+    """Whoever opens it next begins with the time of what is applied, not with none."""
+    owner = Owner(opening(tmp_path / "hiqlite.db"))
+    owner.give([entry(1, 1, 40), entry(2, 1, 50)], 1)
+    await owner.until(2)
+    owner.machine.set_synced_index(2)
+    owner.machine.make_durable()
+    await reached(lambda: owner.machine.durable_index == 2)
+    await owner.machine.close()
+    assert owner.machine.applied_group_time_ns == 50
+    again = opening(tmp_path / "hiqlite.db")
+    assert (again.applied_index, again.applied_group_time_ns) == (2, 50)
+    await again.close()
 
 
 async def test_what_is_in_memory_only_counts_as_durable_at_once(tmp_path: Path) -> None:
