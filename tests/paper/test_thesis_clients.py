@@ -1,11 +1,21 @@
-"""Section 8 of the Raft paper and thesis chapter 6: what clients rest on. Duplicates (6.3) are the state machine's."""
+"""Section 8 of the Raft paper and thesis chapter 6: what clients rest on. Sessions (6.3): test_thesis_sessions.py."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
 from hiqlite.engine.model import Identity, ProbeReply, ProbeRequest
+from hiqlite.errors import LeadershipLost
+from hiqlite.runtime.waiting import AppliedWaiters, ReadRound, ReadTokens
 from tests.paper.paper_node import (
     ELECTION_MAX,
+    MEMBERS,
     MS,
+    ONE,
     THREE,
     TWO,
     Alone,
@@ -15,6 +25,7 @@ from tests.paper.paper_node import (
     accept,
     answer_rounds,
     append,
+    fresh,
     sent,
     told,
 )
@@ -199,3 +210,150 @@ def test_a_single_voter_confirms_its_reads_itself() -> None:
     """Thesis 6.4, step 3: it is the majority."""
     story = told("members voters=1", "start all", "wait 10ms", "read 1")
     assert story.world.nodes[1].raft.leads and not story.world.nodes[1].raft.state.reads.rounds
+
+
+class Reading:
+    """Reads of one node: its rounds are asked for by `ask`, and each waits for what its state machine has applied."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.rounds = ReadRound(ask, self.loop)
+        self.waiters = AppliedWaiters()
+        self.applied_index = 0
+
+    def begin(self) -> asyncio.Task[int]:
+        return self.loop.create_task(self._read())
+
+    async def _read(self) -> int:
+        """How far the state machine was when it answered."""
+        index = await self.rounds.index()
+        if index > self.applied_index:
+            await self.waiters.future(index, self.loop)
+        return self.applied_index
+
+    async def apply(self, readies: list[Ready]) -> None:
+        """The state machine takes what the engine releases."""
+        for ready in readies:
+            if ready.apply is not None:
+                assert ready.apply[0] == self.applied_index + 1
+                self.applied_index = ready.apply[1]
+                self.waiters.reached(self.applied_index)
+        await turns()
+
+
+class Asked:
+    """Rounds of a leader, as it and its followers ask for them."""
+
+    def __init__(self, node: Alone) -> None:
+        self.node = node
+        self.tokens = ReadTokens(asyncio.get_running_loop())
+
+    async def ask(self) -> int:
+        return await self.tokens.add(self.node.raft.read(self.node.now))
+
+    async def settle(self, readies: list[Ready]) -> list[Ready]:
+        for ready in readies:
+            self.tokens.settle(ready)
+        await turns()
+        return readies
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_read_waits_until_the_state_machine_has_reached_its_index() -> None:
+    """Thesis 6.4, step 4: "waits for its state machine to advance at least as far as the readIndex", and no further."""
+    node = an_open_leader()
+    asked = Asked(node)
+    reading = Reading(asked.ask)
+    for _ in range(2):
+        node.raft.propose(1, 100, node.now)
+        node.sync()
+    committed = accept(node, TWO)
+    read = reading.begin()
+    await turns()
+    await asked.settle(node.sync())
+    await asked.settle(answer_rounds(node, 2))
+    assert not read.done() and reading.applied_index == 0, "confirmed, but the state machine is behind"
+    node.raft.propose(1, 100, node.now)
+    node.sync()
+    later = accept(node, TWO)
+    assert node.raft.commit_index == 4
+    reading.applied_index = 2  # part of what it waits for
+    reading.waiters.reached(2)
+    await turns()
+    assert not read.done()
+    reading.applied_index = 3
+    reading.waiters.reached(3)
+    assert await read == 3, "what was committed after the read began is not waited for"
+    assert [one.apply for one in committed if one.apply] and [one.apply for one in later if one.apply] == [(4, 4)]
+
+
+async def test_a_follower_reads_at_the_index_that_its_leader_confirms() -> None:
+    """Thesis 6.4, the end: it asks the leader, which does steps 1 to 3; step 4 is of its own state machine."""
+    leader, follower = an_open_leader(), Alone(fresh(MEMBERS, term=1), 2)
+    asked = Asked(leader)
+    reading = Reading(asked.ask)
+    follower.receive(append(1, ONE, (0, 0), (1, 1, 1), commit=1))
+    await reading.apply(follower.sync())
+    assert reading.applied_index == 1
+    leader.raft.propose(1, 100, leader.now)
+    leader.sync()
+    accept(leader, THREE)
+    read = reading.begin()
+    await turns()
+    await asked.settle(leader.sync())
+    assert not read.done()
+    await asked.settle(answer_rounds(leader, 3))
+    assert not read.done(), "the leader has committed what this follower has not even received"
+    follower.receive(append(1, ONE, (1, 1), (1, 2, 2), commit=1, sequence=2))
+    await reading.apply(follower.sync())
+    assert not read.done(), "received is not committed"
+    follower.receive(append(1, ONE, (2, 1), commit=2, sequence=3))
+    await reading.apply(follower.sync())
+    assert await read == 2
+
+
+async def test_a_follower_asks_anew_for_a_read_that_comes_while_it_asks() -> None:
+    """Thesis 6.4, step 3: the answer under way may tell of a commit index from before the later read."""
+    leader = an_open_leader()
+    asked = Asked(leader)
+    reading = Reading(asked.ask)
+    first = reading.begin()
+    await turns()
+    await asked.settle(leader.sync())
+    leader.raft.propose(1, 100, leader.now)
+    leader.sync()
+    accept(leader, TWO)
+    second = reading.begin()
+    await turns()
+    await asked.settle(answer_rounds(leader, 2))
+    reading.applied_index = 1
+    reading.waiters.reached(1)
+    assert await first == 1 and not second.done()
+    await asked.settle(leader.sync())
+    await asked.settle(answer_rounds(leader, 2))
+    await turns()
+    assert not second.done(), "it waits for the write that was committed before it began"
+    reading.applied_index = 2
+    reading.waiters.reached(2)
+    assert await second == 2
+
+
+async def test_a_follower_whose_leader_was_deposed_gets_no_index() -> None:
+    """Thesis 6.4, the end: a leader that cannot confirm itself confirms no follower either; it is asked again."""
+    leader = an_open_leader()
+    asked = Asked(leader)
+    reading = Reading(asked.ask)
+    read = reading.begin()
+    await turns()
+    await asked.settle(leader.sync())
+    leader.receive(ProbeReply(2, THREE, leader.raft.state.reads.round))
+    await asked.settle(leader.sync())
+    with pytest.raises(LeadershipLost):
+        await read
+    late = reading.begin()
+    with pytest.raises(LeadershipLost):
+        await late
