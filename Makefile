@@ -11,6 +11,7 @@ SEED ?= 1
 JOBS ?= 1
 MUTANTS ?=
 EVERY ?= 1
+POINTS ?= 40
 MINUTES ?= 1
 KIND ?= thread
 TESTS ?= tests/logstore tests/statemachine tests/accel tests/transport tests/contract
@@ -51,8 +52,9 @@ mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS=
 fuzz-sql: build ## random programs of SQL, on a cluster and on plain SQLite (MINUTES=1 SEED=1)
 	$(BIN)/python -m tests.differential.run --minutes $(MINUTES) --seed $(SEED)
 
-sweep: build ## a node killed at every change of its disk, with and without its power (EVERY=1 SEED=1)
-	$(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)
+sweep: build ## nodes killed at changes of their disks: one node at every one, three at some (EVERY=1 POINTS=40 SEED=1)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/crash/sweep.py --nodes 3 --points $(POINTS) --seed $(SEED)
 
 sanitize: $(INSTALLED) ## tests with the native code under a sanitizer (KIND=thread TESTS=tests/logstore)
 	sh .ci/sanitize $(BIN)/python $(KIND) $(TESTS)

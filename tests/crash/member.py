@@ -8,7 +8,9 @@
     {"do": "begin", "sql": ..., "request_id": ...}         issues a write, and answers when it has left, not when it is
                                                            answered;
     {"do": "take"}                                         one such index;
-    {"do": "views"}                                        what the node tells of its groups, and the cluster's id.
+    {"do": "views"}                                        what the node tells of its groups, and the cluster's id;
+    {"do": "arm", "folder": FOLDER, "k": K, ...}           the process dies at its K-th change of that folder, see
+                                                           killpoint.c, which is preloaded.
 
 A release obeys this, too: what imports from beside this file does so where it is asked for.
 """
@@ -91,6 +93,16 @@ async def take(db: LocalClient) -> int:
     from tests.chaos.two_groups import take_index
 
     return await take_index(db._services.node, 5)
+
+
+def arm(command: dict[str, Any]) -> None:
+    """From here on this process dies at its k-th change of the disk."""
+    libraries = ctypes.CDLL(None)
+    libraries.hq_kill_only(command["kinds"])
+    libraries.hq_kill_arm(
+        os.fsencode(command["folder"]), ctypes.c_ulong(command["k"]), command["half"], command["loss"],
+        ctypes.c_ulonglong(command["seed"]),
+    )  # fmt: skip
 
 
 async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
@@ -190,6 +202,9 @@ async def obey(db: LocalClient, command: dict[str, Any], state: dict[str, Any]) 
             from tests.chaos.two_groups import told_by
 
             return told_by(db._services.node)
+        case "arm":
+            arm(command)
+            return {}
         case "giant":
             return {"done": await giant_transactions(db, command["seconds"], command["tasks"], command["statements"])}
         case "hold_gil":

@@ -1,6 +1,7 @@
 """Crash sweep: a node is killed at every single change of its disk, comes back, and has kept every promise.
 
     python tests/crash/sweep.py [--every N] [--first K] [--jobs J] [--seed S] [--how kill,half,...]
+    python tests/crash/sweep.py --nodes 3 [--points N] [--seed S]       a sample on a cluster, see sweep_three.py
 
 The workload (sweep_lives.py) forms a single node, writes, stops, purges, recycles segments. Its log, LMDB and SQLite
 make some hundreds of changes: writes, syncs, renames, removals, changes of size. For each k a fresh node dies before
@@ -31,10 +32,12 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import HERE, build_library
+from sweep_three import sample
 
 WAYS = ("kill", "half", "drop", "torn", "any", "again", "again_any", "then_drop", "then_any", "look")
 BEYOND = 10_000_000
@@ -126,6 +129,13 @@ def points(
     return [(k, how, chance.getrandbits(32)) for k, how in chosen][::-1]
 
 
+def sample_three(points: int, seed: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="hiqlite-sweep-") as name:
+        violations = asyncio.run(sample(Path(name), points, seed, partial(print, flush=True)))
+    print(f"crash points of three nodes: {points} violations: {violations}")
+    return 1 if violations else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1)
@@ -133,7 +143,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--how", default=",".join(WAYS))
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--points", type=int, default=40, help="of three nodes")
     chosen = parser.parse_args()
+    if chosen.nodes == 3:
+        return sample_three(chosen.points, chosen.seed)
     ways = tuple(chosen.how.split(","))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hiqlite-sweep-") as name:
