@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.nemeses import MIXES, Storm
+from tests.chaos.nemeses import MIXES, STORM_MIN_S, Storm
 from tests.chaos.operations import NEVER, NOT_APPLIED, OK, UNKNOWN, Belief, Operation, read_record
 from tests.chaos.subjects import CACHES, Cluster, Hang, Subject
 from tests.chaos.two_groups import View, disagreements
@@ -92,9 +92,10 @@ def mix_of(seed: int) -> tuple[str, int, str]:
 async def play(
     folder: Path, seed: int, seconds: float, mix: str | None = None, size: int | None = None, cache: str | None = None
 ) -> Outcome:
-    """One history with about `seconds` of faults."""
+    """One history with about `seconds` of faults, or what its mix needs."""
     told_mix, told_size, told_cache = mix_of(seed)
     outcome = Outcome(seed, mix or told_mix, size or told_size, cache or told_cache)
+    seconds = max(seconds, STORM_MIN_S.get(outcome.mix, 0.0))
     chance = random.Random(seed)
     epoch = time.monotonic_ns()
     power = "power" in MIXES[outcome.mix][1]

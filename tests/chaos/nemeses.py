@@ -17,8 +17,10 @@ from contextlib import suppress
 from hiqlite.logstore.folder import DB, GROUP_NAMES
 from tests.chaos.subjects import Cluster, Hang, Subject
 
-FDATASYNC, FALLOCATE, HOLD, FSYNC = 0, 2, 4, 5  # orders of faulty_disk.c
+FDATASYNC, FALLOCATE, HOLD, FSYNC, DATABASE = 0, 2, 4, 5, 8  # orders of faulty_disk.c
+FULL = ((FALLOCATE,), (DATABASE,), (FALLOCATE, DATABASE))  # where there is no room: the log, SQLite, both
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+LONG_PAUSE_S = 30.0
 CUTS = ("hold", "hold", "lose", "refuse")
 HOUR_S = 3600
 
@@ -45,7 +47,10 @@ MIXES: dict[str, tuple[int, dict[str, int]]] = {
         "resets": 1, "disk error": 1, "full disk": 1, "disk stall": 1, "clock": 2, "members": 2, "hand over": 1,
     }),
     "power and partitions": (2, {"power": 3, "one way": 1, "leader alone": 2, "pause leader": 2, "clock": 1}),
+    "long pause": (2, {"long pause": 3, "flap": 1, "delay": 1, "clock": 1, "hand over": 1}),
 }  # fmt: skip
+# Mixes whose storms last so much at least, else their faults would be cut short.
+STORM_MIN_S = {"long pause": LONG_PAUSE_S + 15}
 
 
 class Storm:
@@ -70,6 +75,7 @@ class Storm:
             "pause leader": lambda: self._pause(self._leader()),
             "pause one": lambda: self._pause(self._some(1)),
             "pause two": lambda: self._pause(self._some(2)),
+            "long pause": self._long_pause,
             "power": self._lose_power,
             "sleeping leader": self._sleeping_leader,
             "leader alone": lambda: self._leader_from(cluster.size),
@@ -156,6 +162,12 @@ class Storm:
     async def _pause(self, victims: list[Subject]) -> None:
         seconds = self._chance.choice(PAUSES_S) * self._chance.uniform(0.8, 1.0)
         await asyncio.gather(*(one.pause(self._last(seconds)) for one in victims))
+
+    async def _long_pause(self) -> None:
+        """One at a time: the others go on, elect, and let go of all that a peer may not come back for."""
+        leader = self._leader()
+        if not any(one.stopped for one in self._cluster.subjects):
+            await leader[0].pause(self._last(LONG_PAUSE_S))
 
     async def _sleeping_leader(self) -> None:
         """The leader is stopped until another one leads, and cut off: when it goes on, nobody tells it for a while."""
@@ -281,12 +293,16 @@ class Storm:
         await self._start_again([victim])
 
     async def _full_disk(self) -> None:
+        """What found no room is done in the same life once there is some; a start on such a disk says so instead."""
         (victim,) = self._disk_victims()
+        orders = self._chance.choice(FULL)
         try:
-            victim.disk.byte(FALLOCATE, errno.ENOSPC)
+            for order in orders:
+                victim.disk.byte(order, errno.ENOSPC)
             await self._last(self._chance.uniform(1.0, 5.0))
         finally:
-            victim.disk.byte(FALLOCATE, 0)
+            for order in orders:
+                victim.disk.byte(order, 0)
 
     async def _disk_stall(self) -> None:
         (victim,) = self._disk_victims()

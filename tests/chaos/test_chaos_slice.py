@@ -17,7 +17,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("mix", "seed", "cache"),
     [("everything", 17, "memory"), ("pauses and partitions", 3, "disk"), ("power and partitions", 23, "disk"),
-     ("members", 7, "memory")],
+     ("members", 7, "memory"), pytest.param("disks", 5, "disk", marks=pytest.mark.long),
+     pytest.param("long pause", 1, "disk", marks=pytest.mark.long)],
 )  # fmt: skip
 async def test_histories_under_faults_have_an_order(tmp_path: Path, mix: str, seed: int, cache: str) -> None:
     """Kills, pauses, partitions, sick disks, clocks, loss of power, changes of members: every answer is explained,
