@@ -1,28 +1,45 @@
 """`hiqlite bench catchup`: a follower that was away for many writes comes back while the others go on writing.
 
 Three processes. Measured are the time from the start of its process until it has what the leader had committed when it
-asked, the longest time between two writes on the leader meanwhile, and what logs and databases take on the disks. Knows
-nodes as processes; must not know how one catches up.
+asked, the longest time between two writes on the leader meanwhile, and what logs and databases take on the disks. With
+`--check` all this is held to limits; those of time are for `--rows 500000` on an idle machine, and rounds of so many
+show that nothing grows with what was ever written. Knows nodes as processes; must not know how one catches up.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hiqlite.config import NodeConfig
+from hiqlite.logstore.space import APPLYING_BYTES
 from hiqlite.transport.loopback import loopback_cluster
 
-from .nodes import Processes, equal_nodes, find_leader
+from .nodes import BenchNode, Processes, equal_nodes, find_leader
 from .report import heading, machine, versions
 
 LOADING_TASKS = 64  # that write while it is away
 TASKS = 4  # that write while it comes back
+
+# What a follower that missed 500 000 writes may cost its leader's clients, and has to reach, its start included.
+STALL_MS_MAX = 250.0
+ENTRIES_PER_S_MIN = 200_000
+# A log: the tail that is kept and as much until a purge is worth while, in entries; and in files the one that is
+# written, the one before it, the next one, and two that wait for being used again.
+TAILS_MAX = 3
+SEGMENTS_MAX = 5
+# SQLite's own log: from `APPLYING_BYTES` on writes wait for its checkpoint. One run may be under way.
+SQLITE_LOG_MB_MAX = 1.25 * APPLYING_BYTES / 1e6
+# A database: each round has as many rows as the first one, and what it has deleted is used again.
+DATABASE_GROWTH_MAX = 1.5
+PURGED_S = 10.0  # until a log without writes is purged
 
 
 async def one_run(cluster: Processes, rows: int, number: int) -> dict[str, Any]:
@@ -38,20 +55,60 @@ async def one_run(cluster: Processes, rows: int, number: int) -> dict[str, Any]:
     found = await leader.do({"do": "end_writing"})
     applied = (await leader.do({"do": "status"}))["applied_index"]
     await equal_nodes(cluster.nodes, applied)
+    held = [await held_entries(node) for node in cluster.nodes]
     usage = [await node.do({"do": "usage"}) for node in cluster.nodes]
     return {
         "n": loaded["n"], "taken_s": round(taken_s, 3), "entries_per_s": round(loaded["n"] / taken_s),
         "stall_ms": round(found["gaps"][0][0] / 1e6, 1), "writes_meanwhile": found["n"],
         "log_mb": [megabytes(folder, "log") for folder in cluster.folders],
+        "log_entries": held, "sqlite_log_mb": [megabytes(folder, "db", "*-wal") for folder in cluster.folders],
         "db_mb": [megabytes(folder, "db") for folder in cluster.folders],
         "rss_mb": [round(one["rss_mb"]) for one in usage],
     }  # fmt: skip
 
 
-def megabytes(folder: Path, kind: str) -> float:
-    """Of all files below a folder of a node's data."""
-    sizes = [path.stat().st_size for path in (folder / kind).rglob("*") if path.is_file()]
-    return round(sum(sizes) / 1e6, 1)
+def megabytes(folder: Path, kind: str, names: str = "*") -> float:
+    """Of all files below a folder of a node's data that have such names."""
+    total = 0
+    for path in (folder / kind).rglob(names):
+        with suppress(FileNotFoundError):  # a log's files come and go
+            total += path.stat().st_size if path.is_file() else 0
+    return round(total / 1e6, 1)
+
+
+async def held_entries(node: BenchNode) -> int:
+    """Of its log, once it is purged, or after a while."""
+    end = time.monotonic() + PURGED_S
+    while True:
+        group = (await node.do({"do": "metrics"}))["groups"]["db"]
+        held = int(group["last_log_index"] - group["first_index"] + 1)
+        if held <= tail_max() or time.monotonic() > end:
+            return held
+        await asyncio.sleep(0.05)
+
+
+def tail_max() -> int:
+    return TAILS_MAX * NodeConfig().logs_until_snapshot
+
+
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    """Which limits were not kept in which round, in words."""
+    segments_mb = SEGMENTS_MAX * NodeConfig().wal_size / 1e6
+    database_mb = DATABASE_GROWTH_MAX * max(rows[0]["db_mb"]) + SQLITE_LOG_MB_MAX
+    found = []
+    for number, row in enumerate(rows, 1):
+        rate, entries = row["entries_per_s"], max(row["log_entries"])
+        log_mb, sqlite_mb, db_mb = (max(row[name]) for name in ("log_mb", "sqlite_log_mb", "db_mb"))
+        limits = [
+            (row["stall_ms"] <= STALL_MS_MAX, f"writes stood still for {row['stall_ms']} ms, not {STALL_MS_MAX:.0f}"),
+            (rate >= ENTRIES_PER_S_MIN, f"{rate:,} entries/s are less than {ENTRIES_PER_S_MIN:,}"),
+            (entries <= tail_max(), f"a log holds {entries:,} entries, not {tail_max():,}"),
+            (log_mb <= segments_mb, f"a log takes {log_mb} MB, not {segments_mb:.0f}"),
+            (sqlite_mb <= SQLITE_LOG_MB_MAX, f"SQLite's own log takes {sqlite_mb} MB, not {SQLITE_LOG_MB_MAX:.0f}"),
+            (db_mb <= database_mb, f"a database takes {db_mb} MB, not {database_mb:.0f}"),
+        ]
+        found += [f"round {number}: {text}" for is_kept, text in limits if not is_kept]
+    return found
 
 
 async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:

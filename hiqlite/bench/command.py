@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restarts", type=int, default=50, help="gap: runs of each way (default 50)")
     ways = ",".join(gap.WAYS)
     parser.add_argument("--ways", default=ways, help="gap: what is done to the leader (default %(default)s)")
+    parser.add_argument("--check", action="store_true", help="catchup: exit code 1 if a limit is not kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
 
 
@@ -118,9 +119,11 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def main(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> int:
     import uvloop
 
+    if options.check and options.what != "catchup":
+        raise SystemExit("only catchup has limits to check")
     if options.what in OWN_REPORTS:
         kind = OWN_REPORTS[options.what]
         report = uvloop.run(kind.run(options, progress))
@@ -132,6 +135,10 @@ def main(options: argparse.Namespace) -> None:
     print(text)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    wrong = catchup.missed(report["rows"]) if options.check else []
+    for text in wrong:
+        print(f"limit not kept: {text}")
+    return 1 if wrong else 0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

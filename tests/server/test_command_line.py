@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import hiqlite
+from hiqlite.bench.catchup import missed
 from hiqlite.bench.command import DEFAULT_PHASES
 from hiqlite.server.demo import toml
 from hiqlite.transport.loopback import loopback_cluster
@@ -278,16 +279,43 @@ def test_the_bench_measures_the_gap_that_a_leader_leaves(tmp_path: Path):
 
 
 def test_the_bench_measures_how_a_follower_comes_back(tmp_path: Path):
-    """A row for each round, with what the leader's clients felt of it and what lies on each disk."""
+    """A row for each round, with what the leader's clients felt of it and what lies on each disk; with `--check` limits
+    that are not kept are told. So few writes cannot be so fast: a start takes longer."""
     file = tmp_path / "report.json"
-    answer = hiqlite_command("bench", "catchup", "-r", "3000", "--rounds", "2", "--json", file)
-    assert answer.returncode == 0, answer.stderr
+    answer = hiqlite_command("bench", "catchup", "-r", "3000", "--rounds", "2", "--check", "--json", file)
+    assert answer.returncode == 1, answer.stderr
+    assert len(re.findall(r"^limit not kept: round [12]: .* entries/s are less", answer.stdout, re.MULTILINE)) == 2
     report = json.loads(file.read_text())
     assert [row["bench"] for row in report["rows"]] == ["catchup"] * 2
     for row in report["rows"]:
         assert row["n"] >= 2900 and row["taken_s"] > 0 and row["stall_ms"] > 0 and row["writes_meanwhile"] > 0
         assert all(size > 0 for size in (*row["log_mb"], *row["db_mb"], *row["rss_mb"]))
     assert "entries/s" in answer.stdout
+
+
+KEPT = {
+    "stall_ms": 250.0, "entries_per_s": 200_000, "log_entries": [20_000, 0], "log_mb": [134.2, 67.1],
+    "sqlite_log_mb": [33.6, 0.0], "db_mb": [60.0, 30.0],
+}  # fmt: skip
+
+
+def test_a_follower_that_comes_back_within_all_limits_is_told_to_be() -> None:
+    """Exactly at a limit is within."""
+    assert missed([KEPT, KEPT]) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"stall_ms": 250.1}, "writes stood still"), ({"entries_per_s": 199_999}, "entries/s"),
+        ({"log_entries": [0, 40_000]}, "a log holds"), ({"log_mb": [67.1, 400.0]}, "a log takes"),
+        ({"sqlite_log_mb": [43.0, 0.0]}, "SQLite's own log"), ({"db_mb": [30.0, 140.0]}, "a database takes"),
+    ],
+)  # fmt: skip
+def test_each_limit_of_a_return_is_looked_at(changed: dict[str, Any], told: str) -> None:
+    """In every round; the database is compared with the first one's."""
+    (text,) = missed([KEPT, {**KEPT, **changed}])
+    assert text.startswith("round 2: ") and told in text
 
 
 @pytest.mark.parametrize(
