@@ -26,6 +26,11 @@ VALUES: tuple[object, ...] = (
 TYPES = ("INTEGER", "TEXT", "REAL", "BLOB", "NUMERIC")
 
 
+def happens(chance: Random, percent: int) -> bool:
+    """So often. It does not where `chance` gives the least that it can, as it does to make a program small."""
+    return chance.randrange(100) >= 100 - percent
+
+
 class Expressions:
     """Of one program."""
 
@@ -41,8 +46,8 @@ class Expressions:
 
     def make(self, columns: Sequence[str] = (), depth: int = 2) -> str:
         chance = self._chance
-        if depth == 0 or chance.random() < 0.3:
-            return chance.choice(columns) if columns and chance.random() < 0.6 else self.literal()
+        if depth == 0 or not happens(chance, 70):
+            return chance.choice(columns) if columns and happens(chance, 60) else self.literal()
         one, two = (self.make(columns, depth - 1) for _ in range(2))
         match chance.randrange(10):
             case 0 | 1:

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from .expressions import TYPES, Expressions
+import hiqlite
+
+from .expressions import TYPES, Expressions, happens
+from .queries import Queries, Table
 
 Params = tuple[object, ...]
+RETURNED = ("a", "b", "c")  # columns of the RETURNING that a later statement may refer to
 RESOLUTIONS = ("REPLACE", "IGNORE", "FAIL", "ROLLBACK")
 DEFAULTS = ("7", "NULL", "'d'", "(1 + 1)")
 ACTIONS = ("", "ON DELETE CASCADE", "ON DELETE SET NULL", "ON UPDATE CASCADE", "ON DELETE RESTRICT")
@@ -22,57 +26,73 @@ CONFLICTS = ("", "", "", "OR IGNORE", "OR REPLACE", "OR ABORT", "OR FAIL", "OR R
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call. `kind`: execute, returning, many, txn, batch, query; `statements` with their parameters."""
+    """One call. `kind`: execute, returning, many, txn, atomic, batch, query, ordered (a query whose ORDER BY leaves
+    nothing open); `statements` with their parameters, and of an atomic block how many rows each is expected to change.
+    """
 
     kind: str
     statements: tuple[tuple[str, Params], ...]
-
-
-@dataclass(slots=True)
-class Table:
-    name: str
-    columns: list[str]
-    writable: list[str]
-    has_rowid: bool = True
+    expected: tuple[int | None, ...] = ()
 
 
 class Program:
-    """Made from a seed; its steps are always the same."""
+    """Of what `chance` gives; the same chance makes the same steps.
 
-    def __init__(self, seed: int, length: int = 25) -> None:
-        self.seed = seed
-        self.prefix = f"p{seed}_"
-        self._length = length
-        self._chance = Random(f"program {seed}")
-        self._some = Expressions(self._chance)
+    Args:
+        chance: is asked while this is made, and not later.
+        name: in front of all names; no other program in the same database may have it.
+        length: steps between the first tables and the last look at all tables.
+    """
+
+    def __init__(self, chance: Random, name: str, length: int = 25) -> None:
+        self.prefix = f"{name}_"
+        self._chance = chance
+        self._some = Expressions(chance)
         self._tables: list[Table] = []
+        self._queries = Queries(chance, self._some, self._tables)
         self._made = 0
+        self.steps = list(self._steps(length))
 
-    def steps(self) -> Iterator[Step]:
+    @classmethod
+    def of_seed(cls, seed: int) -> Program:
+        return cls(Random(f"program {seed}"), f"p{seed}")
+
+    def __str__(self) -> str:
+        return "\n".join(f"{step.kind} {step.statements} {step.expected or ''}" for step in self.steps)
+
+    def _steps(self, length: int) -> Iterator[Step]:
         chance = self._chance
         yield self._call("execute", f"CREATE TABLE {self.prefix}log (id INTEGER PRIMARY KEY, what, value)")
         for _ in range(chance.randint(1, 3)):
             yield self._call("execute", self._new_table())
-        for _ in range(self._length):
-            match chance.randrange(12):
-                case 0:
-                    yield self._call("execute", self._definition())
-                case 1:
-                    yield self._call("query", self._select())
-                case 2 | 3:
-                    yield Step("txn", tuple(self._write() for _ in range(chance.randint(1, 5))))
-                case 4:
-                    yield Step("batch", tuple((self._write_or_definition(), ()) for _ in range(chance.randint(1, 5))))
-                case 5:
-                    sql, width = self._insert_bound()
-                    yield Step("many", tuple((sql, self._values(width)) for _ in range(chance.randint(1, 6))))
-                case 6 | 7:
-                    sql, params = self._write()
-                    yield Step("returning", ((f"{sql} RETURNING *", params),))
-                case _:
-                    yield Step("execute", (self._write(),))
+        for _ in range(length):
+            yield self._step()
         for table in self._tables:
             yield self._call("query", f"SELECT * FROM {table.name}")
+
+    def _step(self) -> Step:
+        chance = self._chance
+        match chance.randrange(15):
+            case 0:
+                return self._call("execute", self._definition())
+            case 1:
+                return self._call("query", self._queries.select())
+            case 2:
+                return self._call("ordered", self._queries.ordered())
+            case 3 | 4:
+                return Step("txn", tuple(self._write() for _ in range(chance.randint(1, 5))))
+            case 5 | 6:
+                return self._referring_step()
+            case 7:
+                return Step("batch", tuple((self._text(), ()) for _ in range(chance.randint(1, 5))))
+            case 8:
+                sql, width = self._insert_bound()
+                return Step("many", tuple((sql, self._values(width)) for _ in range(chance.randint(1, 6))))
+            case 9 | 10:
+                sql, params = self._write()
+                return Step("returning", ((f"{sql} RETURNING *", params),))
+            case _:
+                return Step("execute", (self._write(),))
 
     # -- definitions
 
@@ -83,14 +103,29 @@ class Program:
         self._made += 1
         return f"{self.prefix}{what}{self._made}"
 
+    def _new_virtual(self, module: str) -> str:
+        name = self._name(module[0])
+        if module == "fts5":
+            columns = definitions = ["body"]
+        else:
+            columns = ["id", "low", "high"]
+            definitions = [*columns, "+c0"] if happens(self._chance, 40) else columns
+        columns = [column.lstrip("+") for column in definitions]
+        self._tables.append(Table(name, columns, list(columns), is_virtual=True))
+        return f"CREATE VIRTUAL TABLE {name} USING {module} ({', '.join(definitions)})"
+
     def _new_table(self) -> str:
-        chance, name = self._chance, self._name("t")
-        strict = chance.random() < 0.2
+        chance = self._chance
+        if happens(chance, 8):
+            return self._new_virtual(chance.choice(("rtree", "rtree_i32", "fts5")))
+        name = self._name("t")
+        strict = happens(chance, 20)
         columns = [f"c{number}" for number in range(chance.randint(1, 4))]
-        texts, writable = [], []
+        texts: list[str] = []
+        writable: list[str] = []
         for column in columns:
             kind = chance.choice((*TYPES[:4], "ANY")) if strict else chance.choice((*TYPES, "", "VARCHAR(5)"))
-            if chance.random() < 0.12 and writable:
+            if happens(chance, 12) and writable:
                 how = chance.choice(("STORED", "VIRTUAL"))
                 texts.append(f"{column} {kind} GENERATED ALWAYS AS ({self._some.make(writable, 1)}) {how}")
                 continue
@@ -99,21 +134,21 @@ class Program:
         if not writable:
             columns, texts, writable = ["c0"], ["c0 INTEGER"], ["c0"]
         key = chance.choice(("id INTEGER PRIMARY KEY", "id INTEGER PRIMARY KEY AUTOINCREMENT", "", "PRIMARY KEY"))
-        without = key == "PRIMARY KEY" and chance.random() < 0.6
+        without = key == "PRIMARY KEY" and happens(chance, 60)
         if key == "PRIMARY KEY":
             order = chance.choice(("", " DESC", " COLLATE NOCASE"))
             texts.append(f"PRIMARY KEY ({writable[0]}{order})")
         elif key:
             columns, texts, writable = ["id", *columns], [key, *texts], ["id", *writable]
-        if chance.random() < 0.2:
+        if happens(chance, 20):
             texts.append(f"CHECK ({self._some.make(writable, 1)})")
         options = ", ".join(["STRICT"] * strict + ["WITHOUT ROWID"] * without)
-        self._tables.append(Table(name, columns, writable, not without))
+        self._tables.append(Table(name, columns, writable))
         return f"CREATE TABLE {name} ({', '.join(texts)}) {options}"
 
     def _constraint(self, column: str) -> str:
         chance = self._chance
-        parents = [one for one in self._tables if one.columns[0] == "id"]
+        parents = [one for one in self._tables if one.columns[0] == "id" and not one.is_virtual]
         choices = [
             "", "", "", "", "NOT NULL", "UNIQUE", f"UNIQUE ON CONFLICT {chance.choice(RESOLUTIONS)}",
             f"DEFAULT {chance.choice(DEFAULTS)}", f"CHECK ({self._some.make([column], 1)} IS NOT 0)", "COLLATE NOCASE",
@@ -140,7 +175,7 @@ class Program:
             case 4 | 5 | 6:
                 return self._trigger(table)
             case 7:
-                return f"CREATE VIEW {self._name('v')} AS {self._select()}"
+                return f"CREATE VIEW {self._name('v')} AS {self._queries.select()}"
             case 8:
                 new = self._name("n")
                 table.columns.append(new)
@@ -153,9 +188,7 @@ class Program:
             case 10:
                 return f"ALTER TABLE {table.name} DROP COLUMN {column}"
             case _:
-                name = self._name("f")
-                self._tables.append(Table(name, ["body"], ["body"]))
-                return f"CREATE VIRTUAL TABLE {name} USING fts5 (body)"
+                return self._new_virtual(chance.choice(("rtree", "fts5")))
 
     def _trigger(self, table: Table) -> str:
         chance = self._chance
@@ -171,16 +204,13 @@ class Program:
         when = chance.choice(("BEFORE", "AFTER"))
         return f"CREATE TRIGGER {self._name('g')} {when} {event} ON {table.name} BEGIN {body}; END"
 
-    # -- writes and reads
+    # -- writes
 
     def _table(self) -> Table:
-        return self._chance.choice(self._tables)
+        return self._queries.table()
 
     def _where(self, table: Table) -> str:
-        chance = self._chance
-        if chance.random() < 0.3:
-            return ""
-        return f" WHERE {self._some.make(table.columns, 2)}"
+        return self._queries.where(table)
 
     def _insert_bound(self) -> tuple[str, int]:
         table, columns, names = self._into()
@@ -198,7 +228,9 @@ class Program:
     def _write(self) -> tuple[str, Params]:
         chance, some, table = self._chance, self._some, self._table()
         how = chance.choice(CONFLICTS)
-        match chance.randrange(10):
+        if happens(chance, 3):
+            return self._wrong(table, chance.choice(table.writable)), ()
+        match chance.randrange(12):
             case 0 | 1 | 2:
                 sql, width = self._insert_bound()
                 return sql, self._values(width)
@@ -218,32 +250,81 @@ class Program:
                 source = f"SELECT {what} FROM {other.name}{self._where(other)} ORDER BY 1 LIMIT 3"
                 return f"INSERT {how} INTO {table.name} ({column}) {source}", ()
             case 7 | 8:
+                return self._with(table, chance.choice(table.writable)), ()
+            case 9 | 10:
                 column = chance.choice(table.writable)
                 return f"UPDATE {how} {table.name} SET {column} = {some.make(table.columns, 2)}{self._where(table)}", ()
             case _:
                 return f"DELETE FROM {table.name}{self._where(table)}", ()
 
-    def _write_or_definition(self) -> str:
-        if self._chance.random() < 0.2:
+    def _with(self, table: Table, column: str) -> str:
+        """A write that reads a CTE."""
+        chance, queries = self._chance, self._queries
+        how, common = chance.choice(CONFLICTS), queries.common()
+        match chance.randrange(5):
+            case 0:
+                return f"{common} INSERT {how} INTO {table.name} ({column}) {queries.few()}"
+            case 1:
+                return f"INSERT {how} INTO {table.name} ({column}) {common} {queries.few()}"
+            case 2:
+                value = f"(SELECT {chance.choice(('max(x)', 'min(x)', 'count(x)'))} FROM c)"
+                return f"{common} UPDATE {how} {table.name} SET {column} = {value}{self._where(table)}"
+            case 3:
+                one = "(SELECT count(*) AS n, typeof(max(x)) AS k FROM c) AS s"
+                value = self._some.make([*table.columns, "s.n", "s.k"], 1)
+                return f"{common} UPDATE {how} {table.name} SET {column} = {value} FROM {one}{self._where(table)}"
+            case _:
+                return f"{common} DELETE FROM {table.name} WHERE {column} IN ({queries.few()})"
+
+    def _wrong(self, table: Table, column: str) -> str:
+        """Told when it is prepared."""
+        return self._chance.choice((
+            f"INSERT INTO {table.name} ({column}) VALUE (1)",
+            f"INSERT INTO {table.name} ({column}) VALUES (1, 2)",
+            f"UPDATE {table.name} SET {column} = nothing",
+            f"DELETE FROM {self.prefix}nothing",
+        ))  # fmt: skip
+
+    def _text(self) -> str:
+        """A statement without parameters, of a batch."""
+        if happens(self._chance, 20):
             return self._definition()
-        while True:
+        for _ in range(9):
             sql, params = self._write()
             if not params:
                 return sql
+        return f"DELETE FROM {self._table().name}"
 
-    def _select(self) -> str:
-        chance, some, table = self._chance, self._some, self._table()
-        other = self._table()
-        match chance.randrange(4):
-            case 0:
-                return f"SELECT {some.make(table.columns, 2)} AS x FROM {table.name}{self._where(table)}"
-            case 1:
-                column, counted = chance.choice(table.columns), chance.choice(table.columns)
-                return f"SELECT {column} AS x, count(*) AS n, max({counted}) AS m FROM {table.name} GROUP BY 1"
-            case 2:
-                one, two = (f"SELECT {some.make(each.columns, 1)} AS x FROM {each.name}" for each in (table, other))
-                return f"{one} {chance.choice(('UNION', 'UNION ALL', 'INTERSECT', 'EXCEPT'))} {two}"
-            case _:
-                on = some.make([f"a.{one}" for one in table.columns], 1)
-                joined = f"{table.name} AS a LEFT JOIN {other.name} AS b ON {on}"
-                return f"SELECT a.*, b.{chance.choice(other.columns)} AS z FROM {joined}"
+    # -- transactions whose statements know of each other
+
+    def _referring_step(self) -> Step:
+        """Parameters that are values of an earlier RETURNING, and in a block numbers of rows that are expected."""
+        chance = self._chance
+        statements = [self._write_returning()]
+        for _ in range(chance.randint(1, 3)):
+            statements.append(self._write_returning(range(len(statements))))
+        if happens(chance, 40):
+            return Step("txn", tuple(statements))
+        expected = (chance.choice((0, 1, 1, 2)) if happens(chance, 25) else None for _ in statements)
+        return Step("atomic", tuple(statements), tuple(expected))
+
+    def _write_returning(self, earlier: range = range(0)) -> tuple[str, Params]:
+        """Its RETURNING gives plain text and numbers, whatever bytes the columns hold."""
+        chance = self._chance
+        table, columns, names = self._into()
+        column = chance.choice(table.columns)
+        shown = zip((f"hex({column})", f"typeof({column})", f"length({column})"), RETURNED, strict=True)
+        returning = f"RETURNING {', '.join(f'{what} AS {name}' for what, name in shown)}"
+        how = chance.choice(CONFLICTS)
+        if happens(chance, 70):
+            marks = ", ".join("?" * len(columns))
+            sql = f"INSERT {how} INTO {table.name} ({names}) VALUES ({marks}) {returning}"
+            return sql, tuple(self._referring(earlier) for _ in columns)
+        sql = f"UPDATE {how} {table.name} SET {columns[0]} = ?{self._where(table)} {returning}"
+        return sql, (self._referring(earlier),)
+
+    def _referring(self, earlier: range) -> object:
+        chance = self._chance
+        if not earlier or happens(chance, 40):
+            return self._some.value()
+        return hiqlite.ref(chance.choice(earlier), chance.choice((*range(len(RETURNED)), *RETURNED)))
