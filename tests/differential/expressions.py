@@ -7,7 +7,7 @@ from random import Random
 
 LITERALS = (
     "NULL", "0", "1", "-1", "2", "7", "100",
-    "4611686018427387904", "-9223372036854775808", "1.5", "-0.0", "1e300", "0.1",
+    "4611686018427387904", "9223372036854775807", "-9223372036854775808", "1.5", "-0.0", "1e300", "0.1",
     "''", "'a'", "'B'", "'abc'", "'10'", "' 3x'", "'é'", "x''", "x'00ff'", "'2024-02-29'", "TRUE", "FALSE",
 )  # fmt: skip
 ONE_ARGUMENT = (
@@ -21,7 +21,7 @@ OPERATORS = (
     "COLLATE NOCASE =", "LIKE", "IS DISTINCT FROM",
 )  # fmt: skip
 VALUES: tuple[object, ...] = (
-    None, 0, 1, -5, 42, 1 << 62, 0.5, -1e-9, "", "a", "Ab", "\xf6", b"", b"\x00\xff", "12", "x" * 300,
+    None, 0, 1, -5, 42, 1 << 62, (1 << 63) - 1, 0.5, -1e-9, "", "a", "Ab", "\xf6", b"", b"\x00\xff", "12", "x" * 300,
 )  # fmt: skip
 TYPES = ("INTEGER", "TEXT", "REAL", "BLOB", "NUMERIC")
 

@@ -51,6 +51,7 @@ class Program:
         self._tables: list[Table] = []
         self._queries = Queries(chance, self._some, self._tables)
         self._made = 0
+        self._others: list[tuple[str, str]] = []  # (kind, name) of indexes, triggers and views
         self.steps = list(self._steps(length))
 
     @classmethod
@@ -103,6 +104,10 @@ class Program:
         self._made += 1
         return f"{self.prefix}{what}{self._made}"
 
+    def _other(self, kind: str) -> str:
+        self._others.append((kind, self._name({"INDEX": "i", "VIEW": "v", "TRIGGER": "g"}[kind])))
+        return self._others[-1][1]
+
     def _new_virtual(self, module: str) -> str:
         name = self._name(module[0])
         if module == "fts5":
@@ -133,7 +138,8 @@ class Program:
             writable.append(column)
         if not writable:
             columns, texts, writable = ["c0"], ["c0 INTEGER"], ["c0"]
-        key = chance.choice(("id INTEGER PRIMARY KEY", "id INTEGER PRIMARY KEY AUTOINCREMENT", "", "PRIMARY KEY"))
+        own = "id INTEGER PRIMARY KEY"
+        key = chance.choice((own, f"{own} AUTOINCREMENT", "", "PRIMARY KEY", "PRIMARY KEY"))
         without = key == "PRIMARY KEY" and happens(chance, 60)
         if key == "PRIMARY KEY":
             order = chance.choice(("", " DESC", " COLLATE NOCASE"))
@@ -164,18 +170,18 @@ class Program:
         chance = self._chance
         table = self._table()
         column = chance.choice(table.columns)
-        match chance.randrange(12):
+        match chance.randrange(14):
             case 0 | 1:
                 return self._new_table()
             case 2 | 3:
                 unique = chance.choice(("", "", "UNIQUE "))
                 what = chance.choice((column, f"{column} DESC", f"{column} COLLATE NOCASE", f"length({column})"))
                 where = chance.choice(("", "", f" WHERE {column} IS NOT NULL"))
-                return f"CREATE {unique}INDEX {self._name('i')} ON {table.name} ({what}){where}"
+                return f"CREATE {unique}INDEX {self._other('INDEX')} ON {table.name} ({what}){where}"
             case 4 | 5 | 6:
                 return self._trigger(table)
             case 7:
-                return f"CREATE VIEW {self._name('v')} AS {self._queries.select()}"
+                return f"CREATE VIEW {self._other('VIEW')} AS {self._queries.select()}"
             case 8:
                 new = self._name("n")
                 table.columns.append(new)
@@ -187,8 +193,20 @@ class Program:
                 return f"ALTER TABLE {old} RENAME TO {table.name}"
             case 10:
                 return f"ALTER TABLE {table.name} DROP COLUMN {column}"
+            case 11 | 12:
+                return self._drop()
             case _:
                 return self._new_virtual(chance.choice(("rtree", "fts5")))
+
+    def _drop(self) -> str:
+        """One table is kept to write to."""
+        chance = self._chance
+        if self._others and happens(chance, 60):
+            kind, name = self._others.pop(chance.randrange(len(self._others)))
+            return f"DROP {kind} {name}"
+        if len(self._tables) == 1:
+            return f"DROP TABLE {self.prefix}nothing"
+        return f"DROP TABLE {self._tables.pop(chance.randrange(len(self._tables))).name}"
 
     def _trigger(self, table: Table) -> str:
         chance = self._chance
@@ -202,7 +220,7 @@ class Program:
             "SELECT RAISE(IGNORE)",
         ))  # fmt: skip
         when = chance.choice(("BEFORE", "AFTER"))
-        return f"CREATE TRIGGER {self._name('g')} {when} {event} ON {table.name} BEGIN {body}; END"
+        return f"CREATE TRIGGER {self._other('TRIGGER')} {when} {event} ON {table.name} BEGIN {body}; END"
 
     # -- writes
 
