@@ -299,7 +299,7 @@ class Program:
         return self._chance.choice((
             f"INSERT INTO {table.name} ({column}) VALUE (1)",
             f"INSERT INTO {table.name} ({column}) VALUES (1, 2)",
-            f"UPDATE {table.name} SET {column} = nothing",
+            f"UPDATE {table.name} SET {column} = absent",
             f"DELETE FROM {self.prefix}nothing",
         ))  # fmt: skip
 
