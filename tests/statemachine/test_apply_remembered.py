@@ -48,6 +48,23 @@ STORIES: dict[str, Sequence[bytes]] = {
         txn("INSERT INTO f4 (f4) VALUES ('automerge=2')", "INSERT INTO nowhere VALUES (1)"),
         *[execute("INSERT INTO f4 VALUES (?)", [f"more {n}"]) for n in range(20)],
     ],
+    "virtual tables that a failed entry made, wrote, altered or dropped": [
+        entry
+        for kind, values in (("fts5 (x)", "('a')"), ("fts4 (x)", "('a')"), ("rtree (x, y, z)", "(1, 1, 2)"))
+        for made in (f"CREATE VIRTUAL TABLE v USING {kind}",)
+        for filled in (f"INSERT INTO v VALUES {values}",)
+        for entry in (
+            txn(made, filled, "INSERT INTO nowhere VALUES (1)"),
+            txn(made, filled, "DROP TABLE v", "INSERT INTO nowhere VALUES (1)"),
+            migration(1, f"{made}; {filled}; INSERT INTO nowhere VALUES (1)"),
+            batch(f"{made}; {filled}; INSERT INTO nowhere VALUES (1); DROP TABLE v"),
+            execute(made),
+            txn(filled, "ALTER TABLE v RENAME TO w", "INSERT INTO w SELECT * FROM w", "INSERT INTO nowhere VALUES (1)"),
+            txn(filled, "DROP TABLE v", "INSERT INTO nowhere VALUES (1)"),
+            execute(filled),
+            execute("DROP TABLE v"),
+        )
+    ],
     "a full-text table that is built anew": [
         execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
         execute("INSERT INTO ft (rowid, x) VALUES (1, 'a')"),

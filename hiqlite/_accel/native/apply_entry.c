@@ -148,6 +148,10 @@ static hq_outcome settle(hq_apply *w, hq_outcome outcome) {
     /* A single statement that kept a part keeps it, savepoint or not; several are all or nothing. */
     if (outcome == HQ_PARTIAL && w->partial_stays)
         return hq_savepoint_close(w) == SQLITE_DONE ? outcome : hq_stop_sqlite(w, "a savepoint could not be closed");
+    /* A full-text table that was made and written, and is gone again: SQLite asks it at COMMIT all the same, and fails.
+       Where the whole run is undone nobody is asked. */
+    if (w->touched_virtual && w->changed_schema)
+        return hq_record_failure(w, HQ_WHOLE, 0);
     if (hq_savepoint_undo(w) != SQLITE_DONE)
         return hq_stop_sqlite(w, "an entry could not be undone");
     return HQ_FAILED;
