@@ -25,7 +25,7 @@ async def db(tmp_path: Path) -> AsyncIterator[LocalClient]:
 
 
 async def test_a_task_that_writes_without_pause_leaves_the_loop_to_others(db: LocalClient) -> None:
-    """What a turn applies lets others write in it, but only once: the next is told in the next turn."""
+    """What a turn applies lets others write in it, but only once: the next is told by the next event of the loop."""
     turns = 0
 
     async def write() -> None:
@@ -37,7 +37,9 @@ async def test_a_task_that_writes_without_pause_leaves_the_loop_to_others(db: Lo
         turns += 1
         await asyncio.sleep(0)
     await writing
-    assert turns >= WRITES // 3
+    # One turn of the loop has a few events, each of which may tell one write: the log's wake-up, the state machine's,
+    # the scheduled turn, the alarm. Without a bound the loop would turn a handful of times.
+    assert turns >= WRITES // 6
 
 
 async def test_a_turn_within_a_turn_keeps_the_order(db: LocalClient) -> None:
