@@ -23,6 +23,13 @@ from hiqlite._accel.values cimport Encoder
 
 from hiqlite.errors import SessionExpired, from_wire
 
+cdef extern from "forks.h" nogil:
+    int hq_forks
+    int hq_forks_watch()
+
+if hq_forks_watch():
+    raise MemoryError
+
 cdef enum:
     PENDING = 0
     DONE = 1
@@ -179,7 +186,7 @@ cdef class Op:
                 self.value = decode_execute(answer, log_index, self.detail)
             else:
                 self.value = self.decode(answer, log_index, self.detail)
-        except Exception as error:
+        except BaseException as error:  # whatever a caller's own `into` raises is that caller's
             if self.session is not None and isinstance(error, SessionExpired):
                 self.session.end()
                 if not self.uncertain:  # there was this try only, and it did nothing
@@ -201,7 +208,8 @@ cdef class Op:
     cdef int wake(self) except -1:
         """Run the waiters now: all waiters of a run resume in the turn that completed it.
 
-        Only a loop callback may do so; inside a task's step another task cannot be stepped.
+        Only a loop callback may do so; inside a task's step another task cannot be stepped. What a waiter raises, and
+        be it SystemExit, is raised by the loop's next turn: here it would leave all others of the run untold.
         """
         cdef object callback = self.callback
         cdef object context = self.context
@@ -210,13 +218,21 @@ cdef class Op:
         if self.more is not None or context is None or asyncio.current_task(self.loop) is not None:
             self.schedule()
             return 0
+        cdef int process = hq_forks
         self.callback = None
         self.context = None
         try:
             context.run(callback, self)
-        except Exception as error:
-            self.loop.call_exception_handler({"message": "callback of a write failed", "exception": error})
+        except BaseException as error:
+            if process != hq_forks:
+                raise  # in a child that was forked by it: whoever else waits here is the parent's
+            self.loop.call_soon(raise_again, error)
         return 0
+
+
+def raise_again(error):
+    """The loop does with it what it does with what any callback raises: SystemExit and KeyboardInterrupt end it."""
+    raise error
 
 
 cdef class Batch:

@@ -156,6 +156,21 @@ async def test_pending_resolves_a_run_that_ends_inside_a_batch():
     assert len(pending) == 0
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_what_a_callers_own_decoding_raises_is_his_alone(kind: type[BaseException]):
+    """Whatever it is: he is told by it, and the others of the run by their answers."""
+
+    def decode(answer: bytes, index: int, detail: object) -> object:
+        raise kind
+
+    ops = [op_of(), Op(asyncio.get_running_loop(), decode), op_of()]
+    pending = Pending()
+    pending.add(10, ops)
+    pending.complete(12, Answers(10, 12))
+    assert (ops[0].result(), ops[2].result()) == ("10", "12")
+    assert isinstance(ops[1].exception(), kind)
+
+
 async def test_cutting_pending_gives_back_what_waits_above():
     """A truncated log leaves the writes below it waiting."""
     pending = Pending()

@@ -346,3 +346,43 @@ def test_a_child_may_leave_through_the_loop_it_inherited(tmp_path: Path, moment:
             assert await db.query_value("SELECT count(*) FROM t WHERE x = 1") == 20
 
     asyncio.run(look())
+
+
+TOLD_TOGETHER = """
+import asyncio, os, sys, types
+from hiqlite._accel.batch import Op
+from hiqlite._accel.pending import Pending
+
+loop, parent = asyncio.new_event_loop(), os.getpid()
+ops, pending = [Op(loop, lambda answer, index, detail: answer) for _ in range(2)], Pending()
+run = types.SimpleNamespace(first=1, last=2, answer=lambda index: b"")
+
+async def leave():
+    await ops[0]
+    if os.fork() == 0:
+        sys.exit()
+
+async def stay():
+    await ops[1]
+    print("told", "in the parent" if os.getpid() == parent else "in a child", flush=True)
+
+async def main():
+    pending.add(1, ops)
+    tasks = [asyncio.create_task(leave()), asyncio.create_task(stay())]
+    await asyncio.sleep(0)
+    loop.call_soon(pending.complete, 2, run)
+    await asyncio.gather(*tasks)
+
+try:
+    loop.run_until_complete(main())
+except SystemExit:
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_child_that_leaves_while_results_are_told_tells_nobody() -> None:
+    """It was forked by one who was told: the others wait in the parent, and are told there alone."""
+    command = [sys.executable, "-c", TOLD_TOGETHER]
+    run = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "told in the parent\n"), run.stderr

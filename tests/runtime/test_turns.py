@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,40 @@ async def test_a_turn_within_a_task_lets_nobody_overtake(db: LocalClient) -> Non
 
     await asyncio.gather(write("first"), turn(), write("second"))
     assert told == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("way", "end"),
+    [("write", SystemExit), ("write", KeyboardInterrupt), ("callback", SystemExit), ("failure", SystemExit)],
+)
+def test_who_ends_the_program_leaves_nobody_untold(tmp_path: Path, way: str, end: type[BaseException]) -> None:
+    """All others of the run have their answers, or all of a node that fails their errors, before the loop ends."""
+    told: list[int] = []
+
+    def leave(_: object) -> None:
+        told.append(1)
+        raise end
+
+    async def write(db: LocalClient, number: int) -> None:
+        op = asyncio.ensure_future(db.execute(INSERT))
+        if number == 1 and way == "callback":
+            op.add_done_callback(leave, context=copy_context())
+            return
+        try:
+            await op
+        except hiqlite.StorageError:
+            assert way == "failure"
+        leave(op) if number == 1 else told.append(number)
+
+    async def work() -> None:
+        async with hiqlite.open({"data_dir": str(tmp_path / "data"), "cache": False}) as db:
+            assert isinstance(db, LocalClient)
+            await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+            writes = [asyncio.create_task(write(db, number)) for number in range(6)]
+            if way == "failure":
+                asyncio.get_running_loop().call_soon(db._group.fail, hiqlite.StorageError("the disk broke"))
+            await asyncio.gather(*writes)
+
+    with pytest.raises(end):
+        asyncio.run(work())
+    assert told == list(range(6))
