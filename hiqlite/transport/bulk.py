@@ -7,13 +7,14 @@ written on a thread of this room's own; log frames and beats have connections of
 
 Knows links and chunks; must not know what an image is or where its bytes lie: a `ImageSource` gives them and an
 `ImageSink` takes them. Invariant: a sink is written in order, each chunk once, by one call at a time, and closed once
-nobody writes to it; whatever a peer does, it can end its own link and nothing else.
+nobody writes to it; whatever a peer does, it can end its own link and nothing else; of the images to one peer, of
+whatever group, one is under way and the others wait for their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from hiqlite import observe
 from hiqlite._accel import forks
 from hiqlite._accel.frames import Frame
 from hiqlite.ending import Undisturbed
-from hiqlite.errors import HiqliteError, Overloaded, PeerUnreachable, ProtocolError, StorageError, UsageError
+from hiqlite.errors import HiqliteError, PeerUnreachable, ProtocolError, StorageError, UsageError
 
 from . import bulk_wire
 from .bulk_wire import Chunk, Sender, Stream
@@ -111,6 +112,7 @@ class Bulk:
         self._sender = sender
         self._offers = 0
         self._outgoing: dict[Link, Outgoing] = {}
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by peer
         self._incoming: dict[Link, Incoming] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool: ThreadPoolExecutor | None = None
@@ -125,6 +127,8 @@ class Bulk:
     ) -> tuple[int, int]:
         """Offers an image and serves it until the peer says where it stands. Cancelling takes the offer back.
 
+        One image at a time goes to a peer: its other groups' wait until that one's transfer has ended, however it did.
+
         Args:
             heard: told the offset of each ask: the peer lives and takes.
 
@@ -133,19 +137,23 @@ class Bulk:
 
         Raises:
             PeerUnreachable: there is no link, or it was lost; offer again, and it goes on from where it was.
-            Overloaded: another image is under way to this peer. ProtocolError: the peer broke the rules.
-            StorageError: the image cannot be read. Others: why the peer refused it.
+            ProtocolError: the peer broke the rules. StorageError: the image cannot be read.
+            Others: why the peer refused it.
         """
-        link = await self._connect(peer_id)
-        if link in self._outgoing:
-            raise Overloaded(f"an image is already under way to node {peer_id}")
+        async with self._turns[peer_id]:
+            return await self._transfer(await self._connect(peer_id), group, term, source, heard)
+
+    async def _transfer(
+        self, link: Link, group: int, term: int, source: ImageSource, heard: Callable[[int], None]
+    ) -> tuple[int, int]:
+        assert link not in self._outgoing, "its turn has come"
         self._offers += 1
         stream = Stream(self._offers, source.image_id)
         outgoing = self._outgoing[link] = Outgoing(stream, source, heard)
         frame = bulk_wire.encode_offer(self._sender(), stream, group, term, source.offer())
         try:
             if not link.send(*frame):
-                raise PeerUnreachable(f"the link to node {peer_id} ended")
+                raise PeerUnreachable(f"the link to node {link.peer_id} ended")
             while not outgoing.over:
                 await self._serve(link, outgoing)
             return outgoing.result()

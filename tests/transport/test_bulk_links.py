@@ -9,7 +9,7 @@ import pytest
 from conftest import Node, Run, joined, quick, until
 
 from hiqlite.engine.model import Identity, ProbeRequest
-from hiqlite.errors import HiqliteError, Overloaded, PeerUnreachable, SnapshotCorruption, StorageError, UsageError
+from hiqlite.errors import HiqliteError, PeerUnreachable, SnapshotCorruption, StorageError, UsageError
 from hiqlite.transport.session import LinkKind
 from tests.transport.bulk_images import CHUNK, IMAGE_ID, MANIFEST, Receiver, Sink, Source, noise
 
@@ -131,8 +131,6 @@ def test_an_offer_that_is_taken_back_ends_at_both_ends(run: Run) -> None:
             source = Source(data)
             sending = asyncio.ensure_future(one.network.offer_image(2, 0, 1, source))
             await until(lambda: len(source.reads) >= 2)
-            with pytest.raises(Overloaded):
-                await one.network.offer_image(2, 0, 1, Source(data))
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
@@ -144,6 +142,59 @@ def test_an_offer_that_is_taken_back_ends_at_both_ends(run: Run) -> None:
             assert await again == (77, 5)
             assert not first.finished and second.data == data
             assert two.network.refusals.counts["frame"] == 0
+
+    run(work())
+
+
+@pytest.mark.parametrize("end", ["arrived", "refused", "cancelled", "cut"])
+def test_images_of_two_groups_go_to_one_node_one_after_the_other(run: Run, end: str) -> None:
+    """The second waits for the first, however that ends, and fails with nothing; who gives up waiting is forgotten."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            data = noise(20 * CHUNK)
+            first, second = Sink(len(data)), Sink(len(data))
+            receiver = Receiver(two, first, second)
+            first.gate.clear()
+            of_db = asyncio.ensure_future(one.network.offer_image(2, 0, 1, Source(data)))
+            await until(lambda: len(receiver.offers) == 1)
+            left = asyncio.ensure_future(one.network.offer_image(2, 1, 1, Source(data)))
+            of_cache = asyncio.ensure_future(one.network.offer_image(2, 1, 1, Source(data)))
+            await asyncio.sleep(0)
+            left.cancel()
+            if end == "refused":
+                first.give_up(UsageError("not now"))
+            elif end == "cancelled":
+                of_db.cancel()
+            elif end == "cut":
+                next(link for link in two.network._links if link.kind is LinkKind.BULK).transport.abort()
+            assert not of_cache.done() and len(receiver.offers) == 1
+            first.gate.set()
+            assert await of_cache == (77, 5) and second.data == data
+            expected = {"refused": UsageError, "cancelled": asyncio.CancelledError, "cut": PeerUnreachable}
+            ends = await asyncio.gather(of_db, left, return_exceptions=True)
+            assert isinstance(ends[0], expected.get(end, tuple)) and isinstance(ends[1], asyncio.CancelledError)
+            assert [offer[1] for offer in receiver.offers] == [0, 1]
+            await until(lambda: first.closed == 1)
+            assert two.network.refusals.counts["frame"] == 0
+
+    run(work())
+
+
+def test_a_network_that_closes_ends_offers_that_wait(run: Run) -> None:
+    """Whose turn has not come hears that there is no link."""
+
+    async def work() -> None:
+        one, two = Node(1), Node(2)
+        async with joined(one, two):
+            data = noise(100 * CHUNK)
+            receiver = Receiver(two, Sink(len(data)), Sink(len(data)))
+            offers = [asyncio.ensure_future(one.network.offer_image(2, group, 1, Source(data))) for group in (0, 1)]
+            await until(lambda: len(receiver.offers) == 1)
+            await one.network.close()
+            ends = await asyncio.gather(*offers, return_exceptions=True)
+            assert [type(end) for end in ends] == [PeerUnreachable] * 2 and len(receiver.offers) == 1
 
     run(work())
 
