@@ -223,8 +223,10 @@ class Proposals:
             writes += [(batch.data[starts[n] : starts[n + 1]], waiting) for n, waiting in enumerate(batch.ops)]
         writes += self.gate.take_all()
         for _, waiting in writes:
-            if not isinstance(waiting, Op) or waiting in self._marks:
+            if not isinstance(waiting, Op):
                 waiting.set_exception(NOT_HERE)
+            elif waiting in self._marks:
+                waiting.set_exception(told(NOT_HERE, "not_applied"))
         # Before what was issued since: one client's writes keep their order.
         own = [(record, op) for record, op in writes if isinstance(op, Op) and op not in self._marks]
         self.forwarder.put_first(own)
@@ -240,16 +242,16 @@ class Proposals:
         self.session.expire(now_ns)
 
     def fail(self, error: HiqliteError) -> None:
-        """Nothing is taken any more; every waiting caller is told what is known of its write."""
+        """Nothing is taken any more; every waiting caller is told what is known of its write, by an error of its own:
+        what each does with one adds to its traceback and to what it is raised from."""
         self.failure = self.failure or error
-        unknown, refused = told(error, "unknown"), told(error, "not_applied")
         for _, waiting in self.pending.cut_from(1):
-            waiting.set_exception(unknown if isinstance(waiting, Op) else LOST_HERE)
+            waiting.set_exception(told(error, "unknown") if isinstance(waiting, Op) else LOST_HERE)
         while self.buffer.peek() is not None:
             for waiting in self.buffer.pop().ops:
-                waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
+                waiting.set_exception(told(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
         for _, waiting in self.gate.take_all():
-            waiting.set_exception(refused if isinstance(waiting, Op) else NOT_HERE)
+            waiting.set_exception(told(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
         self.forwarder.fail(error)
         self.session.fail(error)
 

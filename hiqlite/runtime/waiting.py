@@ -71,7 +71,7 @@ class AppliedWaiters:
         self._heap.clear()
         for future in list(self._futures):
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(own(error))
 
 
 def own(error: Exception) -> Exception:
@@ -111,7 +111,7 @@ class ReadTokens:
     def fail(self, error: HiqliteError) -> None:
         for future in self._futures.values():
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(own(error))
         self._futures.clear()
 
 
@@ -214,7 +214,7 @@ class ReadRound:
         """Who waits now gets `error`."""
         for future in (*self._joined, *self._next):
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(own(error))
                 future.exception()  # the caller may be gone; a close is no reason for a warning about it
         self._joined, self._next = {}, {}
 

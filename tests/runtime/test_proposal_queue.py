@@ -23,7 +23,7 @@ from hiqlite.errors import (
     StorageError,
 )
 from hiqlite.runtime.forwarding import split_forward
-from hiqlite.runtime.proposals import Proposals
+from hiqlite.runtime.proposals import NOT_HERE, Proposals
 
 EXECUTE = 1
 MIB = 1 << 20
@@ -204,6 +204,23 @@ async def test_a_failure_tells_each_caller_what_is_known(error: HiqliteError) ->
         with pytest.raises(type(error)) as caught:
             queue.write(5, forward=forward)
         assert caught.value.outcome == "not_applied"
+
+
+async def test_each_caller_is_told_by_an_error_of_its_own() -> None:
+    """One that many share would grow with each traceback, and be raised from what another caller was doing."""
+    queue = Queue()
+    ops = [queue.write(number) for number in range(2)]
+    queue.propose(1)
+    ops += [queue.write(number) for number in range(2)]
+    queue.proposals.fail(StorageError("the disk broke"))
+    other = Queue()
+    marks = [Op(other.loop), Op(other.loop)]
+    for mark in marks:
+        other.proposals.mark(record(1), mark)
+    other.proposals.follow()
+    assert [type(op.exception()) for op in (*ops, *marks)] == [StorageError] * 4 + [NotLeader] * 2
+    assert len({id(op.exception()) for op in (*ops, *marks)}) == 6
+    assert not any(op.exception() is NOT_HERE for op in marks)
 
 
 async def test_draining_takes_nothing_new_and_waits_for_what_is_under_way() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from math import inf
+from typing import Any
 
 import pytest
 
 from hiqlite.errors import LeadershipLost, RequestTimeout, ShuttingDown, StorageError
-from hiqlite.runtime.waiting import AppliedWaiters, ReadRound
+from hiqlite.runtime.waiting import AppliedWaiters, ReadRound, ReadTokens
 
 
 def test_waiters_run_once_their_index_is_reached_in_order_of_index_and_arrival() -> None:
@@ -170,3 +171,22 @@ async def test_each_of_a_round_that_failed_gets_an_error_of_his_own() -> None:
     found = await asyncio.gather(*(asyncio.ensure_future(reads.index()) for _ in range(3)), return_exceptions=True)
     assert len({id(one) for one in found}) == 3
     assert {(type(one), str(one)) for one in found} == {(StorageError, "the disk (look at it)")}
+
+
+async def test_each_one_who_waits_is_told_by_an_error_of_its_own() -> None:
+    """For an index, for a round, or for the next one: whatever he raises it from is no business of the others."""
+    loop = asyncio.get_running_loop()
+    waiters, tokens, reads = AppliedWaiters(), ReadTokens(loop), ReadRound(Rounds().ask, loop)
+    futures: list[asyncio.Future[Any]] = [waiters.future(5, loop), waiters.future(5, loop)]
+    futures += [tokens.add(1), tokens.add(2)]
+    futures += [asyncio.ensure_future(reads.index()) for _ in range(2)]
+    await turns()
+    futures.append(asyncio.ensure_future(reads.index()))
+    await turns()
+    error = StorageError("the disk broke", hint="look")
+    for one in (waiters, tokens):
+        one.fail(error)
+    await reads.close(error)
+    told = await asyncio.gather(*futures, return_exceptions=True)
+    assert [(type(one), str(one)) for one in told] == [(StorageError, str(error))] * 7
+    assert len({id(one) for one in told}) == 7 and error not in told
