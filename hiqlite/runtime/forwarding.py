@@ -31,6 +31,8 @@ from hiqlite.errors import (
     from_wire,
 )
 
+from .waiting import not_in_time
+
 # docs/formats.md section 5, frames `forward` and `forward_reply`.
 FORWARD = struct.Struct("<QII")  # request number, timeout in ms (and whether tried before), term; a record follows
 TRIED_BEFORE = 1 << 31
@@ -111,6 +113,11 @@ class Forwarder:
     def holds(self) -> bool:
         """Whether writes are here that may not be applied yet: later ones must not overtake them."""
         return bool(self._queue or self._sent or self._returned)
+
+    @property
+    def seeks(self) -> bool:
+        """Whether writes wait to be sent to a leader."""
+        return bool(self._queue or self._returned)
 
     def put(self, record: bytes, op: Op) -> None:
         """Queue a write for the leader of the moment; `flush` sends it."""
@@ -311,18 +318,6 @@ def is_for_another(error: HiqliteError, op: Op) -> bool:
     if isinstance(error, ELSEWHERE):
         return error.outcome == "not_applied" or op.retries
     return isinstance(error, StorageError) and error.outcome == "unknown" and op.retries
-
-
-def not_in_time(op: Op, troubles: str) -> HiqliteError:
-    """Of a write that waits for a leader."""
-    if op.uncertain:
-        return RequestTimeout("the write was not confirmed in time", outcome="unknown")
-    return no_leader(troubles)
-
-
-def no_leader(troubles: str) -> NoLeader:
-    """Of what waited for one in vain; `troubles`: which peers are not reached, and why."""
-    return NoLeader("no leader was known in time", hint=troubles)
 
 
 class Answered:

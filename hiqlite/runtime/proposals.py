@@ -70,7 +70,7 @@ class Proposals:
             number=random.SystemRandom().getrandbits(62),
         )
         self.gate = Gate(judge, loop, propose=self.buffer.put, is_level=is_level, wake=wake)
-        self.session = WriteSession(sessions, loop, self._route, troubles)
+        self.session = WriteSession(sessions, loop, self._route, troubles, lambda: self.forwarder.seeks)
         self._leads = leads
         self.failure: HiqliteError | None = None
         self.refusal: HiqliteError | None = None  # why nothing new is taken for now; may end by itself

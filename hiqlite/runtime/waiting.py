@@ -12,8 +12,9 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
+from hiqlite._accel.batch import Op
 from hiqlite.engine.model import Ready
-from hiqlite.errors import HiqliteError, LeadershipLost, RequestTimeout, from_wire
+from hiqlite.errors import HiqliteError, LeadershipLost, NoLeader, RequestTimeout, from_wire
 
 # Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
 LEFT_MAX = 64
@@ -77,6 +78,18 @@ class AppliedWaiters:
 def own(error: Exception) -> Exception:
     """For one of several who are told the same: what each does with it adds to its traceback."""
     return from_wire(error.to_wire()) if isinstance(error, HiqliteError) else error
+
+
+def not_in_time(op: Op, troubles: str) -> HiqliteError:
+    """Of a write that waits for a leader."""
+    if op.uncertain:
+        return RequestTimeout("the write was not confirmed in time", outcome="unknown")
+    return no_leader(troubles)
+
+
+def no_leader(troubles: str) -> NoLeader:
+    """Of what waited for one in vain; `troubles`: which peers are not reached, and why."""
+    return NoLeader("no leader was known in time", hint=troubles)
 
 
 class ReadTokens:

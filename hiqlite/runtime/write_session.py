@@ -18,7 +18,7 @@ from hiqlite._accel.commands import in_session
 from hiqlite._accel.session import SessionWindow
 from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, from_wire
 
-from .forwarding import no_leader
+from .waiting import no_leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class WriteSession:
         terms: None: the group has no sessions, every write passes as it is.
         send: takes a record and who waits for it, in order; may raise what the caller is to see.
         troubles: which peers are not reached, and why.
+        seeks: whether what was sent still waits for a leader.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class WriteSession:
         loop: asyncio.AbstractEventLoop,
         send: Callable[[bytes, Op], None],
         troubles: Callable[[], str] = str,
+        seeks: Callable[[], bool] = lambda: True,
     ) -> None:
         self.window = SessionWindow(1, self._has_room)
         self.held_bytes = 0
@@ -61,6 +63,7 @@ class WriteSession:
         self._loop = loop
         self._send = send
         self._troubles = troubles
+        self._seeks = seeks
         self._held: deque[tuple[bytes, Op]] = deque()
         self._opening: Op | None = None
         self._plain = terms is None
@@ -181,6 +184,8 @@ class WriteSession:
             self._look(self._terms, now_ns)
 
     def _too_late(self, troubles: str) -> HiqliteError:
+        if self.window.id == 0 and self._opening is not None and not self._seeks():
+            return RequestTimeout("the session of this node's writes was not opened in time", outcome="not_applied")
         if self.window.id == 0:
             return no_leader(troubles)
         return RequestTimeout("too many earlier writes of this node wait for an answer", outcome="not_applied")

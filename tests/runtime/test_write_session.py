@@ -11,7 +11,15 @@ from hiqlite._accel.batch import Op
 from hiqlite._accel.plain.answers import Done, Failed, encode_answer
 from hiqlite._accel.records import Operation, command_view, encode_command, header
 from hiqlite._accel.session import SessionWindow
-from hiqlite.errors import LeadershipLost, NoLeader, Overloaded, RequestTimeout, SessionExpired, ShuttingDown
+from hiqlite.errors import (
+    HiqliteError,
+    LeadershipLost,
+    NoLeader,
+    Overloaded,
+    RequestTimeout,
+    SessionExpired,
+    ShuttingDown,
+)
 from hiqlite.runtime.write_session import SessionTerms, WriteSession
 from hiqlite.statemachine.session_record import session_record
 
@@ -31,7 +39,8 @@ class Sender:
         self.refuse: Exception | None = None
         self.sent: list[tuple[bytes, Op]] = []
         terms = SessionTerms(OPENING, window, IDLE_NS, lambda: self.possible, PATIENCE_NS)
-        self.session = WriteSession(terms if has_sessions else None, self.loop, self._send)
+        self.seeks = True
+        self.session = WriteSession(terms if has_sessions else None, self.loop, self._send, str, lambda: self.seeks)
 
     def _send(self, record: bytes, op: Op) -> None:
         if self.refuse is not None:
@@ -128,11 +137,14 @@ async def test_a_session_that_cannot_be_opened_fails_those_who_wait_for_it() -> 
     assert sender.places == [("INSERT 3", 9, 1, 1)]
 
 
-async def test_deadlines_pass_while_the_session_is_opened() -> None:
+@pytest.mark.parametrize(("seeks", "kind"), [(True, NoLeader), (False, RequestTimeout)])
+async def test_deadlines_pass_while_the_session_is_opened(seeks: bool, kind: type[HiqliteError]) -> None:
+    """It waits for a leader; or the leader has it, and tries somebody's long statement first."""
     sender = Sender()
+    sender.seeks = seeks
     late, other = sender.write(0, deadline_ns=50), sender.write(1, deadline_ns=500)
     sender.session.expire(100)
-    assert isinstance(late.exception(), NoLeader) and late.exception().outcome == "not_applied"
+    assert type(late.exception()) is kind and late.exception().outcome == "not_applied"
     assert not other.done() and len(sender.session) == 1
     sender.session.fail(ShuttingDown("the end", outcome="unknown"))
     assert isinstance(other.exception(), ShuttingDown) and other.exception().outcome == "not_applied"
