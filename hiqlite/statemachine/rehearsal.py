@@ -7,6 +7,7 @@ transaction; whoever gives up leaves neither copy nor thread, and what a killed 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import threading
@@ -100,9 +101,7 @@ class Rehearsals:
             self._waiting.set_exception(error)
 
     async def _run(self, records: Iterable[bytes], end_s: float, check: Check) -> None:
-        self._made += 1
-        folder = self._folder / f"rehearsal-{self._made}"
-        copy = self._copy = Copy(self._database(), folder, self._settings, self._loop)
+        copy = self._copy = Copy(self._database(), self._next_folder(), self._settings, self._loop)
         try:
             await copy.open()
             for number, record in enumerate(records):
@@ -112,6 +111,15 @@ class Rehearsals:
         finally:
             await copy.close()
             self._copy = None
+
+
+    def _next_folder(self) -> Path:
+        """For the next copy: not one that an earlier life left and the disk did not let go."""
+        while True:
+            self._made += 1
+            folder = self._folder / f"rehearsal-{self._made}"
+            if not os.path.lexists(folder):
+                return folder
 
 
 class Copy:

@@ -15,12 +15,14 @@ import msgpack
 
 from hiqlite._accel.wal import crc32c
 from hiqlite.cache.state import MAGIC as CACHE_MAGIC
+from hiqlite.logstore.aside import EVIDENCE
 from hiqlite.logstore.segments import CRC, HEADER
 from hiqlite.statemachine.trust import MAGIC as MARK_MAGIC
 
 NEEDLE = "stands once in each file that holds what was written last"
 
 
+UNUSED = ("making", "prepared", "spare0", "spare1")  # files beside the segments of a group's log
 CACHE_NEEDLE = 7_654_321  # in the cache group's log, in the same way
 FORMAT_OF_SEGMENT = (HEADER.size, HEADER.size)
 
@@ -84,21 +86,23 @@ FILES = (
     Kind("log/db/*.wal, newest", segment(-1), flip_at=lambda data: 33, version_at=8, crc=FORMAT_OF_SEGMENT),
     Kind("log/db/*.wal, older", segment(-2), flip_at=lambda data: 33, version_at=8, crc=FORMAT_OF_SEGMENT),
     Kind("log/db/*.wal, an entry", segment(-1), flip_at=needle),
-    *(unused("db", name) for name in ("making", "prepared", "spare0")),
+    *(unused("db", name) for name in UNUSED),
     Kind("log/cache/*.wal, newest", segment(-1, "cache"), flip_at=lambda data: 33, version_at=8,
          crc=FORMAT_OF_SEGMENT),
     Kind("log/cache/*.wal, older", segment(-2, "cache"), flip_at=lambda data: 33, version_at=8,
          crc=FORMAT_OF_SEGMENT),
     Kind("log/cache/*.wal, an entry", segment(-1, "cache"), flip_at=cache_needle),
-    *(unused("cache", name) for name in ("making", "prepared", "spare0")),
+    *(unused("cache", name) for name in UNUSED),
     Kind("db/*/hiqlite.db", beside_database(""), flip_at=lambda data: 20 * 4096),
     Kind("db/*/hiqlite.db-wal", beside_database("-wal"), flip_at=lambda data: 32 + 24 + 2000),
     Kind("db/*/hiqlite.db-mark", beside_database("-mark"), version_at=7, crc=(36, 36)),
+    Kind("db/*/hiqlite.db-mark.tmp", beside_database("-mark.tmp")),
     Kind("db/*/hiqlite.db-shm", beside_database("-shm")),
     *(image(pattern) for pattern in ("in-*.db", "in-*.manifest", "in-*.half", "out-*.db")),
     Kind("cache/state", lambda folder: folder / "cache" / "state", version_at=7),
     Kind("cache/state.tmp", lambda folder: folder / "cache" / "state.tmp"),
     Kind("aside/clusters", lambda folder: folder / "aside" / "clusters"),
+    Kind("aside/*/diverged.txt", lambda folder: folder / "aside" / "2-moved-db" / EVIDENCE),
 )  # fmt: skip
 FOLDERS = (
     Kind("meta", lambda folder: folder / "meta", is_folder=True),
@@ -108,6 +112,7 @@ FOLDERS = (
     Kind("db", lambda folder: folder / "db", is_folder=True),
     Kind("db/*", generation, is_folder=True),
     Kind("db/images", lambda folder: folder / "db" / "images", is_folder=True),
+    Kind("db/images/rehearsal-*", lambda folder: folder / "db" / "images" / "rehearsal-1", is_folder=True),
     Kind("cache", lambda folder: folder / "cache", is_folder=True),
     Kind("aside", lambda folder: folder / "aside", is_folder=True),
     Kind("kept", lambda folder: folder / "kept", is_folder=True),

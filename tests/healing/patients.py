@@ -23,13 +23,23 @@ from hiqlite.node import Node
 from hiqlite.runtime.group import Group
 from hiqlite.runtime.mirror_record import Mirrored
 from hiqlite.transport.loopback import loopback_cluster
-from tests.healing.damages import CACHE_NEEDLE, FILES, FOLDERS, NEEDLE, Kind, beside_database, segment
+from tests.healing.damages import (
+    CACHE_NEEDLE,
+    FILES,
+    FOLDERS,
+    NEEDLE,
+    UNUSED,
+    Kind,
+    beside_database,
+    generation,
+    segment,
+)
 
 SETTINGS = {"wal_size": "64 KiB", "logs_until_snapshot": 40, "cache_storage_disk": True}
 FEW = {"cache": False, "wal_size": "1 MiB"}
 NOBODY = 65534
 DEADLINE_S = 20.0
-UNUSED = {f"log/{group}/{name}.tmp" for group in ("db", "cache") for name in ("making", "prepared", "spare0")}
+UNUSED_FILES = {f"log/{group}/{name}.tmp" for group in ("db", "cache") for name in UNUSED}
 CACHE_ENTRIES = 30  # fewer than what makes a node purge, and enough for another segment
 MANY = (1, *range(1 << 40, (1 << 40) + 252))
 LOOKED_AT = ("aside", "evidence")  # with these: a node that began to come back, and whose data differed
@@ -113,7 +123,7 @@ async def settle(node: Node) -> None:
     await until(lambda: db.writer.durable_index == db.writer.applied_index)
     await until(lambda: db.log.base_index > 0)
     await until(lambda: cache.meta.purge_point(1)[0] > 0 and group.failure is None)
-    rest = {"log/cache/*.wal, older", *UNUSED, *LAID}
+    rest = {"log/cache/*.wal, older", *UNUSED_FILES, *LAID}
     await until(lambda: set(lacks(folder)) <= rest, lambda: lacks(folder))
 
 
@@ -146,18 +156,23 @@ def as_a_crash_left_it(node: Node, target: Path) -> None:
             if last:
                 raise
             shutil.rmtree(target)
-    for name in UNUSED & set(lacks(target)):  # they come and go with how full the newest segment is
+    for name in UNUSED_FILES & set(lacks(target)):  # they come and go with how full the newest segment is
         if (target / name).parent.exists():
             shutil.copy(segment(-1)(target), target / name)
 
 
-LAID = {"meta/making.tmp", "cache/state.tmp", "db/*/hiqlite.db-shm", "aside/clusters", "aside", "kept", "evidence"}
+LAID = {
+    "meta/making.tmp", "cache/state.tmp", "db/*/hiqlite.db-mark.tmp", "db/*/hiqlite.db-shm", "db/images/rehearsal-*",
+    "aside/clusters", "aside/*/diverged.txt", "aside", "kept", "evidence",
+}  # fmt: skip
 
 
 def lay(node: Node, target: Path) -> None:
     """What a crash, or an earlier life, leaves only now and then."""
     shutil.copy(target / "meta" / "data.mdb", target / "meta" / "making.tmp")
     shutil.copy(target / "cache" / "state", target / "cache" / "state.tmp")
+    shutil.copy(beside_database("-mark")(target), beside_database("-mark.tmp")(target))
+    shutil.copytree(generation(target), target / "db" / "images" / "rehearsal-1")
     cluster_id = node.storage.meta.cluster_id
     assert cluster_id is not None
     Aside(target).say_whose(cluster_id.hex())
@@ -205,6 +220,8 @@ def copy_for(source: Path, target: Path, what: str) -> None:
         shutil.rmtree(target / "aside")
     if not what.endswith("-shm"):
         beside_database("-shm")(target).unlink()
+    if what.endswith("-mark.tmp"):
+        beside_database("-mark")(target).unlink()  # so that it is needed
 
 
 class Prototypes:

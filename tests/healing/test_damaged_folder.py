@@ -69,7 +69,10 @@ SLICE = {
     ("log/db/prepared.tmp", "something else in its place"),
     ("aside/clusters", "missing"),
 }
-NOTHING_ASIDE = {("aside", "missing"), ("aside", "empty"), ("aside", "something else in its place")}
+NOTHING_ASIDE = {
+    ("aside", "missing"), ("aside", "empty"), ("aside", "something else in its place"),
+    ("aside/*/diverged.txt", "missing"),
+}  # fmt: skip
 PARAMETERS = [
     pytest.param(*case, marks=() if case in SLICE else pytest.mark.long, id=": ".join(case)) for case in CASES
 ]
@@ -225,6 +228,8 @@ async def use(node: Node, what: str) -> None:
         await until(lambda: cache.applied_index > 0)
         cache.make_durable()
         await until(lambda: cache.durable_index == cache.applied_index)
+    elif what == "db/images/rehearsal-*":
+        assert (await node.client.migrate({"1_a.sql": "CREATE TABLE m (x)"}, dry_run=True)).applied == [1]
     elif what.startswith("db/images/"):
         images = node.storage.db.images
         made = await asyncio.to_thread(images.make, node.storage.db.database, threading.Event())
