@@ -1,9 +1,10 @@
 """The file of the node's metadata: made, reserved, looked at, and opened by LMDB.
 
-Must not know what is in it. Before LMDB maps the file its length is checked against both meta pages: a file cut short
-is no error to LMDB but SIGBUS to the process. The file is kept longer than all of it will ever need, its blocks
-reserved: so that check has no false alarms (LMDB may leave pages at its end unwritten), and a full disk never keeps a
-vote from being recorded. Invariant: what is damaged is told from a disk that refuses.
+Must not know what is in it. Before LMDB maps the file its length is checked against both meta pages, and its pages are
+looked at: a file cut short, or a damaged page, is no error to LMDB but a signal that ends the process. The file is kept
+longer than all of it will ever need, its blocks reserved: so that check has no false alarms (LMDB may leave pages at
+its end unwritten), and a full disk never keeps a vote from being recorded. Invariant: what is damaged is told from a
+disk that refuses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import lmdb
 
 from hiqlite import durable
 from hiqlite.errors import StorageError
+
+from . import meta_pages
 
 MAP_BYTES = 64 << 20
 RESERVED_BYTES = 1 << 20
@@ -47,6 +50,7 @@ def open_folder(folder: Path) -> Any:
         if not durable.exists(folder / "data.mdb"):
             make(folder)
         check_length(folder / "data.mdb")
+        check_pages(folder / "data.mdb")
         environment = open_environment(folder)
         reserve(folder / "data.mdb")
     except (lmdb.Error, OSError) as error:
@@ -118,6 +122,15 @@ def check_length(path: Path) -> None:
             raise damaged(path.parent, f"its {name} meta page is damaged")
         if (struct.unpack_from("<Q", page, 136)[0] + 1) * page_bytes > size_bytes:
             raise damaged(path.parent, "the file was cut short")
+
+
+def check_pages(path: Path) -> None:
+    """Raises MetaDamaged when a page that is in use is not what LMDB takes it for. Its length is right."""
+    content = path.read_bytes()
+    try:
+        meta_pages.check(content, struct.unpack_from("<I", content, 40)[0])
+    except meta_pages.PagesDamaged as error:
+        raise damaged(path.parent, str(error)) from error
 
 
 def damaged(folder: Path, reason: str) -> MetaDamaged:

@@ -172,6 +172,17 @@ def test_a_file_cut_short_is_an_error_and_no_signal(tmp_path: Path) -> None:
     meta.close()
 
 
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 9000, bytes(100_000)], ids=["empty", "cut", "wrong", "zeros"])
+def test_what_lies_in_the_lock_file_is_of_no_use(tmp_path: Path, content: bytes) -> None:
+    """The folder has one owner; mapped as it is, a lock file cut short would end the process with SIGBUS."""
+    Meta.open(tmp_path, {"node_id": 4, "db/returns": True}).close()
+    for _ in range(2):
+        (tmp_path / "lock.mdb").write_bytes(content)
+        meta = Meta.open(tmp_path, {"node_id": 5})
+        assert (meta.node_id, meta.returns(0)) == (4, True)
+        meta.close()
+
+
 def test_a_damaged_meta_page_is_an_error(tmp_path: Path) -> None:
     """Either of the two; and a file that is no LMDB at all."""
     Meta.open(tmp_path).close()
