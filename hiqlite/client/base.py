@@ -135,13 +135,19 @@ class Client(Management):
 
     @abstractmethod
     async def migrate(
-        self, source: str | Path | Mapping[str, str], *, dry_run: bool = False, timeout: float | None = None
+        self,
+        source: str | Path | Mapping[str, str],
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
     ) -> MigrationReport:
         """Bring the schema up to date from a folder, a package name, or a mapping file name -> text.
 
         Args:
             dry_run: on a copy of this node's database, which is thrown away: the report says what would be applied,
-                or the error that would be raised is. Needs room for the copy, and the time to make it.
+                or the error that would be raised is. Needs room for the copy, and the time to make it. Nothing of it is
+                remembered under a request id.
         """
 
     # -- reads
@@ -210,8 +216,8 @@ class Client(Management):
         """Raises UsageError in a process that cannot use this client."""
 
     @abstractmethod
-    async def shutdown(self) -> None:
-        """Stop. Idempotent."""
+    async def shutdown(self, *, timeout: float | None = None) -> None:
+        """Stop. Idempotent. No limit if none is given; RequestTimeout: not in time; it goes on."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -43,7 +43,7 @@ from .mapping import map_rows, mapped, mapper_of
 from .migrating import Migrating
 from .results import BatchResult, MigrationReport, Parameters
 from .services import Services
-from .timing import TIMEOUT_S_MAX, deadline, timeout_ns
+from .timing import TIMEOUT_S_MAX, deadline, timeout_ns, timeout_s
 
 EXECUTE, EXECUTE_MANY, TXN = 1, 2, 3
 ROWS_WANTED = 1
@@ -167,11 +167,16 @@ class LocalClient(Client):
         return self._write(lambda: encode_batch(sql_text, request_id=request_id or ""), decode, timeout, request_id)
 
     async def migrate(
-        self, source: str | Path | Mapping[str, str], *, dry_run: bool = False, timeout: float | None = None
+        self,
+        source: str | Path | Mapping[str, str],
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
     ) -> MigrationReport:
-        self.check_process()
+        self._check(request_id)
         end_ns = self._deadline(self._services.migration_timeout_s if timeout is None else timeout)
-        migrating = Migrating(self._services, load(source), end_ns, self._barrier, self._sized)
+        migrating = Migrating(self._services, load(source), end_ns, self._barrier, self._sized, request_id)
         return await (migrating.rehearse() if dry_run else migrating.run())
 
     # -- reads
@@ -185,7 +190,7 @@ class LocalClient(Client):
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> list[Any]:
-        limit_s = self._timeout_s if timeout is None else timeout_ns(timeout) / 1e9
+        limit_s = self._timeout_s if timeout is None else timeout_ns(timeout, outcome=None) / 1e9
         if consistency is not None:
             end_s = self._loop.time() + limit_s
             await self._consistent(consistency, end_s)
@@ -239,7 +244,8 @@ class LocalClient(Client):
             # A write resolves after this node applied it; but one may have been told "applied" when its time was over.
             await self._until_applied(self._group.proposals.forwarder.answered_index, end_s)
         elif consistency != "local":
-            raise UsageError(f"unknown consistency {consistency!r}", hint="local, session or linearizable")
+            hint = "local, session or linearizable"
+            raise UsageError(f"unknown consistency {consistency!r}", hint=hint, outcome=None)
 
     async def _barrier(self, end_s: float = inf) -> None:
         """Wait until this node has applied everything that was committed before the call."""
@@ -253,8 +259,10 @@ class LocalClient(Client):
 
     # -- life
 
-    async def shutdown(self) -> None:
-        await self._services.node.shutdown()
+    async def shutdown(self, *, timeout: float | None = None) -> None:
+        self.check_process()
+        async with deadline(timeout):
+            await self._services.node.shutdown()
         self._closed = True
 
     async def closed(self) -> None:
@@ -266,29 +274,27 @@ class LocalClient(Client):
     async def snapshot(self, *, timeout: float | None = None) -> int:
         if self._closed:
             self._raise_why(None)
-        if timeout is None:
-            return await self._services.node.snapshot()
         async with deadline(timeout):
             return await self._services.node.snapshot()
 
     async def metrics(self, *, timeout: float | None = None) -> Metrics:
+        self._answers_at_once(timeout)
         return self._services.node.metrics()
 
     async def is_healthy(self, *, timeout: float | None = None) -> bool:
-        self.check_process()
+        self._answers_at_once(timeout)
         return not self._closed and self._services.node.health().healthy
 
     async def is_ready(self, *, timeout: float | None = None) -> bool:
-        self.check_process()
+        self._answers_at_once(timeout)
         return not self._closed and self._services.node.health().ready
 
-    async def members(self) -> list[Member]:
-        self.check_process()
+    async def members(self, *, timeout: float | None = None) -> list[Member]:
+        self._answers_at_once(timeout)
         return self._services.node.members.members()
 
-    async def is_leader(self, group: str = "db") -> bool:
-        """Whether this node leads `group` as far as it knows."""
-        self.check_process()
+    async def is_leader(self, group: str = "db", *, timeout: float | None = None) -> bool:
+        self._answers_at_once(timeout)
         return self._services.node.leads(group)
 
     async def _fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None, waits: bool) -> None:
@@ -327,6 +333,11 @@ class LocalClient(Client):
             # With a request id it may be applied already, and have changed the schema that it is looked at by.
             lenient = request_id is not None or self._group.behind
             self._inspector.check_statements(statements, expects_rows=expects_rows, lenient=lenient)
+
+    def _answers_at_once(self, timeout: float | None) -> None:
+        """A call that waits for nothing: what it is given for a timeout only has to be one."""
+        self.check_process()
+        timeout_s(timeout)
 
     def check_process(self) -> None:
         self._services.node.check_process()

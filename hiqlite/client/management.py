@@ -16,7 +16,7 @@ from hiqlite.errors import NoLeader, UsageError
 from hiqlite.runtime.addresses import split_address
 from hiqlite.runtime.wishes import Wish, WishKind
 
-from .timing import timeout_ns
+from .timing import timeout_ns, timeout_s
 
 if TYPE_CHECKING:
     from hiqlite.runtime.metrics import Member, Metrics
@@ -79,7 +79,7 @@ class Management(ABC):
         """
         if to is not None and (type(to) is not int or to < 1):
             raise UsageError(f"a node's id is a whole number above 0, not {to!r}")
-        await self._transfer(to or 0, group, _seconds(timeout))
+        await self._transfer(to or 0, group, timeout_s(timeout))
 
     @abstractmethod
     async def snapshot(self, *, timeout: float | None = None) -> int:
@@ -125,11 +125,11 @@ class Management(ABC):
             await asyncio.sleep(HEALTH_PAUSE_S)
 
     @abstractmethod
-    async def members(self) -> list[Member]:
+    async def members(self, *, timeout: float | None = None) -> list[Member]:
         """The cluster's members, as the node that is asked knows them."""
 
     @abstractmethod
-    async def is_leader(self, group: str = "db") -> bool:
+    async def is_leader(self, group: str = "db", *, timeout: float | None = None) -> bool:
         """Whether the node that is asked leads `group`, as far as it knows."""
 
     # -- how a call travels
@@ -148,8 +148,4 @@ class Management(ABC):
             split_address(raft)
             split_address(api)
         waits = kind not in (WishKind.DEMOTE, WishKind.REMOVE)
-        await self._fulfil(Wish(kind, ids), addresses or {}, _seconds(timeout), waits)
-
-
-def _seconds(timeout: float | None) -> float | None:
-    return None if timeout is None else timeout_ns(timeout) / 1e9
+        await self._fulfil(Wish(kind, ids), addresses or {}, timeout_s(timeout), waits)

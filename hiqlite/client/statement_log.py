@@ -95,11 +95,16 @@ class LoggingClient(LocalClient):
         return super().batch(sql_text, timeout=timeout, request_id=request_id)
 
     async def migrate(
-        self, source: str | Path | Mapping[str, str], *, dry_run: bool = False, timeout: float | None = None
+        self,
+        source: str | Path | Mapping[str, str],
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
     ) -> MigrationReport:
         files = str(source) if isinstance(source, str | Path) else ", ".join(source)
         self._tell("migrate on a copy" if dry_run else "migrate", files)
-        return await super().migrate(source, dry_run=dry_run, timeout=timeout)
+        return await super().migrate(source, dry_run=dry_run, timeout=timeout, request_id=request_id)
 
     async def query(
         self,

@@ -13,18 +13,23 @@ from hiqlite.errors import Outcome, RequestTimeout, UsageError
 TIMEOUT_S_MAX = 1e9  # deadlines are 64-bit nanoseconds
 
 
-def timeout_ns(timeout: Any) -> int:
+def timeout_ns(timeout: Any, *, outcome: Outcome | None = "not_applied") -> int:
     """A caller's timeout in nanoseconds, at least one. Raises UsageError for what is no number of seconds."""
     if not isinstance(timeout, int | float) or not 0 <= timeout <= TIMEOUT_S_MAX:
-        raise UsageError(f"timeout must be a number of seconds, not {timeout!r}")
+        raise UsageError(f"timeout must be a number of seconds, not {timeout!r}", outcome=outcome)
     return max(1, int(timeout * 1e9))
 
 
-class deadline:
-    """`asyncio.timeout` that raises RequestTimeout. Raises UsageError for what is no number of seconds."""
+def timeout_s(timeout: Any) -> float | None:
+    """The same in seconds; None: no limit, or the usual one."""
+    return None if timeout is None else timeout_ns(timeout) / 1e9
 
-    def __init__(self, seconds: float) -> None:
-        self._timeout = asyncio.timeout(timeout_ns(seconds) / 1e9)
+
+class deadline:
+    """`asyncio.timeout` that raises RequestTimeout. Raises UsageError for what is no number of seconds, nor None."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._timeout = asyncio.timeout(timeout_s(seconds))
         self.outcome: Outcome | None = None  # of a write under way, for the error
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 import hiqlite
 import hiqlite.testing
+from hiqlite.client.local import LocalClient
 from hiqlite.config import NodeConfig
 from tests.cluster.traces import Traces
 
@@ -187,7 +188,35 @@ async def test_a_node_tells_how_it_is(tmp_path: Path):
         assert metrics.as_dict()["groups"]["db"]["role"] == "leader"
 
 
+async def test_every_call_takes_a_timeout(tmp_path: Path):
+    """Also what is answered at once, in whatever time; what is no number of seconds is refused."""
+    calls: list[Callable[..., Awaitable[object]]] = [
+        LocalClient.members, LocalClient.is_leader, LocalClient.metrics, LocalClient.is_healthy, LocalClient.is_ready,
+        LocalClient.snapshot,
+        lambda db, timeout: db.migrate({"1_a.sql": "CREATE TABLE a (x)"}, timeout=timeout),
+    ]  # fmt: skip
+    async with hiqlite.open(tmp_path / "data") as db:
+        await db.execute(CREATE)
+        for call in calls:
+            for wrong in ("soon", -1, float("nan")):
+                with pytest.raises(hiqlite.UsageError, match="timeout must be a number of seconds"):
+                    await call(db, timeout=wrong)
+            await call(db, timeout=5)
+
+
 # --------------------------------------------------------------------------- closing
+
+
+async def test_a_shutdown_that_is_not_over_in_time_goes_on(tmp_path: Path):
+    """RequestTimeout for who does not wait for longer; the node ends all the same, and who asks again waits for it."""
+    db = await hiqlite.open(tmp_path / "data", shutdown_drain=0.1)
+    with pytest.raises(hiqlite.UsageError, match="timeout must be a number of seconds"):
+        await db.shutdown(timeout="soon")  # type: ignore[arg-type]  # that it is refused is the point
+    with pytest.raises(hiqlite.RequestTimeout):
+        await db.shutdown(timeout=0)
+    assert await db.is_healthy() and not await db.is_ready()
+    await db.shutdown(timeout=10)
+    assert not await db.is_healthy()
 
 
 async def test_shutdown_is_idempotent_and_may_be_called_at_once(tmp_path: Path):
@@ -328,50 +357,6 @@ async def test_signals_are_given_back_when_the_node_has_ended(tmp_path: Path):
     async with hiqlite.open(tmp_path / "data", handle_signals=True):
         assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
     assert {number: signal.getsignal(number) for number in before} == before
-
-
-NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000)"
-SLOW = {"1_big.sql": f"CREATE TABLE big AS {NUMBERS} SELECT i FROM n"}
-
-
-async def test_a_migration_that_would_outlast_its_timeout_is_not_applied(tmp_path: Path):
-    """It is tried before; with more time it is made. Who undoes the trial too slowly to say why says what he knows."""
-    async with hiqlite.open(tmp_path / "data") as db:
-        with pytest.raises((hiqlite.StatementTimeout, hiqlite.RequestTimeout)) as late:
-            await db.migrate(SLOW, timeout=0.3)
-        assert late.value.outcome == "not_applied"
-        assert (await db.migrate(SLOW, timeout=60)).applied == [1]
-        with pytest.raises(hiqlite.UsageError):
-            await db.query("SELECT 1", timeout="soon")  # type: ignore[arg-type]  # what is tried here
-
-
-async def test_a_migration_whose_leader_is_cut_off_says_that_it_may_have_happened(tmp_path: Path):
-    """Once a file is in the log its outcome is unknown; a leader that falls before knows that it is not applied."""
-    async with hiqlite.testing.cluster(3, base_dir=tmp_path, cache=False) as three:
-        leader = three.leader
-        db = three.nodes[leader]
-        migrating = asyncio.ensure_future(db.migrate(SLOW, timeout=3))
-        await three.wait_until(lambda: len(three._running[leader].group.proposals.gate) > 0)
-        await three.partition([leader], three.followers)
-        with pytest.raises(hiqlite.HiqliteError) as late:
-            await migrating
-        await three.heal()
-        await three.wait_for_leader()
-        report = await db.migrate(SLOW, timeout=60)
-        assert report.applied + report.already_applied == [1]
-        assert late.value.outcome == "unknown" or (late.value.outcome == "not_applied" and report.applied == [1])
-
-
-async def test_the_number_of_a_migration_may_be_padded_with_zeros(tmp_path: Path):
-    """A common way to name them, so that they sort: what is accepted as a name is applied under it."""
-    given = {"001_first.sql": "CREATE TABLE one (x)", "0002_second.sql": "CREATE TABLE two (x)"}
-    async with hiqlite.open(tmp_path / "data") as db:
-        assert (await db.migrate(given)).applied == [1, 2]
-        assert (await db.migrate(given)).already_applied == [1, 2]
-        assert await db.query("SELECT id, name FROM _migrations ORDER BY id") == [
-            (1, "001_first.sql"),
-            (2, "0002_second.sql"),
-        ]
 
 
 async def test_a_shutdown_that_is_cancelled_while_it_says_farewell_stops_the_node_all_the_same(tmp_path: Path):

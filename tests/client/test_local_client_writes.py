@@ -342,9 +342,12 @@ async def test_a_request_id_makes_a_write_happen_once(db: LocalClient):
 
 @pytest.mark.parametrize("request_id", ["", 7, b"x", "\ud800", "x" * 70_000])
 async def test_a_request_id_that_is_none_is_refused(db: LocalClient, request_id: Any):
-    with pytest.raises(hiqlite.UsageError, match="request id") as caught:
-        await db.execute("INSERT INTO t (text) VALUES ('a')", request_id=request_id)
-    assert caught.value.outcome == "not_applied" and await count(db) == 0
+    insert = "INSERT INTO t (text) VALUES ('a')"
+    for call in (db.execute(insert, request_id=request_id), db.migrate({"1_a.sql": insert}, request_id=request_id)):
+        with pytest.raises(hiqlite.UsageError, match="request id") as caught:
+            await call
+        assert caught.value.outcome == "not_applied"
+    assert await count(db) == 0
 
 
 async def test_returning_text_that_is_not_utf8_is_bytes_with_into_and_harms_nobody_who_asked_for_no_rows(

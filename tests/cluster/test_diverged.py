@@ -62,6 +62,7 @@ async def check_refused(nodes: Growing, number: int) -> None:
         lambda: client.query("SELECT n FROM t", consistency="linearizable"),
         lambda: client.execute("INSERT INTO t VALUES (1000, 1)"),
         lambda: client.txn([("DELETE FROM t", ())]),
+        lambda: client.migrate({"1_made.sql": "CREATE TABLE made (x)"}),
         lambda: anext(client.query_iter("SELECT n FROM t")),
     ):
         with pytest.raises(hiqlite.Diverged, match="cannot be trusted") as caught:

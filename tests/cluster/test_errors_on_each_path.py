@@ -14,7 +14,7 @@ import hiqlite
 from hiqlite import errors, ref
 from hiqlite.client.local import LocalClient
 from hiqlite.testing import Cluster, cluster
-from tests.cluster.agreement import check_equal
+from tests.cluster.agreement import check_equal, same_index
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -107,6 +107,8 @@ CASES = [
     *reads(errors.RowMappingError, "SELECT k FROM one", into=Other),
     *reads(errors.RequestTimeout, f"{ENDLESS} SELECT count(*) FROM n", timeout=0.2),
     *reads(errors.UsageError, "DELETE FROM one"),
+    *reads(errors.UsageError, "SELECT 1", timeout="soon"),
+    Case(errors.UsageError, lambda db: db.query("SELECT 1", consistency="soon"), None),  # type: ignore[arg-type]
     Case(errors.RowNotFound, lambda db: db.query_one("SELECT k FROM one WHERE id = 77"), None),
     Case(errors.TooManyRows, lambda db: db.query_one("SELECT x FROM many"), None),
     Case(errors.SchemaError, lambda db: drained(db, "SELECT * FROM nowhere"), None),
@@ -117,6 +119,7 @@ CASES = [
 async def three() -> AsyncIterator[Cluster]:
     async with cluster(3, cache=False, statement_timeout=0.2, wal_size="8 MiB") as running:
         (await running.client.batch(SCHEMA)).raise_for_error()
+        await same_index(list(running.nodes.values()))  # a follower's own reads know the schema, too
         yield running
         await check_equal(running)  # nobody was harmed by whichever of these were run
 

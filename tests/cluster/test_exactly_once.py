@@ -154,6 +154,21 @@ async def test_a_change_of_the_schema_is_given_its_first_answer_too(three: Clust
     assert await everywhere(three, "SELECT name FROM sqlite_schema WHERE name = 'made'") == [[]] * 3
 
 
+async def test_a_migration_by_request_id_is_made_once_whoever_is_asked(three: Cluster) -> None:
+    """Through each node, all at once and one after the other: each is told what the first one is."""
+    files = {"1_made.sql": "CREATE TABLE made (x)", "2_filled.sql": "INSERT INTO made VALUES (1)"}
+    first = await three.nodes[three.followers[0]].migrate({"1_made.sql": files["1_made.sql"]})
+    assert first.applied == [1]
+    reports = await asyncio.gather(*(db.migrate(files, request_id="made") for db in three.nodes.values()))
+    reports += [await db.migrate(files, request_id="made") for db in three.nodes.values()]
+    assert reports == [hiqlite.MigrationReport([2], [1])] * 6
+    for db in three.nodes.values():
+        with pytest.raises(hiqlite.UsageError, match="request id 'made' was given to another write"):
+            await db.migrate({**files, "3_more.sql": "INSERT INTO made VALUES (2)"}, request_id="made")
+    assert await everywhere(three, "SELECT x FROM made") == [[(1,)]] * 3
+    await check_equal(three)
+
+
 async def test_a_node_that_came_by_an_image_knows_what_was_answered() -> None:
     """It holds the sessions: whoever sends again through that node, once it leads, writes nothing a second time."""
     insert = "INSERT INTO counter (n) VALUES (7)"
