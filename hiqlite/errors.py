@@ -7,10 +7,11 @@ Errors cross the wire as `to_wire()` / `from_wire()`, so a forwarded call raises
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 Outcome = Literal["not_applied", "applied", "unknown"]
 OUTCOMES: tuple[Outcome | None, ...] = (None, "not_applied", "applied", "unknown")
+E = TypeVar("E", bound="HiqliteError")
 
 
 class HiqliteError(Exception):
@@ -82,6 +83,15 @@ def from_wire(wire: dict[str, Any]) -> HiqliteError:
         outcome=outcome if outcome in OUTCOMES else "unknown",
         **known,
     )
+
+
+def with_outcome(error: E, outcome: Outcome | None) -> E:
+    """The same error about a write with this outcome, details and all.
+
+    Always another object: whoever raises one adds to its traceback, and several may be told the same.
+    """
+    details = {name: getattr(error, name) for name in error.all_fields()}
+    return type(error)(error.message, hint=error.hint, outcome=outcome, **details)
 
 
 # --------------------------------------------------------------------------- the caller

@@ -20,7 +20,7 @@ from hiqlite.engine.mirror import is_of_the_past, is_over
 from hiqlite.engine.model import Identity, Membership, Message, Role
 from hiqlite.engine.ports import Judge
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import Diverged, HiqliteError, SnapshotCorruption, StorageError
+from hiqlite.errors import Diverged, HiqliteError, SnapshotCorruption, StorageError, with_outcome
 from hiqlite.logstore.folder import GROUP_NAMES
 from hiqlite.node_exchange import GroupImages, ImageExchange
 from hiqlite.node_group_storage import GroupStorage
@@ -30,7 +30,6 @@ from hiqlite.runtime.group import Group
 from hiqlite.runtime.group_time import GroupTime
 from hiqlite.runtime.leaving import Leaving
 from hiqlite.runtime.managing import HandingOver
-from hiqlite.runtime.proposals import told
 from hiqlite.runtime.pulse import Pulse
 from hiqlite.runtime.remote import RemoteWrites, read_index_of
 from hiqlite.runtime.renouncing import is_later_life
@@ -178,7 +177,7 @@ class NodeGroup:
         while group.leader_id == 0:
             group.changed.clear()
             if group.failure is not None:
-                raise told(group.failure, None)
+                raise with_outcome(group.failure, None)
             await group.changed.wait()
         await group.until_applied(await self.ask_read_index())
 
@@ -187,7 +186,7 @@ class NodeGroup:
         group = self.group
         while True:
             if group.failure is not None:
-                raise told(group.failure, None)  # each caller his own: a traceback grows with every raise
+                raise with_outcome(group.failure, None)  # each caller his own: a traceback grows with every raise
             index = await read_index_of(group, self._links, group.settings.election_timeout_max_ms / 1000)
             if index is not None:
                 return index
@@ -202,7 +201,7 @@ class NodeGroup:
         index = group.applier.applied_index
         while group.machine.durable_index < index:
             if group.failure is not None:
-                raise told(group.failure, None)
+                raise with_outcome(group.failure, None)
             group.machine.make_durable()  # again: a reader may have kept a checkpoint from its end
             await asyncio.sleep(DURABLE_LOOK_S)
         if group.started and group.failure is None:

@@ -21,7 +21,7 @@ from hiqlite._accel.records cimport seal_run
 from hiqlite._accel.session cimport SessionWindow
 from hiqlite._accel.values cimport Encoder
 
-from hiqlite.errors import SessionExpired, from_wire
+from hiqlite.errors import SessionExpired, with_outcome
 
 cdef extern from "forks.h" nogil:
     int hq_forks
@@ -171,7 +171,7 @@ cdef class Op:
         """What is not applied by this try may be by an earlier one: then its outcome is unknown."""
         if self.state == PENDING:
             if self.uncertain and getattr(error, "outcome", None) == "not_applied":
-                error = from_wire({**error.to_wire(), "outcome": "unknown"})
+                error = with_outcome(error, "unknown")
             self.error = error
             self.state = DONE
             self.leave()

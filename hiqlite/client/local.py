@@ -31,9 +31,10 @@ from hiqlite.errors import (
     ShuttingDown,
     SnapshotCorruption,
     UsageError,
+    with_outcome,
 )
 from hiqlite.runtime.metrics import Member, Metrics
-from hiqlite.runtime.proposals import CHEAP_BYTES_MAX, told
+from hiqlite.runtime.proposals import CHEAP_BYTES_MAX
 from hiqlite.runtime.wishes import Wish
 from hiqlite.statemachine.migrations import load
 
@@ -344,7 +345,7 @@ class LocalClient(Client):
 
     def _raise_why(self, outcome: Outcome | None) -> NoReturn:
         self.check_process()
-        raise told(self._why_closed, outcome)
+        raise with_outcome(self._why_closed, outcome)
 
     def _check(self, request_id: str | None) -> None:
         if self._closed:

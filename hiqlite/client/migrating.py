@@ -18,7 +18,7 @@ from typing import Final
 from hiqlite._accel.answers import decode_batch, decode_execute
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import encode_batch, encode_migration
-from hiqlite.errors import HiqliteError, MigrationError, Outcome, RequestTimeout, from_wire
+from hiqlite.errors import HiqliteError, MigrationError, Outcome, RequestTimeout, with_outcome
 from hiqlite.statemachine.migrations import Migration, validate
 
 from .results import MigrationReport
@@ -85,7 +85,7 @@ class Migrating:
             self._services.group.write(record, op)
             await op
         except HiqliteError as error:  # whatever became of this entry, no file is applied
-            raise from_wire({**error.to_wire(), "outcome": "not_applied"}) from error
+            raise with_outcome(error, "not_applied") from error
         self._request = f"migrate {hashlib.sha256(request_id.encode() + digest.encode()).hexdigest()}"
 
     async def rehearse(self) -> MigrationReport:
@@ -138,7 +138,7 @@ class Migrating:
         except HiqliteError as error:
             if error.outcome is not None:
                 raise
-            raise from_wire({**error.to_wire(), "outcome": outcome}) from error
+            raise with_outcome(error, outcome) from error
 
     async def _applied(self) -> list[tuple[int, str, str]]:
         """(id, name, hash) of each, by this node's database."""

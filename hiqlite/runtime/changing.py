@@ -12,9 +12,7 @@ from typing import Protocol
 from hiqlite.clock import Clock
 from hiqlite.engine.model import Change, Membership
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded
-
-from .proposals import told
+from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded, with_outcome
 
 # How often it is looked whether a refused change is possible by now (a learner catches up, an earlier change ends).
 RETRY_S = 0.02
@@ -47,7 +45,7 @@ async def change_members(group: Changing, change: Change, clock: Clock, timeout:
     try:
         return await _carried_out(group, index)
     except HiqliteError as error:
-        raise told(error, "unknown") from error
+        raise with_outcome(error, "unknown") from error
 
 
 async def _carried_out(group: Changing, index: int) -> Membership:

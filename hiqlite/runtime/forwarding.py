@@ -29,6 +29,7 @@ from hiqlite.errors import (
     ShuttingDown,
     StorageError,
     from_wire,
+    with_outcome,
 )
 
 from .waiting import not_in_time
@@ -293,8 +294,7 @@ class Forwarder:
             self.waiting_bytes -= len(record)
             troubles = troubles or self._troubles()
             op.set_exception(not_in_time(op, troubles))
-        late = [number for number, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]
-        for number in late:
+        for number in [one for one, (_, op) in self._sent.items() if 0 < op.deadline_ns <= now_ns]:
             record, op = self._sent.pop(number)
             self.waiting_bytes -= len(record)
             op.set_exception(RequestTimeout("the leader did not answer in time", outcome="unknown"))
@@ -305,11 +305,11 @@ class Forwarder:
     def fail(self, error: HiqliteError) -> None:
         """This node stops: what was queued is not applied, what was sent is unknown, what was answered is known."""
         for _, op in (*self._returned.values(), *self._queue):
-            op.set_exception(type(error)(error.message, hint=error.hint, outcome="not_applied"))
+            op.set_exception(with_outcome(error, "not_applied"))
         for _, op in self._sent.values():
-            op.set_exception(type(error)(error.message, hint=error.hint, outcome="unknown"))
+            op.set_exception(with_outcome(error, "unknown"))
         for answered in list(self._answered.values()):
-            answered.give_up(type(error)(error.message, hint=error.hint, outcome="applied"))
+            answered.give_up(with_outcome(error, "applied"))
         self._queue, self._sent, self._returned, self.waiting_bytes = [], {}, {}, 0
 
 

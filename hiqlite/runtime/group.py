@@ -18,7 +18,7 @@ from hiqlite.config import RaftSettings
 from hiqlite.engine.model import NOTHING, AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
 from hiqlite.engine.ports import Judge, LogStore, StateMachine
 from hiqlite.engine.raft import Raft
-from hiqlite.errors import HiqliteError, ProtocolError, StorageError
+from hiqlite.errors import HiqliteError, ProtocolError, StorageError, with_outcome
 
 from .alarm import Alarm
 from .applier import Applier
@@ -29,7 +29,7 @@ from .group_time import GroupTime
 from .links import Links
 from .log_progress import LogProgress
 from .orders import Orders
-from .proposals import Proposals, told
+from .proposals import Proposals
 from .proposing import Proposer
 from .purging import Purger
 from .repairs import Repairs
@@ -212,7 +212,7 @@ class Group:
         """Wait until this node has applied `index`. Raises what this group fails or closes with."""
         if index > self.applier.applied_index:
             if self.failure is not None:
-                raise told(self.failure, None)
+                raise with_outcome(self.failure, None)
             self._schedule()
             await self.waiters.future(index, self._loop)
 

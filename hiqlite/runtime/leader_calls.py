@@ -21,10 +21,10 @@ from hiqlite.errors import (
     RequestTimeout,
     StorageError,
     TransportError,
+    with_outcome,
 )
 
 from .group import Group
-from .proposals import told
 
 SLICE_S = 2.0  # of one request to the leader; what takes longer is asked for again
 LEADERS_PART = 0.7  # of a slice: so the leader says why it waits before nobody listens any more
@@ -74,7 +74,7 @@ class LeaderCalls:
         asked = _Asked()
         while not done():
             if self._group.failure is not None:
-                raise told(self._group.failure, asked.outcome)
+                raise with_outcome(self._group.failure, asked.outcome)
             left_s = SLICE_S if end_ns is None else (end_ns - self._clock.monotonic_ns()) / 1e9
             if left_s <= 0:
                 raise RequestTimeout(f"not done in time: {asked.reason}", outcome=asked.outcome)

@@ -16,7 +16,15 @@ from hiqlite._accel.pending import Pending
 from hiqlite._accel.records import offsets
 from hiqlite.config import RaftSettings
 from hiqlite.engine.ports import Judge, Run
-from hiqlite.errors import HiqliteError, LeadershipLost, NotLeader, Overloaded, RequestTimeout, ShuttingDown
+from hiqlite.errors import (
+    HiqliteError,
+    LeadershipLost,
+    NotLeader,
+    Overloaded,
+    RequestTimeout,
+    ShuttingDown,
+    with_outcome,
+)
 
 from .flow import Flow
 from .forwarding import Forwarder, Waiting
@@ -116,7 +124,7 @@ class Proposals:
     def mark(self, record: bytes, op: Op) -> None:
         """An entry of this leader that changes nothing: it is taken whatever is refused now. Raises NotLeader."""
         if self.failure is not None:
-            raise told(self.failure, "not_applied")
+            raise with_outcome(self.failure, "not_applied")
         if not self._leads():
             raise NotLeader("this node does not lead any more", outcome="not_applied")
         self._marks.add(op)
@@ -138,11 +146,11 @@ class Proposals:
 
     def _admit(self, size_bytes: int) -> None:
         if self.failure is not None:
-            raise told(self.failure, "not_applied")
+            raise with_outcome(self.failure, "not_applied")
         if self._closing:
             raise ShuttingDown("the node is shutting down", outcome="not_applied")
         if self.refusal is not None:
-            raise told(self.refusal, "not_applied")
+            raise with_outcome(self.refusal, "not_applied")
         queued_bytes = self.buffer.queued_bytes + self.gate.queued_bytes + self.session.held_bytes
         if queued_bytes + size_bytes > self._queue_bytes_max:
             raise Overloaded("too many bytes of writes wait to be proposed", hint="await earlier writes first")
@@ -226,7 +234,7 @@ class Proposals:
             if not isinstance(waiting, Op):
                 waiting.set_exception(NOT_HERE)
             elif waiting in self._marks:
-                waiting.set_exception(told(NOT_HERE, "not_applied"))
+                waiting.set_exception(with_outcome(NOT_HERE, "not_applied"))
         # Before what was issued since: one client's writes keep their order.
         own = [(record, op) for record, op in writes if isinstance(op, Op) and op not in self._marks]
         self.forwarder.put_first(own)
@@ -246,12 +254,12 @@ class Proposals:
         what each does with one adds to its traceback and to what it is raised from."""
         self.failure = self.failure or error
         for _, waiting in self.pending.cut_from(1):
-            waiting.set_exception(told(error, "unknown") if isinstance(waiting, Op) else LOST_HERE)
+            waiting.set_exception(with_outcome(error, "unknown") if isinstance(waiting, Op) else LOST_HERE)
         while self.buffer.peek() is not None:
             for waiting in self.buffer.pop().ops:
-                waiting.set_exception(told(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
+                waiting.set_exception(with_outcome(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
         for _, waiting in self.gate.take_all():
-            waiting.set_exception(told(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
+            waiting.set_exception(with_outcome(error, "not_applied") if isinstance(waiting, Op) else NOT_HERE)
         self.forwarder.fail(error)
         self.session.fail(error)
 
@@ -271,8 +279,3 @@ class Proposals:
     @property
     def busy(self) -> bool:
         return self.waits or len(self.pending) > 0 or len(self.forwarder) > 0 or len(self.session) > 0
-
-
-def told(error: HiqliteError, outcome: Any) -> HiqliteError:
-    """The same error, about a write with this outcome."""
-    return type(error)(error.message, hint=error.hint, outcome=outcome)

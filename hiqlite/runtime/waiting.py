@@ -14,7 +14,7 @@ from typing import Any
 
 from hiqlite._accel.batch import Op
 from hiqlite.engine.model import Ready
-from hiqlite.errors import HiqliteError, LeadershipLost, NoLeader, RequestTimeout, from_wire
+from hiqlite.errors import HiqliteError, LeadershipLost, NoLeader, RequestTimeout, with_outcome
 
 # Who gave up waiting is forgotten once there are so many of them, and more than of those who still wait.
 LEFT_MAX = 64
@@ -77,7 +77,7 @@ class AppliedWaiters:
 
 def own(error: Exception) -> Exception:
     """For one of several who are told the same: what each does with it adds to its traceback."""
-    return from_wire(error.to_wire()) if isinstance(error, HiqliteError) else error
+    return with_outcome(error, error.outcome) if isinstance(error, HiqliteError) else error
 
 
 def not_in_time(op: Op, troubles: str) -> HiqliteError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hiqlite._accel.batch import Op
 from hiqlite._accel.commands import in_session
 from hiqlite._accel.session import SessionWindow
-from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, from_wire
+from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, with_outcome
 
 from .waiting import no_leader
 
@@ -213,7 +213,7 @@ class WriteSession:
         self.held_bytes = 0
         self.window.held = False
         for _, op in held:
-            op.set_exception(from_wire({**error.to_wire(), "outcome": "not_applied"}))
+            op.set_exception(with_outcome(error, "not_applied"))
 
 
 def index_of(answer: bytes, log_index: int, detail: object) -> int:

@@ -22,7 +22,7 @@ from hiqlite._accel import forks
 from hiqlite._accel.apply import Applier
 from hiqlite._accel.records import seal_records, stamp
 from hiqlite.ending import Ending, Undisturbed
-from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, StorageError
+from hiqlite.errors import HiqliteError, RequestTimeout, ShuttingDown, StorageError, with_outcome
 
 from .image import copy_pages, disk_of
 from .trial import NOT_APPLIED, refusal_of
@@ -107,7 +107,7 @@ class Rehearsals:
             for number, record in enumerate(records):
                 check(number, await copy.apply(record, end_s - self._loop.time()))
         except StorageError as error:
-            raise type(error)(error.message, hint=error.hint, outcome=NOT_APPLIED) from error
+            raise with_outcome(error, NOT_APPLIED) from error
         finally:
             await copy.close()
             self._copy = None

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiqlite import errors
-from hiqlite.errors import BY_CODE, HiqliteError, from_wire
+from hiqlite.engine.ports import LogPurged
+from hiqlite.errors import BY_CODE, HiqliteError, from_wire, with_outcome
 
 # docs: Public API, section 7, line by line.
 TREE = {
@@ -69,6 +70,17 @@ def test_every_error_survives_pickling(kind: type[HiqliteError]) -> None:
     """Worker processes hand errors on as they are."""
     error = made(kind)
     assert same(pickle.loads(pickle.dumps(error)), error)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, LogPurged], ids=lambda kind: kind.__name__)
+def test_every_error_can_be_told_with_another_outcome(kind: type[HiqliteError]) -> None:
+    """Whoever knows more of a write, or has another one: all else stays, and the error itself is as it was."""
+    error = made(kind)
+    for outcome in errors.OUTCOMES:
+        other = with_outcome(error, outcome)
+        assert type(other) is kind and other is not error and str(other) == str(error)
+        assert other.to_wire() == {**error.to_wire(), "outcome": outcome}
+    assert same(error, made(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

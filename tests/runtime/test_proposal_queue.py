@@ -186,7 +186,9 @@ async def test_deadlines_end_the_waiting_only() -> None:
     assert patient.result().log_index == 2
 
 
-@pytest.mark.parametrize("error", [ShuttingDown("closing"), StorageError("the disk broke")])
+@pytest.mark.parametrize(
+    "error", [ShuttingDown("closing"), StorageError("the disk broke", hint="mend it"), NotLeader("gone", leader_id=3)]
+)
 async def test_a_failure_tells_each_caller_what_is_known(error: HiqliteError) -> None:
     """Under way: unknown. Not proposed, or new: not applied. Peers hear that another node may take their writes."""
     queue = Queue()
@@ -196,8 +198,8 @@ async def test_a_failure_tells_each_caller_what_is_known(error: HiqliteError) ->
     waiting, peers_waiting = queue.write(3), PeersWrite()
     queue.proposals.put(record(4), peers_waiting)
     queue.proposals.fail(error)
-    found = [(type(op.exception()), op.exception().outcome) for op in (under_way, waiting)]  # type: ignore[union-attr]
-    assert found == [(type(error), "unknown"), (type(error), "not_applied")]
+    found = [op.exception().to_wire() for op in (under_way, waiting)]  # type: ignore[union-attr]
+    assert found == [{**error.to_wire(), "outcome": outcome} for outcome in ("unknown", "not_applied")]
     assert isinstance(peers_under_way.error, LeadershipLost) and peers_under_way.error.outcome == "unknown"
     assert isinstance(peers_waiting.error, NotLeader) and peers_waiting.error.outcome == "not_applied"
     for forward in (False, True):

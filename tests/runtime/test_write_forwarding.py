@@ -352,9 +352,10 @@ async def test_stopping_tells_how_far_each_write_has_come() -> None:
     sent = follower.write(2)
     follower.forwarder.flush(2, NOW, term=2)
     queued = follower.write(3)
-    follower.forwarder.fail(ShuttingDown("closing"))
-    found = [(type(op.exception()), op.exception().outcome) for op in (answered, sent, queued)]
-    assert found == [(ShuttingDown, "applied"), (ShuttingDown, "unknown"), (ShuttingDown, "not_applied")]
+    error = NotLeader("removed", hint="go on with the others", leader_id=3)
+    follower.forwarder.fail(error)
+    found = [op.exception().to_wire() for op in (answered, sent, queued)]
+    assert found == [{**error.to_wire(), "outcome": outcome} for outcome in ("applied", "unknown", "not_applied")]
     assert len(follower.forwarder) == 0
 
 
