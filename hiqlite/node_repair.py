@@ -91,6 +91,12 @@ class _Repair:
 
     async def run(self) -> Repaired:
         try:
+            return await self._run()
+        except SnapshotCorruption as damage:
+            raise SnapshotCorruption(damage.message, hint=HINT_BACKUP) from damage
+
+    async def _run(self) -> Repaired:
+        try:
             meta = Healing(self._config, self._folder).trusted()
         except MetaDamaged as damage:
             meta = self._new_metadata(damage)
@@ -101,7 +107,7 @@ class _Repair:
             self._cache(meta)
             incarnation = meta.incarnation(DB)
             if self._cluster_id is not None and incarnation is not None:
-                self._unstamp(path)
+                trust.unstamp(path, ConnectionSettings())  # it is of the cluster that is given up
                 alone = Membership(self._done.applied_index, (Identity(self._config.node_id, incarnation),))
                 meta.begin_cluster(self._cluster_id, {DB: alone})
         return self._done
@@ -127,7 +133,8 @@ class _Repair:
             generation = self._only_generation()
         except StorageError as missing:
             raise StorageError(f"{damage.message}; and {missing.message}", hint=HINT_BACKUP) from damage
-        self._unstamp(self._path(generation))  # first: nobody would remember the cluster whose it says it is
+        # First: nobody would remember the cluster whose it says it is; and where it is damaged nothing is touched.
+        trust.unstamp(self._path(generation), ConnectionSettings())
         self._aside.put(self._folder.meta)
         returns = self._cluster_id is not None
         meta = Meta.open(self._folder.meta, first_of(self._config.node_id, generation, returns=returns))
@@ -145,12 +152,6 @@ class _Repair:
     def _path(self, generation: str) -> Path:
         return self._folder.databases / generation / self._config.filename_db
 
-    def _unstamp(self, path: Path) -> None:
-        try:
-            trust.unstamp(path, ConnectionSettings())
-        except SnapshotCorruption as damage:
-            raise SnapshotCorruption(damage.message, hint=HINT_BACKUP) from damage
-
     async def _database(self, meta: Meta) -> Path:
         """The entries of the log behind the database are applied; then the log begins anew. Gives where it is."""
         folder = self._folder
@@ -159,13 +160,8 @@ class _Repair:
             meta.set_generation(DB, name)
         path = self._path(name)
         check_name(path)
-        if meta.cluster_id is None:
-            self._unstamp(path)
         connection = ConnectionSettings()
-        try:
-            trust.examine(path, connection, meta.cluster_id)
-        except SnapshotCorruption as damage:
-            raise SnapshotCorruption(damage.message, hint=HINT_BACKUP) from damage
+        trust.examine(path, connection, meta.cluster_id)
         writer = Writer.open(path, WriterSettings(connection=connection, apply_thread="always"))
         try:
             before = writer.applied_index
@@ -199,7 +195,7 @@ class _Repair:
         try:
             if index <= found.base_index:
                 place = f"the database ends at entry {index - 1}, the log begins behind entry {found.base_index}"
-                raise SnapshotCorruption(place, hint=HINT_BACKUP)
+                raise SnapshotCorruption(place)
             while index <= found.last_index:
                 last, records = await log.read(index, 1)
                 term = next(run.term for run in found.runs if run.first <= last <= run.last)

@@ -300,13 +300,12 @@ class LocalClient(Client):
 
     async def _fulfil(self, wish: Wish, addresses: Addresses, timeout: float | None, waits: bool) -> None:
         self.check_process()
-        limit = timeout if waits or timeout is not None else self._services.request_timeout_s
+        limit = timeout if waits or timeout is not None else self._timeout_s
         await self._services.node.members.fulfil(wish, addresses, limit)
 
     async def _transfer(self, to: int, group: str | None, timeout: float | None) -> None:
         self.check_process()
-        limit = self._services.request_timeout_s if timeout is None else timeout
-        await self._services.node.transfer_leadership(to, group, limit)
+        await self._services.node.transfer_leadership(to, group, self._timeout_s if timeout is None else timeout)
 
     async def content_hash(self) -> str:
         """Hash of the schema and all rows of this node's database: equal on equal nodes (a scan of everything)."""

@@ -106,12 +106,11 @@ class Window:
         return last
 
     def evict(self, index: int) -> bool:
-        """Drop the oldest chunks that end at or below `index` once over a limit; tells whether any went.
+        """Drop the oldest chunks that end at or below `index` when `over_limit`; tells whether any went.
 
         An eighth goes at a time: the lists are shifted once per thousands of chunks, not once per batch.
         """
-        if not self.over_limit:
-            return False
+        assert self.over_limit, "whoever evicts has asked before"
         size_target, chunks_target = self._size_max // 8 * 7, CHUNKS_MAX // 8 * 7
         count, size, chunks = 0, self.size_bytes, len(self._lasts)
         while count < chunks and self._lasts[count] <= index and (size > size_target or chunks - count > chunks_target):

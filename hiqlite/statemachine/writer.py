@@ -155,14 +155,14 @@ class Writer:
         pieces = list(records)
         if self._closed:
             return False  # what is committed is in the log
-        if self._here(pieces):
-            # In mode `auto` a statement that was never seen, or was slow of late, is the thread's.
-            if self._applier.apply_inline(first, last, last_term, pieces, answers, self._mode == "auto"):
-                self._announce()
-                return True
+        if not self._here(pieces):
+            self._applier.submit(first, last, last_term, pieces, answers)
             return False
-        self._applier.submit(first, last, last_term, pieces, answers)
-        return False
+        # In mode `auto` a statement that was never seen, or was slow of late, is the thread's.
+        is_over = self._applier.apply_inline(first, last, last_term, pieces, answers, self._mode == "auto")
+        if is_over:
+            self._announce()
+        return is_over
 
     def on_progress(self, callback: Callable[[], None]) -> None:
         """`callback` runs on the loop when there is something to take, or `failure` is set."""

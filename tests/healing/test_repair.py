@@ -15,6 +15,8 @@ import hiqlite
 from hiqlite.logstore.meta import Meta
 from hiqlite.node import Node
 from hiqlite.node_repair import Repaired, repair
+from hiqlite.statemachine import trust
+from hiqlite.statemachine.connection import ConnectionSettings
 from hiqlite.testing import cluster
 from hiqlite.transport.loopback import loopback_cluster
 from tests.healing.damages import DAMAGES, KINDS, NEEDLE, Others, generation
@@ -140,6 +142,15 @@ async def test_a_repair_that_was_killed_is_done_again(patient: Patient, written:
     assert generation(patient.folder).name == name
 
 
+async def test_a_database_whose_metadata_are_gone_is_of_no_cluster_until_it_forms_one(patient: Patient) -> None:
+    """A start that is killed where it has recorded its cluster, and the database does not say so yet, is done again."""
+    patient.damage("meta", "missing")
+    database = generation(patient.folder) / "hiqlite.db"
+    assert trust.stand_of(database, ConnectionSettings()).cluster
+    await repair(patient.config)
+    assert not trust.stand_of(database, ConnectionSettings()).cluster
+
+
 async def test_of_two_databases_that_nothing_names_none_is_chosen(patient: Patient) -> None:
     """Nor is an empty one made: whoever has the data folder decides."""
     other = patient.folder / "db" / "0123456789abcdef"
@@ -168,10 +179,16 @@ async def test_a_database_that_nothing_names_is_the_current_one(patient: Patient
     assert generation(patient.folder).name == name
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "a flipped bit", "of another cluster"])
-async def test_a_damaged_database_is_not_repaired(patient: Patient, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "cut"),
+    [("missing", ""), ("truncated", ""), ("a flipped bit", ""), ("of another cluster", ""),
+     ("a flipped bit", "meta/data.mdb")],
+)  # fmt: skip
+async def test_a_damaged_database_is_not_repaired(patient: Patient, damage: str, cut: str) -> None:
     """Half of it would be wrong data: a backup is needed, and nothing is touched."""
     patient.damage("db/*/hiqlite.db", damage)
+    if cut:
+        patient.damage(cut, "truncated")
     for _ in range(2):
         with pytest.raises(hiqlite.SnapshotCorruption, match="restore a backup") as caught:
             await repair(patient.config)

@@ -103,10 +103,12 @@ def test_the_last_index_within_a_size_counts_whole_chunks() -> None:
     assert window.last_within(3, 100 * two) == 6
 
 
-def test_eviction_waits_for_the_limit() -> None:
-    """Below the limit nothing goes, whatever was applied."""
+def test_below_the_limit_nothing_is_to_go() -> None:
+    """Whatever was applied; to evict all the same is our own mistake."""
     window = filled((1, 4), (5, 8))
-    assert not window.evict(8)
+    assert not window.over_limit
+    with pytest.raises(AssertionError):
+        window.evict(8)
     assert window.first_index == 1
 
 
@@ -162,7 +164,7 @@ def test_the_window_is_always_a_suffix_of_the_log(steps: list[tuple[str, int]], 
         elif step == "truncate":
             last = min(last, max(number, window.first_index - 1 if window.first_index else last))
             window.truncate(last)
-        else:
+        elif window.over_limit:
             window.evict(min(number, last))
         if window.first_index:
             held = window.records(window.first_index, window.last_index)
