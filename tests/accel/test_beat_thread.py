@@ -3,7 +3,8 @@
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def pair():
     yield first, second
     first.close()
     second.close()
+
+
+@pytest.fixture
+def linked() -> Iterator[Callable[..., tuple[BeatThread, socket.socket]]]:
+    """Makes a node's thread, not started yet, and the other end of its one connection, which the test plays."""
+    with ExitStack() as stack:
+
+        def make(interval_ms: int, stall_ms: int, *, dialed: bool = True) -> tuple[BeatThread, socket.socket]:
+            left, right = socket.socketpair()
+            stack.enter_context(right)
+            thread = BeatThread(1, interval_ms, stall_ms)
+            stack.callback(thread.close)
+            thread.add_link(2, left.detach(), KEY, dialed)
+            return thread, right
+
+        yield make
 
 
 def test_a_leader_is_heard_with_its_term_and_bounds(pair):
@@ -68,11 +85,9 @@ def test_beats_go_on_while_python_holds_the_gil(pair):
         busy *= 2
 
 
-def test_a_stuck_loop_closes_the_gate():
+def test_a_stuck_loop_closes_the_gate(linked):
     """Without a tick of the loop for the stall time no beat leaves; a tick opens the gate again."""
-    left, right = socket.socketpair()
-    thread = BeatThread(1, 5, 50)
-    thread.add_link(2, left.detach(), KEY, True)
+    thread, _ = linked(5, 50)
     thread.set_word(0, 1, True)
     thread.start()
     eventually(lambda: thread.counters["gated"] > 0)
@@ -83,15 +98,11 @@ def test_a_stuck_loop_closes_the_gate():
         return thread.counters["sent"] > sent
 
     eventually(sent_after_a_tick)
-    thread.close()
-    right.close()
 
 
-def test_a_stuck_log_closes_the_gate_though_the_loop_ticks():
+def test_a_stuck_log_closes_the_gate_though_the_loop_ticks(linked):
     """Work that has been waiting for the log since the machine booted; when it waits no more the beats go on."""
-    left, right = socket.socketpair()
-    thread = BeatThread(1, 5, 10_000)
-    thread.add_link(2, left.detach(), KEY, True)
+    thread, _ = linked(5, 10_000)
     thread.set_word(0, 1, True)
     thread.tick(1)
     thread.start()
@@ -99,8 +110,6 @@ def test_a_stuck_log_closes_the_gate_though_the_loop_ticks():
     assert thread.counters["sent"] == 0
     thread.tick(0)
     eventually(lambda: thread.counters["sent"] > 0)
-    thread.close()
-    right.close()
 
 
 def test_a_beat_equals_its_golden_bytes():
@@ -111,11 +120,9 @@ def test_a_beat_equals_its_golden_bytes():
 
 
 @pytest.mark.parametrize("change", ["tag", "counter", "sender", "magic"])
-def test_a_beat_that_is_not_authentic_ends_the_link(change):
+def test_a_beat_that_is_not_authentic_ends_the_link(linked, change):
     """A forged, replayed or foreign beat is not heard; the link is dropped."""
-    left, right = socket.socketpair()
-    thread = BeatThread(1, 1000, 3000)
-    thread.add_link(2, left.detach(), KEY, False)
+    thread, right = linked(1000, 3000, dialed=False)
     thread.start()
     right.sendall(encode_beat(KEY, 0, True, 2, 9, 3, 1, 0, 0))
     eventually(lambda: thread.stamps(0))
@@ -131,22 +138,17 @@ def test_a_beat_that_is_not_authentic_ends_the_link(change):
     right.settimeout(5)
     assert right.recv(1) == b""
     assert thread.stamps(0)[0].term == 3
-    thread.close()
-    right.close()
 
 
-def test_a_lost_link_is_reported_once_to_who_dialled_it():
+def test_a_lost_link_is_reported_once_to_who_dialled_it(linked):
     """The loop learns which peer it has to dial again."""
-    left, right = socket.socketpair()
-    thread = BeatThread(1, 5, 3000)
-    thread.add_link(2, left.detach(), KEY, True)
+    thread, right = linked(5, 3000)
     thread.start()
     right.close()
     assert select.select([thread.fileno()], [], [], 5)[0]
     assert thread.lost() == [2]
     assert not select.select([thread.fileno()], [], [], 0)[0]  # else it would wake the loop in every turn from now on
     assert thread.lost() == []
-    thread.close()
 
 
 def test_places_of_links_that_are_gone_are_used_again_and_none_is_leaked():

@@ -258,6 +258,13 @@ class Asked:
         return readies
 
 
+def reads_of_a_leader() -> tuple[Alone, Asked, Reading]:
+    """A leader with its term open, the rounds that are asked of it, and who reads by them."""
+    leader = an_open_leader()
+    asked = Asked(leader)
+    return leader, asked, Reading(asked.ask)
+
+
 async def turns() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
@@ -265,9 +272,7 @@ async def turns() -> None:
 
 async def test_a_read_waits_until_the_state_machine_has_reached_its_index() -> None:
     """Thesis 6.4, step 4: "waits for its state machine to advance at least as far as the readIndex", and no further."""
-    node = an_open_leader()
-    asked = Asked(node)
-    reading = Reading(asked.ask)
+    node, asked, reading = reads_of_a_leader()
     for _ in range(2):
         node.raft.propose(1, 100, node.now)
         node.sync()
@@ -293,9 +298,8 @@ async def test_a_read_waits_until_the_state_machine_has_reached_its_index() -> N
 
 async def test_a_follower_reads_at_the_index_that_its_leader_confirms() -> None:
     """Thesis 6.4, the end: it asks the leader, which does steps 1 to 3; step 4 is of its own state machine."""
-    leader, follower = an_open_leader(), Alone(fresh(MEMBERS, term=1), 2)
-    asked = Asked(leader)
-    reading = Reading(asked.ask)
+    leader, asked, reading = reads_of_a_leader()
+    follower = Alone(fresh(MEMBERS, term=1), 2)
     follower.receive(append(1, ONE, (0, 0), (1, 1, 1), commit=1))
     await reading.apply(follower.sync())
     assert reading.applied_index == 1
@@ -318,9 +322,7 @@ async def test_a_follower_reads_at_the_index_that_its_leader_confirms() -> None:
 
 async def test_a_follower_asks_anew_for_a_read_that_comes_while_it_asks() -> None:
     """Thesis 6.4, step 3: the answer under way may tell of a commit index from before the later read."""
-    leader = an_open_leader()
-    asked = Asked(leader)
-    reading = Reading(asked.ask)
+    leader, asked, reading = reads_of_a_leader()
     first = reading.begin()
     await turns()
     await asked.settle(leader.sync())
@@ -344,9 +346,7 @@ async def test_a_follower_asks_anew_for_a_read_that_comes_while_it_asks() -> Non
 
 async def test_a_follower_whose_leader_was_deposed_gets_no_index() -> None:
     """Thesis 6.4, the end: a leader that cannot confirm itself confirms no follower either; it is asked again."""
-    leader = an_open_leader()
-    asked = Asked(leader)
-    reading = Reading(asked.ask)
+    leader, asked, reading = reads_of_a_leader()
     read = reading.begin()
     await turns()
     await asked.settle(leader.sync())
