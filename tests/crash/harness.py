@@ -183,6 +183,20 @@ class Members:
             await member.start(preload)
         return await asyncio.gather(*(member.answer() for member in chosen))
 
+    async def start_with_table(self) -> Member:
+        """All of them, and the table that a load writes into; who leads."""
+        await self.start()
+        leader = await self.leader()
+        await leader.do(do="execute", sql=CREATE)
+        return leader
+
+    async def start_under_load(self, count: int) -> tuple[Member, list[Path]]:
+        """The same, and a load of which so many writes are acknowledged; who leads, and where they are noted."""
+        leader = await self.start_with_table()
+        files = await begin_load(self)
+        await acknowledged(files, count)
+        return leader, files
+
     @property
     def generations(self) -> list[str]:
         """The folder of each member's database: another one is begun when it is rebuilt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import mmap
 from pathlib import Path
 
@@ -26,6 +27,54 @@ class SickDisk:
 
     def close(self) -> None:
         self._orders.close()
+
+
+class Inserts:
+    """Rows through one member, one after the other from `first` on.
+
+    Attributes:
+        refused: those that a full disk refused, not applied.
+        outcomes: of all that a full disk is said of.
+    """
+
+    def __init__(self, member: Member, first: int) -> None:
+        self.refused: list[int] = []
+        self.outcomes: set[object] = set()
+        self._member = member
+        self._numbers = itertools.count(first)
+
+    async def next(self) -> dict[str, object]:
+        """The answer to the next one, an error included."""
+        number = next(self._numbers)
+        answer = await try_insert(self._member, number)
+        if says(answer, "DiskFull"):
+            self.outcomes.add(answer["outcome"])
+            if answer["outcome"] == "not_applied":
+                self.refused.append(number)
+        return answer
+
+    async def until_refused(self) -> None:
+        async def full() -> bool:
+            await self.next()
+            return bool(self.refused)
+
+        await eventually(full)
+
+    async def until_taken(self) -> None:
+        async def taken() -> bool:
+            return "index" in await self.next()
+
+        await eventually(taken)
+
+
+async def try_insert(member: Member, number: int) -> dict[str, object]:
+    """The answer to an INSERT, an error included."""
+    member.tell(do="execute", sql="INSERT INTO load VALUES (?, 1, ?)", params=[number, "x" * 2000], timeout=5)
+    return await member.answer()
+
+
+def says(answer: dict[str, object], error: str) -> bool:
+    return error in str(answer.get("error"))
 
 
 async def lead(members: Members, wanted: Member) -> None:

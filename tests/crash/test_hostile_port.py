@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CREATE, Members, acknowledged, begin_load, eventually, noted
+from harness import Members, acknowledged, begin_load, eventually, noted
 from hostility import Attacker, Wiretap, steps
 
 from hiqlite.transport.handshake import CHALLENGE, REFUSAL, WELCOME
@@ -53,8 +53,7 @@ async def test_attacks_on_the_raft_ports_change_nothing(tmp_path: Path, crowd: i
     raft = {number: int(line.split()[1].rpartition(":")[2]) for number, line in enumerate(nodes, 1)}
     async with Wiretap(raft[2]) as wiretap, members:
         members.all[1].config["nodes"] = [nodes[0], nodes[1].replace(f":{raft[2]} ", f":{wiretap.port} "), nodes[2]]
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         files = await begin_load(members, 4)
         await acknowledged(files, 1000)
 

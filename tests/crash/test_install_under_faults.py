@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, begin_load, eventually
+from harness import Member, Members, begin_load, eventually
 from images import image_travels, lag_behind_the_logs, segments
 
 pytestmark = pytest.mark.timeout(180)
@@ -53,8 +53,7 @@ async def test_nodes_that_are_killed_while_they_purge(tmp_path: Path) -> None:
     The load is on the victim alone and ends with it: else the others could go on for more than their logs keep.
     """
     async with Members(tmp_path, **SETTINGS) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         files: list[Path] = []
         for number in (1, 2, 3):
             victim = members.all[number]

@@ -28,11 +28,7 @@ def check_led_soon(seconds: list[float]) -> None:
 async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
     """A new leader within two upper election timeouts, every acknowledged write kept, the killed node catches up."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 1000)
+        leader, files = await members.start_under_load(1000)
         inode = next((leader.folder / "db").glob("*/hiqlite.db")).stat().st_ino
         killed = time.monotonic()
         await leader.kill()
@@ -48,9 +44,7 @@ async def test_a_killed_leader_is_replaced_and_loses_nothing(tmp_path: Path):
 async def test_a_write_that_a_stopped_leader_has_is_done_once_by_the_next_one(tmp_path: Path):
     """From both other nodes, whichever of them leads then; also when the stopped one goes on with what it had."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
+        leader = await members.start_with_table()
         others = [member for member in members.up if member is not leader]
         leader.signal(signal.SIGSTOP)
         for number, member in enumerate(others):
@@ -66,8 +60,7 @@ async def test_all_nodes_killed_at_once_lose_nothing(tmp_path: Path):
     """kill -9 of all three under load, three times: as soon a leader as after a kill of one, every acknowledged write,
     no database rebuilt."""
     async with Members(tmp_path) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         files: list[Path] = []
         generations, seconds = members.generations, list[float]()
         for _ in range(3):
@@ -105,11 +98,7 @@ async def test_power_loss_of_all_nodes_loses_no_acknowledged_write(tmp_path: Pat
 async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
     """Two seconds without Python on the leader, under load: beats go on, the term stays, nothing is lost."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 500)
+        leader, files = await members.start_under_load(500)
         before = await leader.do(do="status")
         await leader.do(do="hold_gil", seconds=2)
         for member in members.up:
@@ -122,11 +111,7 @@ async def test_user_code_that_holds_the_gil_causes_no_election(tmp_path: Path):
 async def test_forks_of_each_member_under_load_change_nothing(tmp_path: Path):
     """The child of a member is refused at once; the member goes on, leader or not, and nothing is lost."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 500)
+        leader, files = await members.start_under_load(500)
         before = await leader.do(do="status")
         for member in [*members.up, *members.up]:
             answer = await member.do(do="fork", sql="INSERT INTO load VALUES (-1, -1, 'of a child')")
@@ -142,10 +127,7 @@ async def test_forks_of_each_member_under_load_change_nothing(tmp_path: Path):
 async def test_a_member_that_forgets_to_close_harms_nobody(tmp_path: Path):
     """Its program ends under load, the leader's and a follower's: the others go on, and it comes back with its data."""
     async with Members(tmp_path) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 500)
+        _, files = await members.start_under_load(500)
         generations = members.generations
         for follows in (False, True):
             leader = await members.leader()
@@ -162,9 +144,7 @@ async def test_a_member_that_forgets_to_close_harms_nobody(tmp_path: Path):
 async def test_user_code_that_blocks_the_loop_causes_no_election(tmp_path: Path):
     """Two seconds: beats go on, the term stays."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
+        leader = await members.start_with_table()
         before = await leader.do(do="status")
         assert (await leader.do(do="block", seconds=2, sql="SELECT count(*) FROM load"))["rows"] == [[0]]
         for member in members.up:
@@ -179,11 +159,7 @@ async def test_user_code_that_blocks_the_loop_causes_no_election(tmp_path: Path)
 async def test_user_code_that_takes_its_time_loses_no_acknowledged_write(tmp_path: Path, code: dict[str, object]):
     """Longer than the gate, under load: somebody else leads meanwhile, and whoever was stuck follows."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 500)
+        leader, files = await members.start_under_load(500)
         await leader.do(**code)
         await acknowledged(files, noted(files) + 500)
         await members.check_after_load(*files)

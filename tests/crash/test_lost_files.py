@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
+from harness import Member, Members, acknowledged, begin_load, eventually, noted
 
 from tests.healing.damages import DAMAGES, KINDS, Others
 
@@ -65,9 +65,7 @@ async def comes_back(members: Members, victim: Member, damage: Callable[[Path], 
 async def test_a_leader_that_loses_its_files_comes_back(tmp_path: Path, what: str) -> None:
     """All of them, or one part: the others elect, and it takes its place again."""
     async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=200) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
+        leader = await members.start_with_table()
         await comes_back(members, leader, LOST[what])
 
 
@@ -77,8 +75,7 @@ async def test_a_leader_that_loses_its_files_comes_back(tmp_path: Path, what: st
 async def test_any_node_comes_back_whatever_happened_to_a_file(tmp_path: Path, what: str, number: int) -> None:
     """Whoever leads; twice in a row, so that what it came back with is looked at, too."""
     async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=200) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         for _ in range(2):
             await comes_back(members, members.all[number], {**LOST, **LOST_OF_CACHE, **DAMAGED}[what])
             await asyncio.gather(*(member.stop() for member in members.up))

@@ -34,8 +34,7 @@ def new_lines(numbers: Sequence[int]) -> Iterator[dict[int, str]]:
 async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> None:
     """Each changes its own line in its own config, and is restarted; the others hear of it from the node itself."""
     async with Members(tmp_path) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         files: list[Path] = []
         with new_lines(range(1, 4)) as lines:
             for number, member in members.all.items():
@@ -63,8 +62,7 @@ async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> Non
 async def test_all_members_come_back_with_new_ports_in_every_config(tmp_path: Path) -> None:
     """Stopped under load, all at once: what was acknowledged is there, nothing is rebuilt, no new call fails."""
     async with Members(tmp_path) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         generations = members.generations
         files = await begin_load(members, 4)
         await acknowledged(files, 300)
@@ -139,8 +137,7 @@ async def test_a_member_with_the_data_of_another_cluster_takes_no_part(tmp_path:
 async def test_a_second_process_on_a_members_folder_ends_and_harms_nothing(tmp_path: Path) -> None:
     """Under its own name and ports, or as another node: it says that the folder is in use."""
     async with Members(tmp_path) as members:
-        await members.start()
-        await (await members.leader()).do(do="execute", sql=CREATE)
+        await members.start_with_table()
         files = await begin_load(members, 4)
         await acknowledged(files, 200)
         for number in (1, 2):

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 from harness import HERE, Member, Members, acknowledged, begin_load, build_library, eventually, noted
-from sick_disk import SickDisk, lead, leads_one_of, start_with_sick
+from sick_disk import Inserts, SickDisk, lead, leads_one_of, says, start_with_sick, try_insert
 
 from hiqlite.runtime.applier import RETRY_S
 
 pytestmark = pytest.mark.timeout(180)
-
-
-async def try_insert(member: Member, number: int) -> dict[str, object]:
-    """The answer to an INSERT, an error included."""
-    member.tell(do="execute", sql="INSERT INTO load VALUES (?, 1, ?)", params=[number, "x" * 2000], timeout=5)
-    return await member.answer()
 
 
 async def test_a_leader_whose_disk_fails_hands_over_by_falling_silent(tmp_path: Path) -> None:
@@ -59,34 +53,17 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_until_there_is_room(tm
     async with Members(tmp_path, wal_size="64 KiB") as members:
         sick = await start_with_sick(members, disk)
         disk[SickDisk.FALLOCATE] = errno.ENOSPC
-        numbers = iter(range(1, 100_000))
-        refused: list[int] = []
-
-        async def full() -> bool:
-            number = next(numbers)
-            answer = await try_insert(sick, number)
-            if str(answer.get("error")).startswith("DiskFull"):
-                assert answer["outcome"] == "not_applied"
-                refused.append(number)
-            return bool(refused)
-
-        await eventually(full)
-
-        async def another_leads() -> bool:
-            return (await members.all[2].do(do="status"))["leader"] in (2, 3)
-
-        await eventually(another_leads)
+        inserts = Inserts(sick, 1)
+        await inserts.until_refused()
+        await eventually(lambda: leads_one_of(members, {2, 3}))
         await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
         disk[SickDisk.FALLOCATE] = 0
-
-        async def takes_writes() -> bool:
-            return "index" in await try_insert(sick, next(numbers))
-
-        await eventually(takes_writes)
+        await inserts.until_taken()
+        assert inserts.outcomes == {"not_applied"}
         await members.check_equal()
         await members.in_order()
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
-        assert not {row[0] for row in rows} & set(refused)
+        assert not {row[0] for row in rows} & set(inserts.refused)
     disk.close()
 
 
@@ -98,35 +75,18 @@ async def test_a_leader_without_room_for_its_database_hands_over_and_answers_rea
         for number in range(1, 20):
             assert "index" in await try_insert(sick, number)
         disk[SickDisk.DATABASE] = errno.ENOSPC
-        numbers = iter(range(20, 100_000))
-        refused: list[int] = []
-
-        async def full() -> bool:
-            number = next(numbers)
-            answer = await try_insert(sick, number)
-            if str(answer.get("error")).startswith("DiskFull") and answer["outcome"] == "not_applied":
-                refused.append(number)
-            return bool(refused)
-
-        await eventually(full)
-
-        async def another_leads() -> bool:
-            return (await members.all[2].do(do="status"))["leader"] in (2, 3)
-
-        await eventually(another_leads)
+        inserts = Inserts(sick, 20)
+        await inserts.until_refused()
+        await eventually(lambda: leads_one_of(members, {2, 3}))
         await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="local"))["rows"]
         assert {row[0] for row in rows} >= set(range(1, 20))
         disk[SickDisk.DATABASE] = 0
-
-        async def takes_writes() -> bool:
-            return "index" in await try_insert(sick, next(numbers))
-
-        await eventually(takes_writes)
+        await inserts.until_taken()
         await members.check_equal()
         await members.in_order()
         rows = (await sick.do(do="query", sql="SELECT id FROM load", consistency="linearizable"))["rows"]
-        assert not {row[0] for row in rows} & set(refused)
+        assert not {row[0] for row in rows} & set(inserts.refused)
         assert {row[0] for row in rows} >= {*range(1, 20), 200000}
     disk.close()
 
@@ -138,17 +98,16 @@ async def test_a_sync_of_the_database_that_failed_once_is_not_believed_when_it_s
     async with Members(tmp_path, wal_size="64 KiB", logs_until_snapshot=40) as members:
         sick = await start_with_sick(members, disk)
         disk[SickDisk.DATABASE_SYNC] = errno.EIO
-        numbers = iter(range(1, 100_000))
+        inserts = Inserts(sick, 1)
 
         async def stops() -> bool:
-            answer = await try_insert(sick, next(numbers))
-            return "IOERR_FSYNC" in str(answer.get("error"))
+            return says(await inserts.next(), "IOERR_FSYNC")
 
         await eventually(stops)
         await eventually(lambda: leads_one_of(members, {2, 3}))
         end = asyncio.get_running_loop().time() + 2 * RETRY_S
         while asyncio.get_running_loop().time() < end:  # for good: nothing is tried again
-            assert "IOERR_FSYNC" in str((await try_insert(sick, next(numbers))).get("error"))
+            assert says(await inserts.next(), "IOERR_FSYNC")
         await members.all[2].do(do="execute", sql="INSERT INTO load VALUES (200000, 2, '')")
         await sick.kill()
         await sick.start()
@@ -196,12 +155,7 @@ async def test_a_full_disk_of_one_follower_makes_no_difference_to_what_entries_g
             "DELETE FROM load WHERE id % 7 = 0",
         ):
             await leader.do(do="execute", sql=sql)
-        numbers = iter(range(2000, 100_000))
-
-        async def refuses() -> bool:
-            return str((await try_insert(sick, next(numbers))).get("error")).startswith("DiskFull")
-
-        await eventually(refuses)
+        await Inserts(sick, 2000).until_refused()
         assert await applied(sick) < await applied(leader)
         await sick.kill()
         await sick.start()

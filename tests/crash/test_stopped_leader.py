@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import CREATE, Member, Members, acknowledged, begin_load, eventually, noted
+from harness import Member, Members, acknowledged, begin_load, eventually, noted
 
 # Beyond the time of every election, session of a link, timeout of a call and interval of a look.
 STOPPED_S = 30.0
@@ -31,9 +31,7 @@ async def is_stopped(member: Member) -> bool:
 async def test_a_leader_that_was_stopped_for_half_a_minute(tmp_path: Path, logs: dict[str, str]) -> None:
     """Its first linearizable read sees the newest write of the others, it follows, and nothing of either is lost."""
     async with Members(tmp_path, **logs) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
+        leader = await members.start_with_table()
         await leader.do(do="execute", sql="CREATE TABLE register (value INTEGER)")
         term = (await leader.do(do="status"))["term"]
         others = [member for member in members.up if member is not leader]

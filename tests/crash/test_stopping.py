@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import CREATE, HERE, Members, acknowledged, begin_load, build_library, eventually, noted
+from harness import HERE, Members, acknowledged, begin_load, build_library, eventually, noted
 from images import image_travels, lag_behind_the_logs
 from sick_disk import SickDisk, leads_one_of, start_with_sick
 
@@ -23,11 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 async def test_a_stop_does_not_wait_for_peers_that(tmp_path: Path, fate: int, leads: bool) -> None:
     """There is nobody to hand over to, and no write under way can end well."""
     async with Members(tmp_path) as members:
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
-        files = await begin_load(members)
-        await acknowledged(files, 300)
+        leader, files = await members.start_under_load(300)
         one = next(member for member in members.up if (member is leader) == leads)
         others = [member for member in members.up if member is not one]
         for other in others:
@@ -44,9 +40,7 @@ async def test_a_leader_hands_over_though_a_follower_hangs(tmp_path: Path) -> No
     async with Members(tmp_path) as members:
         for member in members.all.values():
             member.keep_errors = True
-        await members.start()
-        leader = await members.leader()
-        await leader.do(do="execute", sql=CREATE)
+        leader = await members.start_with_table()
         hangs, other = (member for member in members.up if member is not leader)
         files = await begin_load(members, of=[other])
         await acknowledged(files, 300)

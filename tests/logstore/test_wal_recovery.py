@@ -48,6 +48,18 @@ def busy_segment(*, mark_last: bool = True) -> tuple[SegmentTwin, History]:
     return segment, history
 
 
+def damaged_in_its_second_batch(folder: Path, at: int) -> tuple[SegmentTwin, Path]:
+    """Three batches, of which the last header calls only the first synced; a bit of the second is flipped."""
+    segment, history = new_segment(), History()
+    for io, synced in ((1, 0), (2, 1), (3, 1)):
+        segment.batch(io, synced, history.append(1, 2)[2], 2)
+    path = segment.write(folder)
+    damaged = bytearray(segment.content())
+    damaged[segment.batches[1].offset + at] ^= 1
+    path.write_bytes(damaged)
+    return segment, path
+
+
 def said_without(batches: list[BatchAt], low: int, high: int) -> int:
     """Highest `synced up to` of the batches whose header does not touch [low, high)."""
     return max((one.synced for one in batches if not (one.offset < high and low < one.offset + 48)), default=0)
@@ -80,14 +92,7 @@ def test_a_lost_sector_in_the_middle_is_damage_and_no_end(tmp_path: Path) -> Non
 
 def test_damage_above_what_is_synced_is_cut(tmp_path: Path) -> None:
     """A batch that no header calls synced was never promised: it and all behind it go, a new segment follows."""
-    segment, history = new_segment(), History()
-    segment.batch(1, 0, history.append(1, 2)[2], 2)
-    segment.batch(2, 1, history.append(1, 2)[2], 2)
-    segment.batch(3, 1, history.append(1, 2)[2], 2)
-    path = segment.write(tmp_path)
-    damaged = bytearray(segment.content())
-    damaged[segment.batches[1].offset + 48 + 70] ^= 1
-    path.write_bytes(damaged)
+    damaged_in_its_second_batch(tmp_path, 48 + 70)
     plan = plan_of(tmp_path)
     assert plan.recovered.whole and terms_of(plan.recovered.runs) == (1, 1)
     assert plan.recovered.io_sequence == 3, "the sequence goes on above what was cut"
@@ -99,14 +104,7 @@ def test_damage_above_what_is_synced_is_cut(tmp_path: Path) -> None:
 
 def test_a_batch_cut_off_once_never_comes_back(tmp_path: Path) -> None:
     """Behind a cut stand valid batches of old: not even a damaged end batch lets them in again (M47)."""
-    segment, history = new_segment(), History()
-    segment.batch(1, 0, history.append(1, 2)[2], 2)
-    segment.batch(2, 1, history.append(1, 2)[2], 2)
-    segment.batch(3, 1, history.append(1, 2)[2], 2)
-    path = segment.write(tmp_path)
-    damaged = bytearray(segment.content())
-    damaged[segment.batches[1].offset + 50] ^= 1
-    path.write_bytes(damaged)
+    segment, path = damaged_in_its_second_batch(tmp_path, 50)
     settle(SegmentFolder(tmp_path), plan_of(tmp_path))
     cut = path.read_bytes()
     following = new_segment(2, first_io=2)
