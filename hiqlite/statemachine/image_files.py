@@ -27,16 +27,11 @@ FLUSH_BYTES: Final = 8 << 20
 log = observe.logger("statemachine")
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingImage:
-    """A complete image file of this node's own making."""
+class Described:
+    """What its manifest says of an image file."""
 
-    path: Path
+    __slots__ = ()
     manifest: Manifest
-
-    @property
-    def image_id(self) -> bytes:
-        return self.manifest.image_id
 
     @property
     def applied_index(self) -> int:
@@ -53,6 +48,18 @@ class OutgoingImage:
     @property
     def chunk_bytes(self) -> int:
         return self.manifest.chunk_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingImage(Described):
+    """A complete image file of this node's own making."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def image_id(self) -> bytes:
+        return self.manifest.image_id
 
     def with_membership(self, membership: bytes) -> OutgoingImage:
         """The same file; its manifest also says who was in force at its index."""
@@ -79,7 +86,7 @@ class OutgoingImage:
             self.path.unlink(missing_ok=True)
 
 
-class IncomingImage:
+class IncomingImage(Described):
     """An image file that is being filled; made by `ImageFiles.begin`."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -88,22 +95,6 @@ class IncomingImage:
         self.offset = 0  # everything below it is there and checked
         self._unflushed = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.manifest.size_bytes
-
-    @property
-    def chunk_bytes(self) -> int:
-        return self.manifest.chunk_bytes
-
-    @property
-    def applied_index(self) -> int:
-        return self.manifest.applied_index
-
-    @property
-    def applied_term(self) -> int:
-        return self.manifest.applied_term
 
     @property
     def membership(self) -> bytes:
