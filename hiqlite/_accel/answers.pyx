@@ -123,9 +123,11 @@ cdef class Answer:
     cdef tuple next(self):
         """(ExecuteResult, rows or None) or (error, None)."""
         cdef hq_cursor tail
+        cdef bint remains
         cdef const uint8_t *head = self.step(&tail)
         if head[0] == FAILED:
-            return read_error(&tail, self.texts, self.status), None
+            remains = hq_get_i64(head + 16) != 0
+            return read_error(&tail, self.texts, STATUS_PART_REMAINS if remains else self.status), None
         rows = read_result_rows(&tail, not self.strict_text) if head[0] == ROWS else None
         return new_result(hq_get_i64(head + 8), hq_get_i64(head + 16), self.log_index), rows
 

@@ -136,11 +136,14 @@ def test_a_long_statement_is_shortened_in_errors(codec):
 
 
 def test_a_batch_gives_results_and_errors_side_by_side(codec):
-    """A failed statement is no failure of the entry; one that failed as a whole raises."""
-    found = codec.decode_batch(encode_answer(0, [Done(1, 2), Failed(3, "no such table", 1, 1), Done()]), 7)
+    """A failed statement is no failure of the entry, and says whether a part of it remains; one that failed as a whole
+    raises."""
+    results = [Done(1, 2), Failed(3, "no such table", 1, 1), Failed(2, "no", 19, 2, part_remains=True), Done()]
+    found = codec.decode_batch(encode_answer(0, results), 7)
     assert numbers(found[0]) == (1, 2, 7)
     assert isinstance(found[1], errors.SchemaError)
     assert found[1].statement_index == 1
+    assert [error.outcome for error in found[1:3]] == ["not_applied", "applied"]
     with pytest.raises(errors.ConstraintError):
         codec.decode_batch(encode_answer(1, [Failed(2, "no")]), 7)
 

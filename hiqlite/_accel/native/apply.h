@@ -236,7 +236,7 @@ int hq_buffer_reserve(hq_buffer *buffer, size_t more); /* 0, or -1 without memor
 void hq_answer_begin(hq_apply *w);
 hq_outcome hq_answer_end(hq_apply *w, enum hq_status status, uint64_t index);
 hq_outcome hq_answer_done(hq_apply *w, int64_t rows_affected, int64_t rowid);
-hq_outcome hq_answer_error(hq_apply *w, const hq_error *error);
+hq_outcome hq_answer_error(hq_apply *w, const hq_error *error, int part_remains);
 hq_outcome hq_answer_not_kept(hq_apply *w);
 hq_outcome hq_answer_of(hq_apply *w, uint64_t index);
 hq_outcome hq_answer_again(hq_apply *w, const uint8_t *answer, size_t size, uint64_t index);

@@ -62,7 +62,7 @@ hq_outcome hq_answer_end(hq_apply *w, enum hq_status status, uint64_t index) {
 /* The answer of a write whose first one was not kept. */
 hq_outcome hq_answer_not_kept(hq_apply *w) {
     hq_error_set(w, HQ_CLASS_NOT_KEPT, 0, "the write was applied; its answer was too large to be kept");
-    hq_outcome outcome = hq_answer_error(w, &w->error);
+    hq_outcome outcome = hq_answer_error(w, &w->error, 0);
     return outcome == HQ_OK ? hq_answer_end(w, HQ_STATUS_PARTIAL, w->index) : outcome;
 }
 
@@ -105,13 +105,14 @@ hq_outcome hq_answer_done(hq_apply *w, int64_t rows_affected, int64_t rowid) {
     return HQ_OK;
 }
 
-/* A batch may fail a million times: from a quarter of the limit on, its errors come without their words. */
-hq_outcome hq_answer_error(hq_apply *w, const hq_error *error) {
+/* A batch may fail a million times: from a quarter of the limit on, its errors come without their words. `part_remains`
+   is told of a statement of a batch; of an entry its status tells it. */
+hq_outcome hq_answer_error(hq_apply *w, const hq_error *error, int part_remains) {
     uint32_t size = w->answers.size - w->entry_at > HQ_ANSWER_BYTES_MAX / 4 ? 0 : error->size;
     if (answer_reserve(w, HQ_RESULT_HEADER + 16 + (size_t)size) != HQ_OK)
         return HQ_STOP;
     uint8_t *p = w->answers.data + w->answers.size;
-    result_header(p, HQ_RESULT_ERROR, 16 + size, 0, 0);
+    result_header(p, HQ_RESULT_ERROR, 16 + size, 0, part_remains);
     p += HQ_RESULT_HEADER;
     hq_put_u16(p, error->class_);
     hq_put_u16(p + 2, 0);

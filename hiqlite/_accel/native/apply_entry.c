@@ -178,7 +178,7 @@ static hq_outcome flush(hq_apply *w, hq_outcome outcome) {
 
 static hq_outcome answer_failure(hq_apply *w, hq_outcome outcome) {
     hq_answer_begin(w);
-    hq_outcome written = hq_answer_error(w, &w->error);
+    hq_outcome written = hq_answer_error(w, &w->error, 0);
     if (written != HQ_OK)
         return written;
     return hq_answer_end(w, outcome == HQ_PARTIAL ? HQ_STATUS_PARTIAL : HQ_STATUS_FAILED, w->index);

@@ -72,15 +72,16 @@ static hq_outcome batch_statement(hq_apply *w, hq_prepared *p, uint32_t number, 
         w->answers.size = before;
         w->result_count--;
     }
+    int part_remains = outcome == HQ_PARTIAL;
     outcome = settle(w, outcome, number, text_end);
-    return outcome == HQ_OK ? hq_answer_error(w, &w->error) : outcome;
+    return outcome == HQ_OK ? hq_answer_error(w, &w->error, part_remains) : outcome;
 }
 
 /* A statement that is known to fail costs a replay no more than its error: it is not even compiled. */
 static hq_outcome answer_known(hq_apply *w, const hq_recorded *known) {
     w->error.statement = known->statement;
     hq_error_set(w, known->class_, known->code, "%s", known->message);
-    return hq_answer_error(w, &w->error);
+    return hq_answer_error(w, &w->error, 0);
 }
 
 hq_outcome hq_batch(hq_apply *w, const hq_command *c) {
@@ -120,7 +121,7 @@ hq_outcome hq_batch(hq_apply *w, const hq_command *c) {
         } else {
             w->error.statement = number;
             int ends = is_syntax_error(&w->error);
-            outcome = hq_answer_error(w, &w->error);
+            outcome = hq_answer_error(w, &w->error, 0);
             at = ends ? end : hq_script_end(at, end);
         }
         if (outcome != HQ_OK)

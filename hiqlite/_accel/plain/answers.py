@@ -67,12 +67,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A statement that failed; `error_class` as in docs/formats.md section 4."""
+    """A statement that failed; `error_class` as in docs/formats.md section 4, `part_remains` of one of a batch."""
 
     error_class: int
     message: str
     extended_code: int = 0
     statement_index: int = 0
+    part_remains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _encode_result(result: Done | Failed | Returned) -> bytes:
     if isinstance(result, Failed):
         message = result.message.encode()
         tail = ERROR.pack(result.error_class, 0, result.extended_code, result.statement_index, len(message)) + message
-        return RESULT.pack(FAILED, b"", len(tail), 0, 0) + tail
+        return RESULT.pack(FAILED, b"", len(tail), 0, result.part_remains) + tail
     names = [name.encode() for name in result.columns]
     tail = struct.pack("<II", len(names), len(result.rows))
     tail += b"".join(struct.pack("<H", len(name)) + name for name in names)
@@ -207,7 +208,8 @@ class _Answer:
                 raise ProtocolError("answer: a result that contradicts the format")
             tail, offset = _take(self.view, offset, size)
             if kind == FAILED:
-                found.append((_error(tail, texts, self.status), None))
+                status = STATUS_PART_REMAINS if rowid else self.status
+                found.append((_error(tail, texts, status), None))
             else:
                 rows = _rows(memoryview(tail), not strict_text) if kind == ROWS else None
                 found.append((ExecuteResult(affected, rowid, self.first_index or log_index), rows))
