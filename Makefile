@@ -13,6 +13,7 @@ MUTANTS ?=
 EVERY ?= 1
 POINTS ?= 40
 MINUTES ?= 1
+PROGRAMS ?= 1000000000
 KIND ?= thread
 TESTS ?= tests/logstore tests/statemachine tests/accel tests/transport tests/contract
 BENCH ?= cluster -c 4,16,64 -r 100000
@@ -49,8 +50,8 @@ foundings: build ## the simulator, only how groups come to be (SECONDS=60 SEED=1
 mutants: build ## breaks the product on purpose; the suite must notice (MUTANTS="M1 M3", "--rotate 5")
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
-fuzz-sql: build ## random programs of SQL, on a cluster and on plain SQLite (MINUTES=1 SEED=1)
-	$(BIN)/python -m tests.differential.run --minutes $(MINUTES) --seed $(SEED)
+fuzz-sql: build ## random programs of SQL, on a cluster and on plain SQLite (MINUTES=1 SEED=1 PROGRAMS=1)
+	$(BIN)/python -m tests.differential.run --minutes $(MINUTES) --seed $(SEED) --programs $(PROGRAMS)
 
 sweep: build ## nodes killed at changes of their disks: one node at every one, three at some (EVERY=1 POINTS=40 SEED=1)
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/crash/sweep.py --every $(EVERY) --seed $(SEED)

@@ -18,9 +18,10 @@ import hiqlite
 
 from .programs import RETURNED, Params, Step
 
-Outcome = tuple[Any, ...]  # ("rows", ...), ("counts", ...), ("error", class, extended code, statement_index, message)
+# ("rows", ...), ("counts", ...), ("error", class, extended code, statement_index, message, what became of the write)
+Outcome = tuple[Any, ...]
 Counts = tuple[int, int]  # rows that were changed, rowid that was inserted
-NO_TEXT: Outcome = ("rows", "text that is not UTF-8")
+NOT_APPLIED, APPLIED = "not_applied", "applied"
 LARGEST_ROWID = (1 << 63) - 1
 LARGEST_REFUSED = f"rowid {LARGEST_ROWID} is refused: after it SQLite would choose rowids at random"
 WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
@@ -29,6 +30,8 @@ SCHEMA_WORDS = (
     "foreign key mismatch", "ambiguous column name", "because it is a view", "there is already",
     "may not be altered", "may not be modified",
 )  # fmt: skip
+SYNTAX_WORDS = ("syntax error", "incomplete input", "unrecognized token")  # no other schema makes it right
+SCHEMA_CHANGES = {"ParseSchema", "DropTable", "DropIndex", "DropTrigger", "VCreate", "VDestroy"}  # opcodes
 
 
 class Refused(Exception):
@@ -56,12 +59,14 @@ class Plain:
         for name, value in (("DQS_DML", 0), ("DQS_DDL", 0), ("DEFENSIVE", 1), ("ENABLE_QPSG", 1)):
             connection.config(getattr(apsw, f"SQLITE_DBCONFIG_{name}"), value)
         connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+        self._watcher = apsw.Connection(str(path))
         self._wrote_largest = False
         self.refused = 0  # statements that wrote a row with the largest rowid
         connection.set_update_hook(self._row_written)
         connection.set_commit_hook(lambda: self._wrote_largest)  # rolls back
 
     def close(self) -> None:
+        self._watcher.close(True)
         self.connection.close(True)
 
     def run(self, step: Step) -> list[Outcome]:
@@ -78,13 +83,26 @@ class Plain:
                 return [self._all(step)]
 
     def told_before(self, step: Step) -> Outcome | None:
-        """The first statement of these that cannot be prepared, where none of them changes the schema."""
+        """What is found where all of these are prepared before the first of them runs: the first that cannot be. One
+        behind a change of the schema may be right by then, unless its syntax is wrong."""
+        is_changed = False
         for number, (sql, params) in enumerate(step.statements):
             try:
-                self.connection.execute(f"EXPLAIN {sql}", (None,) * len(params)).fetchall()
+                opcodes = self._opcodes(sql, params)
             except apsw.Error as error:
-                return _failure(error, number)
+                if not is_changed or any(words in str(error) for words in SYNTAX_WORDS):
+                    return _failure(error, number)
+            else:
+                is_changed = is_changed or bool(opcodes & SCHEMA_CHANGES)
         return None
+
+    def drop(self, prefix: str) -> Step | None:
+        """Of all that is left of a program, the newest first: what refers goes before what is referred to."""
+        made = "SELECT type, name FROM sqlite_schema WHERE name GLOB ? AND type IN ('view', 'table')"
+        shadows = {one[1] for one in self.connection.execute("PRAGMA table_list") if one[2] == "shadow"}
+        found = self.connection.execute(f"{made} ORDER BY type DESC, rowid DESC", (f"{prefix}*",)).fetchall()
+        texts = tuple((f"DROP {str(kind).upper()} {name}", ()) for kind, name in found if name not in shadows)
+        return Step("batch", texts) if texts else None
 
     # -- calls
 
@@ -92,10 +110,11 @@ class Plain:
         try:
             ran = self._run(0, sql, params)
         except apsw.Error as error:
-            return _failure(error, 0)
-        return ("rows", shown(ran.rows)) if ran.readable else NO_TEXT
+            return _failure(error, 0, None)
+        return ("rows", shown(ran.rows)) if ran.readable else not_text(None)
 
     def _alone(self, number: int, sql: str, params: Params, *, rows: bool = False) -> Outcome:
+        before = self._changes()
         try:
             ran = self._run(number, sql, params)
         except Refused as refused:
@@ -103,16 +122,27 @@ class Plain:
         except apsw.Error as error:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK").fetchall()
-            return _failure(error, number)
+            return _failure(error, number, self._became(before))
         if not rows:
             return "counts", (ran.counts,)
-        return ("rows", multiset(ran.rows)) if ran.readable else NO_TEXT
+        return ("rows", multiset(ran.rows)) if ran.readable else not_text(APPLIED)
+
+    def _changes(self) -> tuple[int, int]:
+        """The first is another one after each COMMIT that wrote something, the second after each change of a row."""
+        return self._watcher.pragma("data_version"), self.connection.total_changes()
+
+    def _became(self, before: tuple[int, int]) -> str:
+        """Of a statement that failed: OR FAIL keeps the rows before the one that it failed at. They may have been given
+        the values that they had, and nothing was written then."""
+        version, total = self._changes()
+        changed = version != before[0] or (total != before[1] and self.connection.changes() > 0)
+        return APPLIED if changed else NOT_APPLIED
 
     def _batch(self, statements: tuple[tuple[str, Params], ...]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for number, (sql, params) in enumerate(statements):
             outcomes.append(self._alone(number, sql, params))
-            if str(outcomes[-1][-1]).endswith(": syntax error"):
+            if outcomes[-1][0] == "error" and outcomes[-1][4].endswith(": syntax error"):
                 break
         return outcomes
 
@@ -121,11 +151,11 @@ class Plain:
         connection.execute("BEGIN IMMEDIATE").fetchall()
         try:
             for number, (sql, params) in enumerate(step.statements):
-                ran.append(self._run(number, sql, _resolved(params, ran, number)))
+                ran.append(self._run(number, sql, self._resolved(number, sql, params, ran)))
                 expected = step.expected[number] if step.expected else None
                 if expected not in (None, ran[-1].counts[0]):
                     changed = f"{expected} rows were expected, {ran[-1].counts[0]} were changed"
-                    raise Refused(("error", "expectation_failed", 0, number, changed))
+                    raise Refused(("error", "expectation_failed", 0, number, changed, NOT_APPLIED))
             connection.execute("COMMIT").fetchall()
         except Refused as refused:
             self._roll_back()
@@ -137,7 +167,7 @@ class Plain:
         if step.kind != "atomic":
             return "counts", counts
         if not all(one.readable for one in ran):
-            return NO_TEXT
+            return not_text(APPLIED)
         return "block", counts, tuple(multiset(one.rows) for one in ran)
 
     # -- one statement
@@ -176,27 +206,34 @@ class Plain:
         rowid = connection.last_insert_rowid() if sql.startswith("INSERT") or " INSERT " in sql else 0
         return Ran(counted(sql, connection.changes(), rowid), rows, readable)
 
+    def _resolved(self, number: int, sql: str, params: Params, ran: list[Ran]) -> Params:
+        """With the values that references stand for: of the first row, the names being those of `RETURNED`. They are
+        looked for once the statement is prepared."""
+        if not any(isinstance(value, hiqlite.ref) for value in params):
+            return params
+        self._opcodes(sql, params)
+        values: list[object] = []
+        for value in params:
+            if isinstance(value, hiqlite.ref):
+                rows = ran[value.statement].rows
+                if not rows:
+                    message = f"statement {value.statement} returned no row to refer to"
+                    raise Refused(("error", "expectation_failed", 0, number, message, NOT_APPLIED))
+                column = value.column
+                value = rows[0][column if isinstance(column, int) else RETURNED.index(column)]
+            values.append(value)
+        return tuple(values)
+
+    def _opcodes(self, sql: str, params: Params) -> set[str]:
+        """Of what it is when it is prepared. Raises apsw.Error where it cannot be."""
+        return {one[1] for one in self.connection.execute(f"EXPLAIN {sql}", (None,) * len(params))}
+
     def _look_at_rowids(self, number: int) -> None:
         if not self._wrote_largest:
             return
         self._wrote_largest = False
         self.refused += 1
-        raise Refused(("error", "constraint", apsw.SQLITE_CONSTRAINT_ROWID, number, LARGEST_REFUSED))
-
-
-def _resolved(params: Params, ran: list[Ran], number: int) -> Params:
-    """With the values that references stand for: of the first row, the names being those of `RETURNED`."""
-    values: list[object] = []
-    for value in params:
-        if isinstance(value, hiqlite.ref):
-            rows = ran[value.statement].rows
-            if not rows:
-                message = f"statement {value.statement} returned no row to refer to"
-                raise Refused(("error", "expectation_failed", 0, number, message))
-            column = value.column
-            value = rows[0][column if isinstance(column, int) else RETURNED.index(column)]
-        values.append(value)
-    return tuple(values)
+        raise Refused(("error", "constraint", apsw.SQLITE_CONSTRAINT_ROWID, number, LARGEST_REFUSED, NOT_APPLIED))
 
 
 def counted(sql: str, rows: int, rowid: int) -> Counts:
@@ -213,12 +250,17 @@ def multiset(rows: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted(in_order(rows)))
 
 
-def _failure(error: apsw.Error, number: int) -> Outcome:
+def not_text(became: str | None) -> Outcome:
+    """Rows that hold text that is not UTF-8."""
+    return "rows", "text that is not UTF-8", became
+
+
+def _failure(error: apsw.Error, number: int, became: str | None = NOT_APPLIED) -> Outcome:
     code, message = getattr(error, "extendedresult", None) or apsw.SQLITE_ERROR, str(error)
     if code & 0xFF == apsw.SQLITE_CONSTRAINT:
-        return "error", "constraint", code, number, message
+        return "error", "constraint", code, number, message, became
     is_schema = code == apsw.SQLITE_ERROR and any(words in message for words in SCHEMA_WORDS)
-    return "error", "schema" if is_schema else "statement", code, number, message
+    return "error", "schema" if is_schema else "statement", code, number, message, became
 
 
 def contents(connection: apsw.Connection, prefix: str) -> list[tuple[str, Any]]:

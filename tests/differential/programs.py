@@ -6,21 +6,18 @@ names begin with the program's own prefix, so that programs follow each other in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import hiqlite
 
-from .expressions import TYPES, Expressions, happens
-from .queries import Queries, Table
+from .expressions import Expressions, happens
+from .queries import Table
+from .schemas import Schema
 
 Params = tuple[object, ...]
 RETURNED = ("a", "b", "c")  # columns of the RETURNING that a later statement may refer to
-RESOLUTIONS = ("REPLACE", "IGNORE", "FAIL", "ROLLBACK")
-DEFAULTS = ("7", "NULL", "'d'", "(1 + 1)")
-ACTIONS = ("", "ON DELETE CASCADE", "ON DELETE SET NULL", "ON UPDATE CASCADE", "ON DELETE RESTRICT")
-RAISES = ("ABORT", "FAIL", "ROLLBACK")
 CONFLICTS = ("", "", "", "OR IGNORE", "OR REPLACE", "OR ABORT", "OR FAIL", "OR ROLLBACK")
 
 
@@ -33,6 +30,9 @@ class Step:
     kind: str
     statements: tuple[tuple[str, Params], ...]
     expected: tuple[int | None, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.statements} {self.expected or ''}"
 
 
 class Program:
@@ -48,10 +48,8 @@ class Program:
         self.prefix = f"{name}_"
         self._chance = chance
         self._some = Expressions(chance)
-        self._tables: list[Table] = []
-        self._queries = Queries(chance, self._some, self._tables)
-        self._made = 0
-        self._others: list[tuple[str, str]] = []  # (kind, name) of indexes, triggers and views
+        self._schema = Schema(chance, self._some, self.prefix)
+        self._queries = self._schema.queries
         self.steps = list(self._steps(length))
 
     @classmethod
@@ -59,27 +57,27 @@ class Program:
         return cls(Random(f"program {seed}"), f"p{seed}")
 
     def __str__(self) -> str:
-        return "\n".join(f"{step.kind} {step.statements} {step.expected or ''}" for step in self.steps)
+        return "\n".join(map(str, self.steps))
 
     def _steps(self, length: int) -> Iterator[Step]:
         chance = self._chance
-        yield self._call("execute", f"CREATE TABLE {self.prefix}log (id INTEGER PRIMARY KEY, what, value)")
+        yield self._call("execute", self._schema.first())
         for _ in range(chance.randint(1, 3)):
-            yield self._call("execute", self._new_table())
+            yield self._call("execute", self._schema.table())
         for _ in range(length):
             yield self._step()
-        for table in self._tables:
+        for table in self._schema.tables:
             yield self._call("query", f"SELECT * FROM {table.name}")
 
     def _step(self) -> Step:
         chance = self._chance
-        match chance.randrange(15):
+        match chance.randrange(17):
             case 0:
-                return self._call("execute", self._definition())
+                return self._call("execute", self._schema.change())
             case 1:
                 return self._call("query", self._queries.select())
             case 2:
-                return self._call("ordered", self._queries.ordered())
+                return self._call("ordered", self._queries.ordered()[0])
             case 3 | 4:
                 return Step("txn", tuple(self._write() for _ in range(chance.randint(1, 5))))
             case 5 | 6:
@@ -92,135 +90,13 @@ class Program:
             case 9 | 10:
                 sql, params = self._write()
                 return Step("returning", ((f"{sql} RETURNING *", params),))
+            case 11 | 12:
+                return self._changing_step()
             case _:
                 return Step("execute", (self._write(),))
 
-    # -- definitions
-
     def _call(self, kind: str, sql: str) -> Step:
         return Step(kind, ((sql, ()),))
-
-    def _name(self, what: str) -> str:
-        self._made += 1
-        return f"{self.prefix}{what}{self._made}"
-
-    def _other(self, kind: str) -> str:
-        self._others.append((kind, self._name({"INDEX": "i", "VIEW": "v", "TRIGGER": "g"}[kind])))
-        return self._others[-1][1]
-
-    def _new_virtual(self, module: str) -> str:
-        name = self._name(module[0])
-        if module == "fts5":
-            columns = definitions = ["body"]
-        else:
-            columns = ["id", "low", "high"]
-            definitions = [*columns, "+c0"] if happens(self._chance, 40) else columns
-        columns = [column.lstrip("+") for column in definitions]
-        self._tables.append(Table(name, columns, list(columns), is_virtual=True))
-        return f"CREATE VIRTUAL TABLE {name} USING {module} ({', '.join(definitions)})"
-
-    def _new_table(self) -> str:
-        chance = self._chance
-        if happens(chance, 8):
-            return self._new_virtual(chance.choice(("rtree", "rtree_i32", "fts5")))
-        name = self._name("t")
-        strict = happens(chance, 20)
-        columns = [f"c{number}" for number in range(chance.randint(1, 4))]
-        texts: list[str] = []
-        writable: list[str] = []
-        for column in columns:
-            kind = chance.choice((*TYPES[:4], "ANY")) if strict else chance.choice((*TYPES, "", "VARCHAR(5)"))
-            if happens(chance, 12) and writable:
-                how = chance.choice(("STORED", "VIRTUAL"))
-                texts.append(f"{column} {kind} GENERATED ALWAYS AS ({self._some.make(writable, 1)}) {how}")
-                continue
-            texts.append(f"{column} {kind} {self._constraint(column)}")
-            writable.append(column)
-        if not writable:
-            columns, texts, writable = ["c0"], ["c0 INTEGER"], ["c0"]
-        own = "id INTEGER PRIMARY KEY"
-        key = chance.choice((own, f"{own} AUTOINCREMENT", "", "PRIMARY KEY", "PRIMARY KEY"))
-        without = key == "PRIMARY KEY" and happens(chance, 60)
-        if key == "PRIMARY KEY":
-            order = chance.choice(("", " DESC", " COLLATE NOCASE"))
-            texts.append(f"PRIMARY KEY ({writable[0]}{order})")
-        elif key:
-            columns, texts, writable = ["id", *columns], [key, *texts], ["id", *writable]
-        if happens(chance, 20):
-            texts.append(f"CHECK ({self._some.make(writable, 1)})")
-        options = ", ".join(["STRICT"] * strict + ["WITHOUT ROWID"] * without)
-        self._tables.append(Table(name, columns, writable))
-        return f"CREATE TABLE {name} ({', '.join(texts)}) {options}"
-
-    def _constraint(self, column: str) -> str:
-        chance = self._chance
-        parents = [one for one in self._tables if one.columns[0] == "id" and not one.is_virtual]
-        choices = [
-            "", "", "", "", "NOT NULL", "UNIQUE", f"UNIQUE ON CONFLICT {chance.choice(RESOLUTIONS)}",
-            f"DEFAULT {chance.choice(DEFAULTS)}", f"CHECK ({self._some.make([column], 1)} IS NOT 0)", "COLLATE NOCASE",
-            "NOT NULL ON CONFLICT REPLACE DEFAULT 3",
-        ]  # fmt: skip
-        if parents:
-            action = chance.choice(ACTIONS)
-            when = chance.choice(("", "DEFERRABLE INITIALLY DEFERRED"))
-            choices += [f"REFERENCES {chance.choice(parents).name} (id) {action} {when}"] * 3
-        return chance.choice(choices)
-
-    def _definition(self) -> str:
-        chance = self._chance
-        table = self._table()
-        column = chance.choice(table.columns)
-        match chance.randrange(14):
-            case 0 | 1:
-                return self._new_table()
-            case 2 | 3:
-                unique = chance.choice(("", "", "UNIQUE "))
-                what = chance.choice((column, f"{column} DESC", f"{column} COLLATE NOCASE", f"length({column})"))
-                where = chance.choice(("", "", f" WHERE {column} IS NOT NULL"))
-                return f"CREATE {unique}INDEX {self._other('INDEX')} ON {table.name} ({what}){where}"
-            case 4 | 5 | 6:
-                return self._trigger(table)
-            case 7:
-                return f"CREATE VIEW {self._other('VIEW')} AS {self._queries.select()}"
-            case 8:
-                new = self._name("n")
-                table.columns.append(new)
-                table.writable.append(new)
-                default = chance.choice(("", "DEFAULT 5", "NOT NULL DEFAULT 'x'"))
-                return f"ALTER TABLE {table.name} ADD COLUMN {new} {chance.choice(TYPES)} {default}"
-            case 9:
-                old, table.name = table.name, self._name("r")
-                return f"ALTER TABLE {old} RENAME TO {table.name}"
-            case 10:
-                return f"ALTER TABLE {table.name} DROP COLUMN {column}"
-            case 11 | 12:
-                return self._drop()
-            case _:
-                return self._new_virtual(chance.choice(("rtree", "fts5")))
-
-    def _drop(self) -> str:
-        """One table is kept to write to."""
-        chance = self._chance
-        if self._others and happens(chance, 60):
-            kind, name = self._others.pop(chance.randrange(len(self._others)))
-            return f"DROP {kind} {name}"
-        if len(self._tables) == 1:
-            return f"DROP TABLE {self.prefix}nothing"
-        return f"DROP TABLE {self._tables.pop(chance.randrange(len(self._tables))).name}"
-
-    def _trigger(self, table: Table) -> str:
-        chance = self._chance
-        event = chance.choice(("INSERT", "UPDATE", "DELETE"))
-        row = "old" if event == "DELETE" else "new"
-        columns = [f"{row}.{column}" for column in table.columns]
-        body = chance.choice((
-            f"INSERT INTO {self.prefix}log (what, value) VALUES ('{event}', {self._some.make(columns, 1)})",
-            f"UPDATE {self.prefix}log SET value = {self._some.make(columns, 1)} WHERE id % 3 = 0",
-            f"SELECT CASE WHEN {self._some.make(columns, 1)} THEN RAISE({chance.choice(RAISES)}, 'no') END",
-            "SELECT RAISE(IGNORE)",
-        ))  # fmt: skip
-        when = chance.choice(("BEFORE", "AFTER"))
-        return f"CREATE TRIGGER {self._other('TRIGGER')} {when} {event} ON {table.name} BEGIN {body}; END"
 
     # -- writes
 
@@ -306,7 +182,7 @@ class Program:
     def _text(self) -> str:
         """A statement without parameters, of a batch."""
         if happens(self._chance, 20):
-            return self._definition()
+            return self._schema.change()
         for _ in range(9):
             sql, params = self._write()
             if not params:
@@ -314,6 +190,47 @@ class Program:
         return f"DELETE FROM {self._table().name}"
 
     # -- transactions whose statements know of each other
+
+    def _changing_step(self) -> Step:
+        """What changes the schema, and writes by the new one; where the last of it fails nothing is left of any."""
+        chance = self._chance
+        self._queries.newest = 50
+        if happens(chance, 35):
+            with self._schema.undone():
+                statements = [*self._changing(), (self._failing(), ())]
+        else:
+            statements = self._changing()
+        self._queries.newest = 0
+        if happens(chance, 25):
+            return Step("atomic", tuple(statements), (None,) * len(statements))
+        return Step("txn", tuple(statements))
+
+    def _changing(self) -> list[tuple[str, Params]]:
+        chance = self._chance
+        statements = [self._write() for _ in range(chance.randint(0, 1))]
+        returning: list[int] = []
+        for _ in range(chance.randint(1, 3)):
+            statements += [(sql, ()) for sql in self._schema.changes()]
+            for _ in range(chance.randint(0, 2)):
+                if happens(chance, 30):
+                    statements.append(self._write_returning(returning))
+                    returning.append(len(statements) - 1)
+                else:
+                    statements.append(self._write())
+        return statements
+
+    def _failing(self) -> str:
+        """Told when it is prepared, whatever the schema is, or by this schema; or when it runs."""
+        log, table = f"{self.prefix}log", self._table()
+        return self._chance.choice((
+            self._wrong(table, self._chance.choice(table.writable)),
+            f"INSERT INTO {log} (id) VALUES (77), (77)",
+            f"INSERT OR ROLLBACK INTO {log} (id) VALUES (77), (77)",
+            f"INSERT INTO {log} (what) SELECT abs(-9223372036854775807 - 1)",
+            f"CREATE TABLE {log} (x)",
+            f"ALTER TABLE {log} DROP COLUMN id",
+            f"DROP TABLE {self.prefix}nothing",
+        ))  # fmt: skip
 
     def _referring_step(self) -> Step:
         """Parameters that are values of an earlier RETURNING, and in a block numbers of rows that are expected."""
@@ -326,7 +243,7 @@ class Program:
         expected = (chance.choice((0, 1, 1, 2)) if happens(chance, 25) else None for _ in statements)
         return Step("atomic", tuple(statements), tuple(expected))
 
-    def _write_returning(self, earlier: range = range(0)) -> tuple[str, Params]:
+    def _write_returning(self, earlier: Sequence[int] = ()) -> tuple[str, Params]:
         """Its RETURNING gives plain text and numbers, whatever bytes the columns hold."""
         chance = self._chance
         table, columns, names = self._into()
@@ -341,7 +258,7 @@ class Program:
         sql = f"UPDATE {how} {table.name} SET {columns[0]} = ?{self._where(table)} {returning}"
         return sql, (self._referring(earlier),)
 
-    def _referring(self, earlier: range) -> object:
+    def _referring(self, earlier: Sequence[int]) -> object:
         chance = self._chance
         if not earlier or happens(chance, 40):
             return self._some.value()

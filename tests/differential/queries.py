@@ -29,7 +29,7 @@ class Table:
     name: str
     columns: list[str]
     writable: list[str]
-    is_virtual: bool = False
+    kind: str = "TABLE"  # or VIRTUAL, or VIEW
 
 
 def total(column: str) -> str:
@@ -44,9 +44,10 @@ class Queries:
         self._chance = chance
         self._some = some
         self._tables = tables
+        self.newest = 0  # percent of the looks at a table that are looks at the newest
 
     def table(self) -> Table:
-        return self._chance.choice(self._tables)
+        return self._tables[-1] if happens(self._chance, self.newest) else self._chance.choice(self._tables)
 
     def where(self, table: Table) -> str:
         if happens(self._chance, 30):
@@ -57,13 +58,13 @@ class Queries:
         """Its rows may come in any order."""
         return self._any()[0]
 
-    def ordered(self) -> str:
-        """Its rows come in one order only."""
+    def ordered(self) -> tuple[str, list[str]]:
+        """(text, names of its columns); its rows come in one order only."""
         chance = self._chance
         sql, columns = self._any()
         first = f"{chance.choice(columns)} {chance.choice(DIRECTIONS)}"
         limit = chance.choice(("", "", " LIMIT 3", " LIMIT 4 OFFSET 1"))
-        return f"SELECT * FROM ({sql}) ORDER BY {first}, {', '.join(map(total, columns))}{limit}"
+        return f"SELECT * FROM ({sql}) ORDER BY {first}, {', '.join(map(total, columns))}{limit}", columns
 
     def common(self) -> str:
         """A WITH clause that gives `c (x)`; one that is recursive ends."""
