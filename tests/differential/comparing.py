@@ -19,7 +19,8 @@ from hiqlite.testing import Cluster
 
 from .expressions import happens
 from .plain import Counts, Outcome, Plain, contents, counted, in_order, multiset, not_text
-from .programs import Params, Program, Step
+from .programs import Program
+from .steps import Params, Step
 
 DEADLINE_S = 60.0
 LOG_SYNCS = ("immediate", "immediate_async", "interval_20")

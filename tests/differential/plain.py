@@ -16,7 +16,7 @@ import apsw
 
 import hiqlite
 
-from .programs import RETURNED, Params, Step
+from .steps import RETURNED, Params, Step
 
 # ("rows", ...), ("counts", ...), ("error", class, extended code, statement_index, message, what became of the write)
 Outcome = tuple[Any, ...]
@@ -51,9 +51,9 @@ class Ran:
 
 
 class Plain:
-    """One database."""
+    """One database; one of a program that is made is in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str = ":memory:") -> None:
         self.connection = connection = apsw.Connection(str(path))
         connection.execute("PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").fetchall()
         for name, value in (("DQS_DML", 0), ("DQS_DDL", 0), ("DEFENSIVE", 1), ("ENABLE_QPSG", 1)):

@@ -7,36 +7,22 @@ names begin with the program's own prefix, so that programs follow each other in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from random import Random
 
 import hiqlite
 
 from .expressions import Expressions, happens
+from .plain import Plain
 from .queries import Table
 from .schemas import Schema
+from .steps import RETURNED, Params, Step
 
-Params = tuple[object, ...]
-RETURNED = ("a", "b", "c")  # columns of the RETURNING that a later statement may refer to
 CONFLICTS = ("", "", "", "OR IGNORE", "OR REPLACE", "OR ABORT", "OR FAIL", "OR ROLLBACK")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One call. `kind`: execute, returning, many, txn, atomic, batch, query, ordered (a query whose ORDER BY leaves
-    nothing open); `statements` with their parameters, and of an atomic block how many rows each is expected to change.
-    """
-
-    kind: str
-    statements: tuple[tuple[str, Params], ...]
-    expected: tuple[int | None, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.statements} {self.expected or ''}"
-
-
 class Program:
-    """Of what `chance` gives; the same chance makes the same steps.
+    """Of what `chance` gives; the same chance makes the same steps. Each is run on plain SQLite when it is made, so
+    that the next one speaks of what there is.
 
     Args:
         chance: is asked while this is made, and not later.
@@ -50,7 +36,13 @@ class Program:
         self._some = Expressions(chance)
         self._schema = Schema(chance, self._some, self.prefix)
         self._queries = self._schema.queries
-        self.steps = list(self._steps(length))
+        self._plain = Plain()
+        self.steps: list[Step] = []
+        for step in self._steps(length):
+            self.steps.append(step)
+            self._plain.run(step)
+            self._schema.look(self._plain.connection)
+        self._plain.close()
 
     @classmethod
     def of_seed(cls, seed: int) -> Program:
@@ -66,8 +58,8 @@ class Program:
             yield self._call("execute", self._schema.table())
         for _ in range(length):
             yield self._step()
-        for table in self._schema.tables:
-            yield self._call("query", f"SELECT * FROM {table.name}")
+        for name in self._schema.sources():
+            yield self._call("query", f"SELECT * FROM {name}")
 
     def _step(self) -> Step:
         chance = self._chance
@@ -79,7 +71,8 @@ class Program:
             case 2:
                 return self._call("ordered", self._queries.ordered()[0])
             case 3 | 4:
-                return Step("txn", tuple(self._write() for _ in range(chance.randint(1, 5))))
+                writes = (self._calm() if happens(chance, 50) else self._write() for _ in range(chance.randint(1, 5)))
+                return Step("txn", tuple(writes))
             case 5 | 6:
                 return self._referring_step()
             case 7:
@@ -113,7 +106,8 @@ class Program:
 
     def _into(self) -> tuple[Table, list[str], str]:
         chance, table = self._chance, self._table()
-        columns = chance.sample(table.writable, chance.randint(1, len(table.writable)))
+        names = table.writable[1:] if len(table.writable) > 1 and happens(chance, 50) else table.writable
+        columns = chance.sample(names, chance.randint(1, len(names)))
         return table, columns, ", ".join(columns)
 
     def _values(self, width: int) -> Params:
@@ -195,11 +189,9 @@ class Program:
         """What changes the schema, and writes by the new one; where the last of it fails nothing is left of any."""
         chance = self._chance
         self._queries.newest = 50
-        if happens(chance, 35):
-            with self._schema.undone():
-                statements = [*self._changing(), (self._failing(), ())]
-        else:
-            statements = self._changing()
+        statements = self._changing()
+        if happens(chance, 25):
+            statements.append((self._failing(), ()))
         self._queries.newest = 0
         if happens(chance, 25):
             return Step("atomic", tuple(statements), (None,) * len(statements))
@@ -207,17 +199,31 @@ class Program:
 
     def _changing(self) -> list[tuple[str, Params]]:
         chance = self._chance
-        statements = [self._write() for _ in range(chance.randint(0, 1))]
+        statements = [self._calm() for _ in range(chance.randint(0, 1))]
         returning: list[int] = []
         for _ in range(chance.randint(1, 3)):
             statements += [(sql, ()) for sql in self._schema.changes()]
             for _ in range(chance.randint(0, 2)):
-                if happens(chance, 30):
-                    statements.append(self._write_returning(returning))
-                    returning.append(len(statements) - 1)
-                else:
-                    statements.append(self._write())
+                match chance.randrange(6):
+                    case 0:
+                        statements.append(self._write_returning(returning))
+                        returning.append(len(statements) - 1)
+                    case 1:
+                        statements.append(self._write())
+                    case _:
+                        statements.append(self._calm())
         return statements
+
+    def _calm(self) -> tuple[str, Params]:
+        """It seldom fails, so that what stands behind it is reached."""
+        chance, table = self._chance, self._table()
+        if happens(chance, 30):
+            column = chance.choice(table.writable)
+            return f"UPDATE OR IGNORE {table.name} SET {column} = {column}{self._where(table)}", ()
+        names, marks = ", ".join(table.writable), ", ".join("?" * len(table.writable))
+        how = chance.choice(("OR IGNORE", "OR REPLACE"))
+        values = tuple(chance.randint(1, 9) for _ in table.writable)
+        return f"INSERT {how} INTO {table.name} ({names}) VALUES ({marks})", values
 
     def _failing(self) -> str:
         """Told when it is prepared, whatever the schema is, or by this schema; or when it runs."""

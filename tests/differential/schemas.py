@@ -1,14 +1,13 @@
 """Random schemas: tables of many kinds, indexes, triggers, views that can be written, virtual tables, and their ends.
 
-What a program has made is kept as it is where nothing failed; what did fail is found out by whoever uses it.
+Within a transaction what it makes is taken to be there; what there is in truth is looked at behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from random import Random
+
+import apsw
 
 from .expressions import TYPES, Expressions, happens
 from .queries import Queries, Table
@@ -18,6 +17,7 @@ DEFAULTS = ("7", "NULL", "'d'", "(1 + 1)")
 ACTIONS = ("", "ON DELETE CASCADE", "ON DELETE SET NULL", "ON UPDATE CASCADE", "ON DELETE RESTRICT")
 RAISES = ("ABORT", "FAIL", "ROLLBACK")
 MODULES = ("rtree", "rtree_i32", "fts5")
+HIDDEN = 1  # of a column, in table_xinfo; more: it is computed
 LETTERS = {"INDEX": "i", "VIEW": "v", "TRIGGER": "g"}
 
 
@@ -30,12 +30,14 @@ class Schema:
         self._chance = chance
         self._some = some
         self._prefix = prefix
+        self._log = f"{prefix}log"
+        self._written: set[str] = set()  # views that have triggers
         self._made = 0
         self._others: list[tuple[str, str]] = []  # (kind, name) of indexes, triggers and views
 
     def first(self) -> str:
         """The table that triggers write to."""
-        return f"CREATE TABLE {self._prefix}log (id INTEGER PRIMARY KEY, what, value)"
+        return f"CREATE TABLE {self._log} (id INTEGER PRIMARY KEY, what, value)"
 
     def table(self) -> str:
         """A new one, or a virtual one."""
@@ -97,14 +99,25 @@ class Schema:
             case _:
                 return [self.change()]
 
-    @contextmanager
-    def undone(self) -> Iterator[None]:
-        """Whatever is made meanwhile is forgotten: it is part of what fails."""
-        tables, others = [_copied(one) for one in self.tables], list(self._others)
-        try:
-            yield
-        finally:
-            self.tables[:], self._others = tables, others
+    def look(self, connection: apsw.Connection) -> None:
+        """What there is now, the newest last; where nothing is, the table that triggers write to."""
+        made = connection.execute(
+            "SELECT type, name FROM sqlite_schema WHERE name GLOB ? ORDER BY rowid", (f"{self._prefix}*",)
+        ).fetchall()
+        kinds = {str(one[1]): str(one[2]).upper() for one in connection.execute("PRAGMA table_list")}
+        self.tables.clear()
+        self._others.clear()
+        for kind, name in made:
+            if kind != "table" and name not in self._written:
+                self._others.append((str(kind).upper(), str(name)))
+            elif kinds.get(str(name)) in ("TABLE", "VIRTUAL", "VIEW") and name != self._log:
+                self.tables += _described(connection, str(name), kinds[str(name)])
+        if not self.tables:
+            self.tables.append(Table(self._log, ["id", "what", "value"], ["id", "what", "value"]))
+
+    def sources(self) -> list[str]:
+        """Of rows: tables and views."""
+        return [one.name for one in self.tables] + [name for kind, name in self._others if kind == "VIEW"]
 
     # -- tables
 
@@ -235,8 +248,8 @@ class Schema:
         columns = [f"{row}.{column}" for column in table.columns]
         kind = chance.choice(RAISES)
         body = chance.choice((
-            f"INSERT INTO {self._prefix}log (what, value) VALUES ('{event}', {self._some.make(columns, 1)})",
-            f"UPDATE {self._prefix}log SET value = {self._some.make(columns, 1)} WHERE id % 3 = 0",
+            f"INSERT INTO {self._log} (what, value) VALUES ('{event}', {self._some.make(columns, 1)})",
+            f"UPDATE {self._log} SET value = {self._some.make(columns, 1)} WHERE id % 3 = 0",
             f"SELECT CASE WHEN {self._some.make(columns, 1)} THEN RAISE({kind}, 'no {kind}') END",
             "SELECT RAISE(IGNORE)",
         ))  # fmt: skip
@@ -248,6 +261,7 @@ class Schema:
         column = self._chance.choice(table.writable)
         view = Table(self._name("w"), ["x"], ["x"], "VIEW")
         self.tables.append(view)
+        self._written.add(view.name)
         bodies = {
             "INSERT": f"INSERT INTO {table.name} ({column}) VALUES (new.x)",
             "UPDATE": f"UPDATE {table.name} SET {column} = new.x WHERE {column} IS old.x",
@@ -263,5 +277,13 @@ class Schema:
         ]
 
 
-def _copied(table: Table) -> Table:
-    return replace(table, columns=list(table.columns), writable=list(table.writable))
+def _described(connection: apsw.Connection, name: str, kind: str) -> list[Table]:
+    """One, or none where it is a view of what is gone."""
+    try:
+        columns = connection.execute(f'PRAGMA table_xinfo("{name}")').fetchall()
+    except apsw.Error:
+        return []
+    seen = [(str(one[1]), int(one[6] or 0)) for one in columns]
+    shown = [column for column, hidden in seen if hidden != HIDDEN]
+    writable = [column for column, hidden in seen if hidden == 0]
+    return [Table(name, shown, writable, kind)] if writable else []
