@@ -42,9 +42,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def sealed(record: bytes, index: int, term: int = 1) -> bytes:
+def sealed(record: bytes, index: int, term: int = 1, time_ns: int = 0) -> bytes:
     made = bytearray(record)
-    seal_records(made, term, index, 0, 0, 1)
+    seal_records(made, term, index, time_ns, 0, 1)
     return bytes(made)
 
 
@@ -56,9 +56,9 @@ def listed(index: int, *voters: int) -> bytes:
     return Mirrored(index, voters, ()).record()
 
 
-def submit(machine: CacheMachine, first: int, last: int) -> None:
+def submit(machine: CacheMachine, first: int, last: int, time_ns: int = 0) -> None:
     other = encode_record(RecordKind.ENTRY, 8, b"")
-    machine.submit(first, last, 1, [sealed(other, index) for index in range(first, last + 1)], True)
+    machine.submit(first, last, 1, [sealed(other, index, 1, time_ns) for index in range(first, last + 1)], True)
 
 
 async def test_the_newest_list_of_members_stays_whatever_comes_late_or_twice() -> None:
@@ -97,6 +97,52 @@ def test_of_any_lists_in_any_order_the_newest_is_kept(indexes: list[int], cuts: 
     assert (state.applied_index, state.mirrored_index) == (len(indexes), newest)
     if newest:
         assert Mirrored.decode(newest, state.mirrored).voters == (indexes.index(newest) + 1,)
+
+
+@given(st.lists(st.tuples(st.sampled_from(("apply", "sync", "ask", "kept")), st.integers(1, 9)), max_size=24))
+def test_no_state_is_kept_ahead_of_the_log_nor_counts_before_it_is_kept(steps: list[tuple[str, int]]) -> None:
+    """Whatever is applied, synced and asked for meanwhile; group time stays the newest, and all is kept in the end."""
+
+    async def play() -> None:
+        begun: list[tuple[int, int]] = []  # (index of a state, up to where the log was synced then)
+        gates: list[asyncio.Event] = []
+        last = synced = kept = time_ns = 0
+        ends = False
+
+        async def keep(state: CacheState) -> None:
+            nonlocal kept
+            begun.append((state.applied_index, synced))
+            gates.append(asyncio.Event())
+            if not ends:
+                await gates[-1].wait()
+            kept = state.applied_index
+
+        machine = CacheMachine(asyncio.get_running_loop(), keep=keep)
+        for what, number in steps:
+            if what == "apply":
+                submit(machine, last + 1, last + number, number)
+                last, time_ns = last + number, max(time_ns, number)
+            elif what == "sync":
+                synced = min(last, synced + number)
+                machine.set_synced_index(synced)
+            elif what == "ask":
+                machine.make_durable()
+            elif gates:
+                gates[-1].set()
+            for _ in range(4):
+                await asyncio.sleep(0)
+            assert (machine.applied_index, machine.applied_group_time_ns) == (last, time_ns)
+            assert machine.durable_index == kept
+            assert all(index <= then for index, then in begun)
+        ends = True
+        for gate in gates:
+            gate.set()
+        machine.set_synced_index(last)
+        machine.make_durable()
+        await until(lambda: machine.durable_index == last)
+        await machine.close()
+
+    asyncio.run(play())
 
 
 async def test_a_payload_that_is_no_list_leaves_no_trace_or_is_told_when_it_is_read() -> None:
