@@ -27,6 +27,7 @@ async def main(folder: Path) -> None:
     log, recovered = open_log(folder, Meta.open(folder / "meta"), segment_bytes=32 << 10, log_sync="interval_600000")
     terms, io, term = list(terms_of(recovered.runs)), recovered.io_sequence, recovered.term
     print(json.dumps([recovered.whole, recovered.term, terms]), flush=True)
+    writes = False
     while len(terms) < 2000:
         term += chance.random() < 0.2
         io += 1
@@ -37,6 +38,9 @@ async def main(folder: Path) -> None:
             log.append(io, first, first + count - 1, entries(term, first, first + count - 1))
             terms += [term] * count
         await until(partial(all_written, log, io))
+        if not writes:
+            print("writes", flush=True)
+        writes = True
     print("wrote enough", flush=True)
     await asyncio.Event().wait()
 

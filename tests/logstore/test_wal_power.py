@@ -20,7 +20,7 @@ ROUNDS = 3
 def said_by_a_life(
     folder: Path, shadow: Path, library: Path, seconds: float, *, sync_failed: bool = False
 ) -> tuple[bool, int, list[int]]:
-    """Starts a process, takes its word, lets it write for `seconds` and kills it."""
+    """Starts a process, takes its word, lets it write for `seconds` from its first write on; 0: kills it at once."""
     if shadow.exists():
         name_all_in_shadow(folder, shadow)
     else:
@@ -38,7 +38,9 @@ def said_by_a_life(
     with child, child.stdout:
         try:
             whole, term, terms = json.loads(child.stdout.readline())
-            select.select([child.stdout], [], [], seconds)
+            if seconds:
+                child.stdout.readline()  # that it writes: on a busy machine this alone may take longer
+                select.select([child.stdout], [], [], seconds)
         finally:
             child.kill()
     return whole, term, terms
