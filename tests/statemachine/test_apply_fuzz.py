@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from apply_harness import apply_alike, batch, execute, execute_many, no_op, txn
+from apply_harness import apply_alike, apply_cut, batch, execute, execute_many, no_op, txn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_apply_poison import PARTIAL, POISON, SCHEMA
@@ -53,3 +53,15 @@ def test_any_log_gives_the_same_however_it_is_cut(entries: list[bytes]) -> None:
     """One run, one run each, a restart between every two, random: all alike."""
     with tempfile.TemporaryDirectory() as folder:
         apply_alike(Path(folder), [batch(SCHEMA), *entries])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(ENTRY, min_size=1, max_size=25))
+def test_of_an_entry_that_failed_nothing_remains(entries: list[bytes]) -> None:
+    """Where the answer says so (docs/formats.md, status 1) an entry without content in its place gives the same."""
+    records = [batch(SCHEMA), *entries]
+    with tempfile.TemporaryDirectory() as folder:
+        found = apply_cut(Path(folder) / "all.db", records, "random", seed=len(records))
+        failed = [answer[1:2] == b"\x01" for answer in found.answers]
+        others = [no_op() if fails else record for record, fails in zip(records, failed, strict=True)]
+        assert apply_cut(Path(folder) / "others.db", others, "one").content == found.content
