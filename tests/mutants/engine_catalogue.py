@@ -143,7 +143,7 @@ ENGINE = (
         "M9", "check-quorum counts who was removed", "engine/election.py",
         "    return quorum.reached(state.config.voter_sets, state.values)\n\n\ndef check_disk",
         "    alive = sorted([FAR_FUTURE_NS, *[state.values[peer.slot] for peer in state.peers]], reverse=True)\n"
-        "    return alive[len(alive) // 2]\n\n\ndef check_disk",
+        "    return alive[len(alive) // 2]\n\n\ndef check_disk", Killer.PARTS,
     ),
     Mutant(
         "M36", "a removed leader stops before that is committed", "engine/reconfiguration.py",
@@ -179,7 +179,7 @@ ENGINE = (
     Mutant("M74", "a leader's disk may stand still", "engine/election.py", "    if state.now_ns >= disk_deadline_ns(state):\n", "    if False:\n"),
     Mutant(
         "M75", "damaged entries do not count when votes are given", "engine/state.py",
-        "            last = max(last, faulty_last)\n", "            last = min(last, faulty_last - 1)\n",
+        "            last = max(last, faulty_last)\n", "            last = min(last, faulty_last - 1)\n", Killer.PARTS,
     ),
     Mutant(
         "M75b", "committed entries are put behind a stale tail", "engine/repair.py",
@@ -215,6 +215,7 @@ ENGINE = (
     Mutant(
         "T5c", "a word to campaign of an older term counts", "engine/election.py",
         "    if message.term != state.term or message.sender.id != state.leader_id or state.leads:\n", "    if state.leads:\n",
+        Killer.PARTS,
     ),
     Mutant(
         "M53f", "a follower keeps a log of another term behind an image", "engine/snapshot.py",

@@ -46,6 +46,18 @@ LOG = (
         "if its_index > index:", "if its_index > 0:", Killer.CACHE,
     ),
     Mutant(
+        "C1", "a state of the cache group is kept ahead of its log", "cache/machine.py",
+        " and self._synced_index >= state.applied_index:", ":", Killer.CACHE,
+    ),
+    Mutant(
+        "C2", "what was applied while a state was kept counts as kept", "cache/machine.py",
+        "await keep(state)\n            self._durable_index = state.applied_index", "await keep(state)\n            self._durable_index = self.state.applied_index", Killer.CACHE,
+    ),
+    Mutant(
+        "C3", "the cache group's time goes back", "cache/machine.py",
+        "time_ns = max(self.state.group_time_ns, newest_time_ns(records))", "time_ns = newest_time_ns(records)", Killer.CACHE,
+    ),
+    Mutant(
         "M42", "a linearizable read does not wait until this node has applied its index", "client/local.py",
         "index = await self._services.read_round.index(end_s)", "index = 0 * await self._services.read_round.index(end_s)",
         Killer.HISTORIES,
