@@ -35,6 +35,9 @@ build: $(BUILT) ## .venv with all dependencies, and the native modules
 run: build ## three local nodes with a live table, until Ctrl-C
 	@exec $(BIN)/hiqlite demo
 
+# Some hundred processes import the package: it is compiled once for them, whatever the environment says of bytecode.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
+
 test: build ## the tests, slices of the simulator and of chaos included (PYTEST="-k name" WORKERS=3)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long" $(PYTEST)
 

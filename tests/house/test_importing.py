@@ -12,8 +12,8 @@ from house_tree import PACKAGE, ROOT, module_name, sources
 IMPORT_MS_MAX = 150
 
 # A child per module, forked from an interpreter that has imported nothing of ours but `hiqlite` itself, which Python
-# imports before any module of it: as fresh as a new one, and quick. What others wrote is loaded before the fork, too, so
-# that each child pays for what its module adds.
+# imports before any module of it: as fresh as a new one, and quick. What others wrote is loaded before the fork, too:
+# each child pays for what its module adds.
 EACH_ALONE = """
 import asyncio, dataclasses, importlib, importlib.util, json, os, sys, traceback, typing
 for name in ("apsw", "lmdb", "msgpack", "uvloop", "OpenSSL.SSL"):
