@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-
 from hiqlite.client.local import LocalClient
 from hiqlite.testing import Cluster
-
-DEADLINE_S = 30.0
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = DEADLINE_S) -> None:
-    """Wait until the coroutine function `condition` gives True."""
-    end = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < end, "the condition was not reached in time"
-        await asyncio.sleep(0)
+from tests.waiting import eventually
 
 
 async def same_index(nodes: list[LocalClient]) -> None:

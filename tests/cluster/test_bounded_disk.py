@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hiqlite
 from hiqlite.logstore.space import APPLYING_BYTES
+from tests.waiting import moment
 
 SEGMENT_BYTES = 64 << 10
 SEGMENTS_MAX = 8  # tail, entries that are not worth a purge, the next segment, files that wait for being used again
@@ -45,4 +46,4 @@ async def test_logs_and_database_do_not_grow_with_writes(tmp_path: Path) -> None
         assert size_bytes(tmp_path, "*.db") <= 2 * KEYS * len(TEXT)
         async with asyncio.timeout(DEADLINE_S):
             while size_bytes(tmp_path, "*.wal") > SEGMENTS_MAX * SEGMENT_BYTES:
-                await asyncio.sleep(0)
+                await moment()

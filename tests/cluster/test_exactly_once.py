@@ -18,6 +18,7 @@ import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.testing import Cluster, cluster
 from tests.cluster.agreement import check_equal, everywhere
+from tests.waiting import moment
 
 COUNT = "UPDATE counter SET n = n + 1 WHERE id = 1 RETURNING n"
 SETTINGS = {"cache": False, "wal_size": "1 MiB"}
@@ -82,7 +83,7 @@ async def check(three: Cluster, counters: Counters) -> None:
 async def progress(counters: Counters, more: int = 50) -> None:
     wanted = len(counters.acknowledged) + more
     while len(counters.acknowledged) < wanted:
-        await asyncio.sleep(0)
+        await moment()
 
 
 async def test_counters_are_exact_while_leadership_moves(three: Cluster) -> None:
@@ -299,4 +300,4 @@ async def more(notes: Notes, count: int = 300) -> None:
     """So many ids more are acknowledged than now."""
     wanted = len(notes.acknowledged) + count
     while len(notes.acknowledged) < wanted:
-        await asyncio.sleep(0)
+        await moment()

@@ -10,6 +10,7 @@ import hiqlite
 from hiqlite.client.local import LocalClient
 from hiqlite.transport.loopback import loopback_cluster
 from tests.healing.patients import until
+from tests.waiting import moment
 
 TABLES = "SELECT name FROM sqlite_schema WHERE name IN ('first', 'second')"
 
@@ -24,7 +25,7 @@ async def told(client: LocalClient, other: int) -> None:
 
     async with asyncio.timeout(20):
         while not await said():
-            await asyncio.sleep(0)
+            await moment()
 
 
 async def test_what_formed_apart_stays_apart_and_says_so(tmp_path: Path) -> None:

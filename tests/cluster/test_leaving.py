@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,12 @@ from hiqlite.logstore.folder import CACHE, DB
 from hiqlite.node import Node
 from hiqlite.testing import Cluster
 from hiqlite.transport.loopback import loopback_cluster
+from tests.waiting import moment, until
 
 CREATE = "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x)"
 INSERT = "INSERT INTO t (x) VALUES (1)"
 STOP_LIMIT_S = 2.0
 DEADLINE_S = 30.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
 
 
 def leaders(nodes: list[Node], number: int) -> list[int]:
@@ -267,7 +261,7 @@ async def test_a_child_that_outlives_its_parent_holds_nothing(tmp_path: Path) ->
                 deadline = time.monotonic() + DEADLINE_S
                 while (await back.metrics()).db.applied_index < result.log_index:
                     assert time.monotonic() < deadline, "nobody sends it anything"
-                    await asyncio.sleep(0)
+                    await moment()
                 assert await back.query_value("SELECT count(*) FROM t") == 3
             finally:
                 await back.shutdown()

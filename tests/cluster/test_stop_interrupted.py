@@ -24,9 +24,10 @@ STOP_LIMIT_S = 2.0
 
 def settings_of(folder: Path, kind: str) -> dict[str, Any]:
     """A single node without ports, or the only node of a cluster with ports and both groups on disk."""
+    small = {"wal_size": "1 MiB"}  # each start reads all of it
     if kind == "alone":
-        return {"data_dir": str(folder)}
-    return loopback_cluster(folder, 1, {"cache_storage_disk": True})[1]
+        return {"data_dir": str(folder), **small}
+    return loopback_cluster(folder, 1, {"cache_storage_disk": True, **small})[1]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.harness import Member, Members
+from tests.waiting import moment
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.findall(r"^## (\S+) \(commit ([0-9a-f]{40})\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -49,7 +50,7 @@ async def more(files: list[Path], rows: int) -> None:
     """Each of these has so many acknowledged writes more."""
     wanted = {file: file.stat().st_size + 8 * rows for file in files}
     while not all(file.stat().st_size >= size for file, size in wanted.items()):
-        await asyncio.sleep(0)
+        await moment()
 
 
 @pytest.mark.long

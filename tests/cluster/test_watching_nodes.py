@@ -18,6 +18,7 @@ from hiqlite.testing import Cluster, cluster
 from hiqlite.transport.loopback import loopback_cluster
 from tests.cluster.agreement import check_equal, eventually
 from tests.cluster.growing import Growing, growing
+from tests.waiting import moment
 
 ALL = (1, 2, 3)
 SECRETS = {"secret_raft": "one secret for all of them", "secret_api": "another one for all of them"}
@@ -167,7 +168,7 @@ async def test_a_restarted_node_is_ready_only_with_what_was_committed_before_it_
         looks = 0
         while not await db.is_ready():
             looks += 1
-            await asyncio.sleep(0)
+            await moment()
         assert looks > 0
         assert await db.query_value("SELECT count(*) FROM t") == 2000
 

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.waiting import MOMENT_S, TURNS
+
 DEADLINE_S = 20.0
 
 
@@ -59,9 +61,10 @@ class Traces:
 
     async def gone(self) -> None:
         """All that came since is gone; the kernel may take a moment to forget a thread that was joined."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline, looks = time.monotonic() + DEADLINE_S, 0
         while self.new() and time.monotonic() < deadline:
             gc.collect()
-            await asyncio.sleep(0)
+            looks += 1
+            await asyncio.sleep(0 if looks < TURNS else MOMENT_S)
         found = self.new()
         assert found == [], found

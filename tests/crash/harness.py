@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hiqlite.transport.loopback import hold_ports, loopback_cluster
 from tests.chaos.two_groups import View, disagreements
+from tests.waiting import eventually
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
@@ -298,14 +299,6 @@ class Members:
 def read_ids(file: Path) -> list[int]:
     data = file.read_bytes()
     return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) // 8 * 8, 8)]
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_S) -> None:
-    """Wait until the coroutine function `condition` gives True."""
-    end = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < end, "the condition was not reached in time"
-        await asyncio.sleep(0)
 
 
 async def begin_load(members: Members, tasks: int = 16, of: Sequence[Member] = ()) -> list[Path]:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from harness import CREATE, Member, Members, acknowledged, begin_load, noted
 
+from tests.waiting import moment
+
 # As after a leader that is silent: twice the upper election timeout. A removal hands over, which takes milliseconds.
 GAP_LIMIT_S = 2.0
 
@@ -26,7 +28,7 @@ async def longest_gap_s(files: list[Path], work: Coroutine[Any, Any, Any]) -> fl
     task = asyncio.ensure_future(work)
     count, last_s, longest_s = noted(files), time.monotonic(), 0.0
     while not task.done():
-        await asyncio.sleep(0)
+        await moment()
         if noted(files) > count:
             longest_s = max(longest_s, time.monotonic() - last_s)
             count, last_s = noted(files), time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,17 +20,11 @@ from hiqlite.runtime.snapshots import ImageSender
 from hiqlite.statemachine.image_files import IncomingImage
 from hiqlite.transport.network import Network
 from hiqlite.transport.session import LinkKind
+from tests.waiting import until
 
 SECRET = "a secret of the raft port"
 DEADLINE_S = 60.0
 TERM = 1
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0)
 
 
 class Behind:
