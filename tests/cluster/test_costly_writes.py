@@ -90,7 +90,7 @@ async def test_a_trigger_without_an_end_that_came_in_the_same_turn(three: Cluste
     await check_equal(three)
 
 
-@pytest.mark.parametrize("which", ["leader", "follower"])
+@pytest.mark.parametrize("which", [pytest.param("leader", marks=pytest.mark.long), "follower"])
 async def test_who_waits_for_longer_may_write_for_longer(three: Cluster, which: str) -> None:
     """A timeout above the usual one is the limit of the trial, too."""
     db = node(three, which)

@@ -35,9 +35,9 @@ async def write(db):
         acknowledged += 1
 
 async def opened():
-    settings = {"data_dir": str(folder / "node1")}
+    settings = {"data_dir": str(folder / "node1"), "wal_size": "1 MiB"}
     if ports:
-        settings = loopback_cluster(folder, 1, {"cache_storage_disk": True})[1]
+        settings = loopback_cluster(folder, 1, {"cache_storage_disk": True, "wal_size": "1 MiB"})[1]
     db = await hiqlite.open(settings)
     await db.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x)")
     return db
@@ -83,10 +83,14 @@ finally:
 """
 
 ENDS = ["return", "kept", "error", "exit", "interrupt", "opening", "stopping", "loop left", "loop closed"]
+ALONE = ("return", "loop left")  # with ports there is all that a node alone has, and more
 
 
-@pytest.mark.parametrize("ports", ["alone", "ports"])
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("end", "ports"),
+    [*((end, "ports") for end in ENDS),
+     *(pytest.param(end, "alone", marks=() if end in ALONE else pytest.mark.long) for end in ENDS)],
+)  # fmt: skip
 def test_a_process_that_forgets_to_close_exits_soon_and_loses_nothing(tmp_path: Path, end: str, ports: str) -> None:
     """Under load, however its program ends: a ResourceWarning, no crash, no hang; what was acknowledged is there."""
     run = subprocess.run(

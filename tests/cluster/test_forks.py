@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import random
@@ -293,7 +294,7 @@ def fork(task):
     task.get_loop().stop()
 
 async def main():
-    settings = loopback_cluster(folder, 1, {"cache_storage_disk": True})[1]
+    settings = loopback_cluster(folder, 1, {"cache_storage_disk": True, "wal_size": "1 MiB"})[1]
     if moment == "open":
         db = await Interrupted(hiqlite.open(settings)._open(), at, fork)
     else:
@@ -325,10 +326,17 @@ if os.getpid() == pid:
 """
 
 
-@pytest.mark.parametrize("way", ["exit", "exec", "error", "stop"])
+WAYS = ("exit", "exec", "error", "stop")
+MOMENTS = (("use", 0), ("open", 1), ("open", 3), ("open", 5), ("stop", 1), ("stop", 4), ("stop", 9))
+# Each moment, each way, and a stop that has just begun in every way.
+SLICE = {(moment, WAYS[number % 4]) for number, moment in enumerate(MOMENTS)} | {(("stop", 1), way) for way in WAYS}
+
+
 @pytest.mark.parametrize(
-    "moment, at", [("use", 0), ("open", 1), ("open", 3), ("open", 5), ("stop", 1), ("stop", 4), ("stop", 9)]
-)
+    ("moment", "at", "way"),
+    [pytest.param(*moment, way, marks=() if (moment, way) in SLICE else pytest.mark.long)
+     for moment, way in itertools.product(MOMENTS, WAYS)],
+)  # fmt: skip
 def test_a_child_may_leave_through_the_loop_it_inherited(tmp_path: Path, moment: str, at: int, way: str) -> None:
     """Forked while the node opens, works or stops: the child's way out, clean-up of all tasks included, is clean.
 
@@ -342,7 +350,8 @@ def test_a_child_may_leave_through_the_loop_it_inherited(tmp_path: Path, moment:
     assert run.returncode == 0 and "Fatal" not in run.stderr, run.stderr
 
     async def look() -> None:
-        async with hiqlite.open(loopback_cluster(tmp_path, 1, {"cache_storage_disk": True})[1]) as db:
+        settings = loopback_cluster(tmp_path, 1, {"cache_storage_disk": True, "wal_size": "1 MiB"})[1]
+        async with hiqlite.open(settings) as db:
             assert await db.query_value("SELECT count(*) FROM t WHERE x = 1") == 20
 
     asyncio.run(look())

@@ -106,13 +106,13 @@ def arm(command: dict[str, Any]) -> None:
 
 
 async def giant_transactions(db: LocalClient, seconds: float, tasks: int, statements: int) -> int:
-    """Transactions of `statements` INSERTs by `tasks` closed-loop tasks. Returns how many committed."""
+    """Transactions of `statements` INSERTs by `tasks` closed-loop tasks, at least one each. Gives how many are done."""
     end, done = time.monotonic() + seconds, 0
 
     async def work(number: int) -> None:
         nonlocal done
         step = 0
-        while time.monotonic() < end:
+        while not step or time.monotonic() < end:
             base = (number * 1_000_000 + step) * statements
             await db.txn(
                 [("INSERT INTO giant VALUES (?, ?)", (base + k, "y" * 20)) for k in range(statements)], timeout=120

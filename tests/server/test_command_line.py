@@ -320,8 +320,9 @@ def test_each_limit_of_a_return_is_looked_at(changed: dict[str, Any], told: str)
 
 @pytest.mark.parametrize(
     ("options", "durability", "processes"),
-    [((), "immediate", 3), (("--log-sync", "interval_200"), "interval_200", 3), (("--in-process",), "immediate", 1)],
-)
+    [((), "immediate", 3), (("--log-sync", "interval_200", "--in-process"), "interval_200", 1),
+     pytest.param(("--log-sync", "interval_200"), "interval_200", 3, marks=pytest.mark.long)],
+)  # fmt: skip
 def test_the_bench_of_a_cluster(tmp_path: Path, options: tuple[str, ...], durability: str, processes: int):
     """Every phase, on the leader and on a follower; CPU and memory are told once for each process."""
     file = tmp_path / "report.json"

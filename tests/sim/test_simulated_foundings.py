@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.foundings import run_founding
 
-FOUNDINGS = 1500
+FOUNDINGS = 800
 
 
 @pytest.mark.parametrize("leaves", [True, False])
