@@ -17,7 +17,7 @@ from hiqlite.config_env import Assignment
 from hiqlite.config_sources import Gathered, Given, Variable
 from hiqlite.config_toml import read_toml
 from hiqlite.errors import ConfigError
-from tests.config.other_machine import Machine
+from tests.config.other_machine import Loader, Machine
 
 NODES = 'nodes = ["1 a:1 a:2"]\nsecret_raft = "0123456789abcdef"\nsecret_api = "0123456789abcdef"\n'
 HIDDEN = "hunter2"
@@ -134,9 +134,9 @@ TABLE = {
 
 
 @pytest.mark.parametrize("wrong", TABLE.values(), ids=TABLE.keys())
-def test_an_error_says_the_key_its_place_and_what_to_do(tmp_path: Path, wrong: Wrong) -> None:
+def test_an_error_says_the_key_its_place_and_what_to_do(tmp_path: Path, loader: Loader, wrong: Wrong) -> None:
     """In attributes for programs, and in the one sentence that people read."""
-    machine = Machine(tmp_path)
+    machine = Machine(tmp_path, loader)
     if wrong.secrets:
         machine.write("s.toml", wrong.secrets)
     if wrong.toml:

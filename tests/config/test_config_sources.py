@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hiqlite.config import NodeConfig, environment_keys, settings
 from hiqlite.config_env import looks_like_env, parse_env
 from hiqlite.errors import ConfigError
-from tests.config.other_machine import Machine
+from tests.config.other_machine import Loader, Machine
 
 KEY = "ab/" + base64.b64encode(bytes(32)).decode()
 PASSWORD_HASH = base64.b64encode(b"$argon2id$v=19$m=32,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g").decode()
@@ -22,8 +22,8 @@ OTHER_KEY = "cd/" + base64.b64encode(bytes(range(32))).decode()
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path, loader: Loader) -> Machine:
+    return Machine(tmp_path, loader)
 
 
 def test_the_environment_wins_over_toml_which_wins_over_defaults(machine: Machine) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.config import original_files as original
-from tests.config.other_machine import Machine
+from tests.config.other_machine import Loader, Machine
 
 WITHOUT_EFFECT = {
     "shutdown_delay_millis", "wal_ignore_lock", "HQL_SHUTDOWN_DELAY_MILLS", "HQL_IGNORE_WAL_LOCK",
@@ -57,8 +57,8 @@ FILES = [
 
 
 @pytest.fixture
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return Machine(tmp_path_factory.mktemp("machine"))
+def machine(tmp_path_factory: pytest.TempPathFactory, loader: Loader) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine"), loader)
 
 
 @pytest.mark.parametrize(("name", "text", "expected", "nodes", "without_effect"), FILES, ids=[row[0] for row in FILES])
