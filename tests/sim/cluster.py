@@ -110,8 +110,10 @@ class Cluster:
 
     def reaches(self, a: int, b: int) -> bool:
         """Whether messages pass both ways between two running nodes."""
+        if not self.nodes[a].up or not self.nodes[b].up:
+            return False
         blocked = self.network.blocked
-        return self.nodes[a].up and self.nodes[b].up and (a, b) not in blocked and (b, a) not in blocked
+        return not blocked or ((a, b) not in blocked and (b, a) not in blocked)
 
     # ------------------------------------------------------------------ members
 
@@ -131,13 +133,13 @@ class Cluster:
         What the metadata name is not taken back by a log that lost its end (ports.py, "Start").
         """
         found: set[Identity] = set()
-        for position in range(len(node.values) - 1, node.database.recorded.index, -1):
-            one = self.memberships.get(node.values[position])
+        recorded, known, values = node.database.recorded, self.memberships, node.values
+        for position in range(len(values) - 1, recorded.index if known else len(values), -1):
+            one = known.get(values[position])
             if one is not None:
                 found |= set(one.voters + one.outgoing)
                 if position <= commit:
                     return found
-        recorded = node.database.recorded
         return found | set(recorded.voters + recorded.outgoing)
 
     def acting(self) -> list[Membership]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from hiqlite.engine.model import Membership, Role
 from hiqlite.engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 EVERY_NS = 40 * MS
+
+ROLES = {role: role.name.lower().replace("_", "-") for role in Role}
 
 Pairs = Counter[tuple[str, str]]
 
@@ -28,15 +31,15 @@ class Coverage:
         self.pairs: Pairs = Counter()
 
     def look(self) -> None:
-        for leader in self.cluster.leaders():
-            frames = self.cluster.profile.settings.window_frames
+        cluster = self.cluster
+        for leader in cluster.leaders():
+            frames, membership = cluster.profile.settings.window_frames, leader.raft.membership
             for peer in leader.state.peers:
-                node = self.cluster.nodes[peer.peer_id]
-                self.pairs[(_what(node, leader), _seen(peer, leader, frames))] += 1
-        self.cluster.world.after(EVERY_NS, self.look)
+                self.pairs[_what(cluster.nodes[peer.peer_id], membership), _seen(peer, leader, frames)] += 1
+        cluster.world.after(EVERY_NS, self.look)
 
 
-def _what(node: Node, leader: Node) -> str:
+def _what(node: Node, membership: Membership) -> str:
     if not node.up:
         return "down"
     if node.stopped:
@@ -49,8 +52,7 @@ def _what(node: Node, leader: Node) -> str:
         return "damaged"
     if node.state.unconfirmed:
         return "unconfirmed"
-    role = node.raft.role.name.lower().replace("_", "-")
-    membership = leader.raft.membership
+    role = ROLES[node.state.role]
     if node.identity in membership.outgoing and node.identity not in membership.voters:
         return f"outgoing {role}"
     if node.identity in membership.learners:

@@ -57,7 +57,7 @@ class Disk(Content):
         world = self.world
         self.busy = True
         self.waiting_since_ns = world.now_ns
-        delay = 1 + world.below(self.profile.disk_ns)
+        delay = 1 + int(world.chance() * self.profile.disk_ns)
         if world.now_ns < self.stalled_until_ns:
             delay += self.stalled_until_ns - world.now_ns
         elif self.profile.disk_stall and not self.calm and world.chance() < self.profile.disk_stall:
@@ -71,19 +71,14 @@ class Disk(Content):
         if life != self.life:
             return
         self.written_io = io
-        for operation in self.pending:
-            if operation[0] > io:
-                break
-            if operation[1] == "append":
-                self.written_last = operation[2] + len(operation[3]) - 1
-            elif operation[1] == "cut":
-                self.written_last = min(self.written_last, operation[2])
-            elif operation[1] == "reset":
-                self.written_last = operation[2]
         for operation in self.pending:  # cuts that are still to come limit what counts as written
-            if operation[0] > io and operation[1] == "cut":
+            kind = operation[1]
+            if kind == "append":
+                if operation[0] <= io:
+                    self.written_last = operation[2] + len(operation[3]) - 1
+            elif kind == "cut":
                 self.written_last = min(self.written_last, operation[2])
-            elif operation[0] > io and operation[1] == "reset":
+            elif kind == "reset":
                 self.written_last = operation[2]
         if self.profile.weak_sync:
             self._promise_on_its_word()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from hiqlite.engine.forming import Forming, Greeting, Step
 from hiqlite.engine.model import Identity
@@ -23,6 +24,7 @@ LATE_NS = 300 * MS
 Set = tuple[Identity, ...]
 
 
+@lru_cache(maxsize=256)
 def name_of(voters: Sequence[Identity]) -> bytes:
     """How a set is spoken of; the product hashes it."""
     return repr(sorted(voters)).encode()
@@ -128,6 +130,8 @@ class Former:
 
     def check(self, step: Step) -> None:
         """Nobody founds a second group knowing of one, nor acts first by the words of such as gave the set up."""
+        if step is not Step.RECORD and step is not Step.FORM:
+            return
         formed = [one.recorded for one in self.heard.values() if one.formed]
         if step is Step.RECORD and self.rules.own not in self.rules.proposal:
             raise Violation("forming", f"{self.rules.own} records a set that it is not in: {self.rules.proposal}")

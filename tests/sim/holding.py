@@ -68,9 +68,10 @@ class Holding:
     def with_memberships(self, message: Message, body: Body) -> Message:
         """What the entries say about members is read from their bytes: the sender's engine may know it no more."""
         known = self.cluster.memberships
-        if not known or not isinstance(message, AppendRequest | RepairReply):
+        if not known or not isinstance(message, (AppendRequest, RepairReply)):
             return message
-        return replace(message, memberships=tuple([known[value] for value in body[2] if value in known]))
+        named = tuple([known[value] for value in body[2] if value in known])
+        return replace(message, memberships=named) if named or message.memberships else message
 
     def take_body(self, first: int, last: int, term: int) -> None:
         """The bytes of entries that came with a request; the newest that fits, as the runtime keeps them."""
@@ -96,7 +97,7 @@ class Holding:
         return terms[low:high], values[low:high]
 
     def body_of(self, peer_id: int, message: Message) -> Body | None:
-        if isinstance(message, AppendRequest):
+        if type(message) is AppendRequest:
             first, last = message.previous_index + 1, message.last_index
             if last < first:
                 return None
@@ -104,7 +105,7 @@ class Holding:
             if fetched is not None and fetched[0] == first and last == first + len(fetched[1]) - 1:
                 return fetched
             self.checks.giving(self, first, last, True)
-        elif isinstance(message, RepairReply):
+        elif type(message) is RepairReply:
             first, last = message.first, message.last
             self.checks.giving(self, first, last, False)
         else:

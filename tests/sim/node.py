@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hiqlite.engine.model import (
+    NOTHING,
     Append,
     AppendKind,
+    AppendRequest,
     Change,
     Identity,
     Membership,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .cluster import Cluster
 
 MS = 1_000_000
+FAR_NS = 60_000 * MS
 
 
 class Node(Storing):
@@ -53,6 +56,7 @@ class Node(Storing):
         self.stalled = False  # the loop stands still, heartbeats go on
         self.stalled_since_ns = 0
         self.batch = cluster.profile.batch
+        self.apply_ns = cluster.profile.apply_ns
         self.rate = cluster.profile.rates[identity.id % len(cluster.profile.rates)]  # of the clock, per mille
         self.raft: Raft
         self.state: State
@@ -116,7 +120,7 @@ class Node(Storing):
 
     def now(self) -> int:
         """What this node's clock says: it may run a little faster or slower than those of others."""
-        return self.world.now_ns * self.rate // 1000
+        return self.world.now_ns if self.rate == 1000 else self.world.now_ns * self.rate // 1000
 
     def runs(self) -> bool:
         return self.up and not self.stopped and not self.stalled
@@ -131,23 +135,29 @@ class Node(Storing):
         if not self.up or self.stopped or self.stalled:
             self.inbox.append((message, body))  # stays in the socket
             return
-        self.checks.receiving(self, message)
+        checks, kind = self.checks, type(message)
+        receiving = checks.receiving.get(kind)
+        if receiving is not None:
+            receiving(self, message)
         damaged = bool(self.state.faulty)
         if damaged and body is not None:
             self.turn()  # whatever it repairs is written right after this message
         if body is not None:
             self.bodies.append(body)
             message = self.with_memberships(message, body)
-        self.raft.receive(message, self.now())
-        self.checks.received(self, message)
-        if damaged:
+        self.raft.receive(message, self.world.now_ns if self.rate == 1000 else self.now())
+        received = checks.received.get(kind)
+        if received is not None:
+            received(self, message)
+        if damaged or not self.batch:
             self.turn()
         else:
             self.turn_soon()
 
     def on_disk(self) -> None:
-        if self.runs():
-            self.raft.log_progress(self.disk.written_io, self.disk.synced_io, self.now())
+        if self.up and not self.stopped and not self.stalled:
+            disk = self.disk
+            self.raft.log_progress(disk.written_io, disk.synced_io, self.now())
             self.turn_soon()
 
     def stamp(self, term: int, sender: int, incarnation: int, bound: int) -> None:
@@ -198,11 +208,14 @@ class Node(Storing):
         """One event for the earliest deadline; one that moved away is looked at when it comes."""
         if self.disk.waiting_since_ns != self.told_waiting_ns:
             self.tell_disk()
+        deadline, planned = self.raft.next_deadline(), self.tick_at
+        deadline = deadline + 1 if self.rate == 1000 else deadline * 1000 // self.rate + 1
+        if deadline >= planned != 0:
+            return
         now_ns = self.world.now_ns
-        deadline = self.raft.next_deadline() * 1000 // self.rate + 1
         if deadline <= now_ns:
             deadline = now_ns + 1
-        if (self.tick_at == 0 or deadline < self.tick_at) and deadline < now_ns + 60_000 * MS:
+        if (planned == 0 or deadline < planned) and deadline < now_ns + FAR_NS:
             self.tick_at = deadline
             self.world.after(deadline - now_ns, self.tick, self.life, deadline)
 
@@ -269,15 +282,19 @@ class Node(Storing):
                 self.turn()
 
     def turn(self) -> None:
-        raft, checks = self.raft, self.checks
+        raft, state, checks = self.raft, self.state, self.checks
         self.word = raft.beat_word()
         while self.up and raft.has_ready():
             ready = raft.ready()
+            if ready is NOTHING:
+                if state.commit_index != self.seen_commit:
+                    self.look_at_commit()
+                continue
             self.do(ready)
             if ready.membership is not None:
                 self.config = ready.membership
         checks.stepped(self)
-        if self.state.leads:
+        if state.leads:
             checks.led(self)
         if self.bodies:
             self.bodies.clear()
@@ -306,10 +323,8 @@ class Node(Storing):
         for repair in ready.repairs:
             terms, values = self.take_repair(repair)
             disk.push((repair.io_sequence, "repair", repair.first, terms, values))
-        commit_index = self.state.commit_index
-        if commit_index != self.seen_commit and not self.state.outbox.writes:
-            self.checks.committed(self, self.seen_commit, commit_index)
-            self.seen_commit = commit_index
+        if self.state.commit_index != self.seen_commit:
+            self.look_at_commit()
         if ready.sends:
             self.send(ready)
         for fetch in ready.fetches:
@@ -334,12 +349,17 @@ class Node(Storing):
         between = ready.role_changed or ready.hard_state is not None
         for send in ready.sends:
             message, peer_id = send.message, send.peer_id
+            body = None
             if between:
                 self.beats.step()
-            if type(message) is RepairReply and message.first <= self.raft.base_index:
-                continue  # it waited for a hard state, and was purged meanwhile
-            body = self.body_of(peer_id, message)
-            sending(self, message, peer_id)
+            if type(message) is AppendRequest:
+                if message.last_index > message.previous_index:
+                    body = self.body_of(peer_id, message)
+            elif type(message) is RepairReply:
+                if message.first <= self.raft.base_index:
+                    continue  # it waited for a hard state, and was purged meanwhile
+                body = self.body_of(peer_id, message)
+            sending[type(message)](self, message, peer_id)
             network.send(self, peer_id, message, body)
 
     def append(self, append: Append) -> None:

@@ -12,6 +12,8 @@ from .holding import Holding
 from .images import ImageReceiver, ImageSender
 
 if TYPE_CHECKING:
+    from hiqlite.engine.state import State
+
     from .node import Node
 
 MS = 1_000_000
@@ -20,9 +22,12 @@ MS = 1_000_000
 class Storing(Holding):
     """The part of a node that keeps a database."""
 
+    state: State
+    seen_commit: int
     proposals: dict[int, int]
     to_apply: list[int]
     applying: bool
+    apply_ns: int  # at most
     receiver: ImageReceiver
     sender: ImageSender
     replaces_open = False  # the image that was installed last took the place of a database beyond its log
@@ -34,10 +39,18 @@ class Storing(Holding):
     def applied(self) -> int:
         return self.database.applied
 
+    def look_at_commit(self) -> None:
+        """What is committed is in the log once all that was to be written is handed out."""
+        if not self.state.outbox.writes:
+            commit_index = self.state.commit_index
+            self.checks.committed(self, self.seen_commit, commit_index)
+            self.seen_commit = commit_index
+
     def apply_later(self) -> None:
         if not self.applying and self.to_apply:
             self.applying = True
-            self.world.after(1 + self.world.below(self.cluster.profile.apply_ns), self.apply, self.life)
+            world = self.world
+            world.after(1 + int(world.chance() * self.apply_ns), self.apply, self.life)
 
     def apply(self, life: int) -> None:
         if life != self.life:

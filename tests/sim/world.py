@@ -31,16 +31,21 @@ class World:
         self.random = random
         self.chance = random.random
         self.now_ns = START_NS
-        self.events = 0
+        self.other = Random()  # for a while, see `chance_of`
         self.heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self.number = 0
+        self.number = 0  # of calls that were asked for
         self.keep_log = keep_log
         self.log: deque[str] = deque(maxlen=4000)
 
     def after(self, delay_ns: int, call: Callable[..., None], *arguments: Any) -> None:
         """Call later; events of one moment happen in the order in which they were asked for."""
-        self.number += 1
-        heappush(self.heap, (self.now_ns + delay_ns, self.number, call, arguments))
+        number = self.number = self.number + 1
+        heappush(self.heap, (self.now_ns + delay_ns, number, call, arguments))
+
+    @property
+    def events(self) -> int:
+        """How many happened: of all that were asked for, those that wait no more."""
+        return self.number - len(self.heap)
 
     def below(self, limit: int) -> int:
         """A number in `[0, limit)`."""
@@ -50,7 +55,8 @@ class World:
     def chance_of(self, seed: int) -> Iterator[None]:
         """Chance comes from a source of its own for a while."""
         usual = self.chance
-        self.chance = Random(seed).random
+        self.other.seed(seed)
+        self.chance = self.other.random
         try:
             yield
         finally:
@@ -62,9 +68,13 @@ class World:
 
     def run_until(self, end_ns: int) -> None:
         """Step every event up to `end_ns`."""
-        heap = self.heap
-        while heap and heap[0][0] <= end_ns:
-            self.now_ns, _, call, arguments = heappop(heap)
-            self.events += 1
+        heap, pop = self.heap, heappop
+        while heap:
+            event = pop(heap)
+            at_ns, _, call, arguments = event
+            if at_ns > end_ns:
+                heappush(heap, event)  # to its place: no two have one time and one number
+                break
+            self.now_ns = at_ns
             call(*arguments)
         self.now_ns = end_ns

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiqlite.engine.model import AppendReply, AppendRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class AppliedBeyond(Invariant):
@@ -27,8 +27,9 @@ class AppliedBeyond(Invariant):
     def became_leader(self, node: Any) -> None:
         self.open.discard(node.id)
 
+    @of(AppendRequest)
     def receiving(self, node: Any, message: Any) -> None:
-        if node.id in self.open and type(message) is AppendRequest and message.term >= node.raft.term:
+        if node.id in self.open and message.term >= node.raft.term:
             base = node.began_base
             term = node.terms[base]
             exact = message.previous_index == base and message.previous_term == term
@@ -38,8 +39,9 @@ class AppliedBeyond(Invariant):
     def install_ended(self, node: Any, image: Any) -> None:
         self.open.discard(node.id)
 
+    @of(AppendReply)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if node.id in self.open and type(message) is AppendReply and message.accepted:
+        if node.id in self.open and message.accepted:
             self.fail(
                 f"node {node.id} acknowledges {message.match_index}, its database at {node.began_base} is unconfirmed"
             )

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tests.sim.world import Violation
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
+
+Step = TypeVar("Step", bound=Callable[..., None])
+
+
+def of(*kinds: type) -> Callable[[Step], Step]:
+    """Of messages of these kinds alone is a step told, which takes (node, message) or more."""
+
+    def mark(step: Step) -> Step:
+        step.kinds = kinds  # type: ignore[attr-defined]
+        return step
+
+    return mark
 
 
 class Invariant:

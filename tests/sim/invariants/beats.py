@@ -15,15 +15,17 @@ class Beats(Invariant):
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
-        self.spoken: dict[tuple[int, int], int] = {}  # (node, incarnation) -> highest term it has spoken in
+        self.spoken = dict.fromkeys(cluster.nodes, 0)  # node -> highest term that its incarnation has spoken in
+
+    def wiped(self, node: Any) -> None:
+        self.spoken[node.id] = 0
 
     def beating(self, node: Any, term: int) -> None:
         if not node.state.leads or node.state.term != term:
             self.fail(f"node {node.id} beats in term {term}, it is {node.raft.role.name} of term {node.raft.term}")
-        if term < self.spoken.get((node.id, node.identity.incarnation), 0):
+        if term < self.spoken[node.id]:
             self.fail(f"node {node.id} beats in term {term} after it spoke in a later one")
 
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        key = (node.id, node.identity.incarnation)
-        if message.term > self.spoken.get(key, 0) and not getattr(message, "pre", False):
-            self.spoken[key] = message.term
+        if message.term > self.spoken[node.id] and not getattr(message, "pre", False):
+            self.spoken[node.id] = message.term

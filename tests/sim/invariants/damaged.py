@@ -6,7 +6,7 @@ from typing import Any
 
 from hiqlite.engine.model import VoteRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class Damaged(Invariant):
@@ -50,8 +50,9 @@ class Damaged(Invariant):
         if self.damaged[node.id]:
             self.damaged[node.id] = {index for index in self.damaged[node.id] if index <= last_kept}
 
+    @of(VoteRequest)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if self.damaged[node.id] and type(message) is VoteRequest:
+        if self.damaged[node.id]:
             self.fail(f"node {node.id} campaigns, its entries {sorted(self.damaged[node.id])} are damaged")
 
     def became_leader(self, node: Any) -> None:
@@ -59,5 +60,6 @@ class Damaged(Invariant):
             self.fail(f"node {node.id} leads, its entries {sorted(self.damaged[node.id])} are damaged")
 
     def applying(self, node: Any, first: int, last: int) -> None:
-        if any(first <= index <= last for index in self.damaged[node.id]):
+        damaged = self.damaged[node.id]
+        if damaged and any(first <= index <= last for index in damaged):
             self.fail(f"node {node.id} applies [{first}, {last}], of which {sorted(self.damaged[node.id])} are damaged")

@@ -6,7 +6,7 @@ from typing import Any
 
 from hiqlite.engine.model import Role, VoteRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class ElectionSafety(Invariant):
@@ -16,9 +16,10 @@ class ElectionSafety(Invariant):
         super().__init__(cluster)
         self.leaders: dict[int, tuple[int, int]] = {}
 
+    @of(VoteRequest)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
         # A request that waited for the disk may leave after the campaign has ended.
-        if type(message) is VoteRequest and node.raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+        if node.raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             voters = self.cluster.voters_since(node, node.raft.commit_index)
             if node.identity not in voters:
                 self.fail(f"{node.identity} campaigns and is no voter by any configuration that it may go by: {voters}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from hiqlite.engine.model import VoteRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class Installs(Invariant):
@@ -27,8 +27,9 @@ class Installs(Invariant):
         if node.receiver.installing:
             self.fail(f"node {node.id} is given [{first}, {last}] while its database changes")
 
+    @of(VoteRequest)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        if type(message) is VoteRequest and node.receiver.installing:
+        if node.receiver.installing:
             self.fail(f"node {node.id} campaigns while its database changes")
 
     def image_finished(self, node: Any, peer_id: int, index: int) -> None:

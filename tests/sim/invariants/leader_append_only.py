@@ -9,7 +9,7 @@ from typing import Any
 
 from hiqlite.engine.model import AppendRequest, RepairReply
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class LeaderAppendOnly(Invariant):
@@ -19,9 +19,9 @@ class LeaderAppendOnly(Invariant):
         super().__init__(cluster)
         self.term: dict[int, int] = {}  # of the newest message that may have cut
 
+    @of(AppendRequest, RepairReply)
     def receiving(self, node: Any, message: Any) -> None:
-        if type(message) is AppendRequest or type(message) is RepairReply:
-            self.term[node.id] = message.term
+        self.term[node.id] = message.term
 
     def resetting(self, node: Any, index: int, term: int) -> None:
         """A log that holds the image's entry is kept: what stands behind it may be promised (thesis 5.1)."""

@@ -40,9 +40,9 @@ class Members(Invariant):
         memberships = self.cluster.memberships
         if not memberships or node.state.outbox.writes or node.state.faulty:
             return
-        used = node.raft.membership
+        used, log = node.state.config.membership, node.state.log
         seen = self.seen.get(node.id)
-        key = (node.life, node.raft.last_index, node.raft.last_term, used)
+        key = (node.life, log.last_index, log.last_term, used)
         if seen != key:
             self.seen[node.id] = key
             if node.config != used:
@@ -52,7 +52,7 @@ class Members(Invariant):
 
     def led(self, node: Any) -> None:
         """A leader that left leads until that is committed, and no longer (thesis 4.2.2)."""
-        used = node.raft.membership
+        used = node.state.config.membership
         if used.index == 0 or used.joint or node.identity in used.voters or node.raft.transfer_id:
             return
         if not node.batch and used.index <= node.raft.commit_index and node.raft.opened:

@@ -20,25 +20,24 @@ class QuorumLoss(Invariant):
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(cluster)
+        self.pairs = [(a, b) for a in cluster.nodes for b in cluster.nodes if a < b]
         self.cut_off: dict[tuple[int, int], int] = {}
         self.led_since: dict[int, int] = {}
         self.config_since: dict[int, tuple[Any, int]] = {}
-        self.known: dict[int, tuple[int, Any, int]] = {}  # node -> (version, configuration, alone since)
+        # node -> (version, configuration, alone since)
+        self.known: dict[int, tuple[int, Any, int]] = dict.fromkeys(cluster.nodes, (-1, None, FAR))
         self.version = 0
         self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS * 1000 // min(cluster.profile.rates)
 
     def reach_changed(self) -> None:
         """Until when each pair could talk: a peer counts until the moment at which it was cut off last."""
-        cluster, now_ns = self.cluster, self.world.now_ns
+        cluster, now_ns, cut_off = self.cluster, self.world.now_ns, self.cut_off
         self.version += 1
-        ids = list(cluster.nodes)
-        for a in ids:
-            for b in ids:
-                if a < b:
-                    if cluster.reaches(a, b):
-                        self.cut_off.pop((a, b), None)
-                    else:
-                        self.cut_off.setdefault((a, b), now_ns)
+        for a, b in self.pairs:
+            if not cluster.reaches(a, b):
+                cut_off.setdefault((a, b), now_ns)
+            elif cut_off:
+                cut_off.pop((a, b), None)
 
     def alone_since(self, node: Any, membership: Any) -> int:
         """Since when the node lacks a majority of some set of voters; FAR when it has all."""
@@ -61,8 +60,8 @@ class QuorumLoss(Invariant):
         self.led_since[node.id] = self.world.now_ns
 
     def led(self, node: Any) -> None:
-        membership = node.raft.membership
-        version, known, since = self.known.get(node.id, (-1, None, FAR))
+        membership = node.state.config.membership
+        version, known, since = self.known[node.id]
         if known is not membership:
             self.config_since[node.id] = (membership, self.world.now_ns)
         if known is not membership or version != self.version:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiqlite.engine.model import AppendReply, ProbeReply
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class Sessions(Invariant):
@@ -24,24 +24,21 @@ class Sessions(Invariant):
         flow = (peer.match_index, peer.next_index, len(peer.inflight), peer.replicating, peer.probe_sent_ns)
         return (*flow, peer.confirmed_round, peer.round_trip_ns)
 
+    @of(AppendReply, ProbeReply)
     def receiving(self, node: Any, message: Any) -> None:
         self.before = None
-        if not node.state.leads:
+        state = node.state
+        if not state.leads or message.term > state.term:
             return
-        kind = type(message)
-        if kind is AppendReply and message.term <= node.raft.term:
-            peer = node.raft.progress(message.sender.id)
-            if peer is None:
-                return
-            if message.epoch != peer.epoch or message.sender != peer.identity or message.term != node.raft.term:
-                self.before = self.view(node, message.sender.id)
-        elif kind is ProbeReply and message.term <= node.raft.term:
-            peer = node.raft.progress(message.sender.id)
-            if peer is None:
-                return
-            if message.sender != peer.identity or message.term != node.raft.term:
-                self.before = self.view(node, message.sender.id)
+        sender = message.sender
+        peer = state.peers_by_id.get(sender.id)
+        if peer is None:
+            return
+        fresh = message.term == state.term and (sender is peer.identity or sender == peer.identity)
+        if not fresh or (type(message) is AppendReply and message.epoch != peer.epoch):
+            self.before = self.view(node, sender.id)
 
+    @of(AppendReply, ProbeReply)
     def received(self, node: Any, message: Any) -> None:
         if self.before is not None and self.view(node, message.sender.id) != self.before:
             self.fail(f"a stale answer of node {message.sender.id} moved what node {node.id} knows")

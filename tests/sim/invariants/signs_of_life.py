@@ -9,7 +9,7 @@ from typing import Any
 
 from hiqlite.engine.model import AppendRequest, ProbeRequest, VoteReply, VoteRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 MS = 1_000_000
 
@@ -25,13 +25,14 @@ class SignsOfLife(Invariant):
     def restarted(self, node: Any) -> None:
         self.heard[node.id] = (0, 0)
 
+    @of(AppendRequest, ProbeRequest, VoteRequest)
     def receiving(self, node: Any, message: Any) -> None:
         kind = type(message)
         self.asked: Any = None
         if kind is AppendRequest or kind is ProbeRequest:
-            if message.term >= node.raft.term:
+            if message.term >= node.state.term:
                 self.heard[node.id] = (message.term, node.now())
-        elif kind is VoteRequest and message.term > node.raft.term:
+        elif message.term > node.state.term:
             raft = node.raft
             term, at_ns = self.heard[node.id]
             hears = raft.leader_id and term == raft.term and node.now() - at_ns < self.lower_ns
@@ -39,6 +40,7 @@ class SignsOfLife(Invariant):
             if (raft.leads or hears) and not handed_over:
                 self.asked = (raft.term, raft.vote, len(raft.state.outbox.sends))
 
+    @of(VoteRequest)
     def received(self, node: Any, message: Any) -> None:
         if self.asked is None:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiqlite.engine.model import TimeoutNow, VoteRequest
 
-from .base import Invariant
+from .base import Invariant, of
 
 MS = 1_000_000
 
@@ -23,15 +23,15 @@ class Transfers(Invariant):
         self.since: dict[int, tuple[int, int]] = {}  # leader -> (target, since when)
         self.limit_ns = (cluster.profile.settings.election_timeout_max_ms + 5) * MS * 1000 // min(cluster.profile.rates)
 
+    @of(TimeoutNow, VoteRequest)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        kind = type(message)
-        if kind is TimeoutNow:
+        if type(message) is TimeoutNow:
             if not node.raft.leads and node.led_term != message.term:
                 self.fail(f"node {node.id} hands over term {message.term}, which it never led")
             peer = self.cluster.nodes[peer_id]
             if node.raft.transfer_id == peer_id and not self.whole(node, peer):
                 self.fail(f"node {node.id} hands over to node {peer_id}, whose log is shorter")
-        elif kind is VoteRequest and message.transfer and (node.id, message.term - 1) not in self.told:
+        elif message.transfer and (node.id, message.term - 1) not in self.told:
             self.fail(f"node {node.id} says that it was told to campaign in term {message.term}")
 
     def whole(self, node: Any, peer: Any) -> bool:
@@ -41,9 +41,9 @@ class Transfers(Invariant):
             return True
         return peer.identity in self.cluster.lost or peer.disk.holds(node.raft.last_index, node.raft.last_term)
 
+    @of(TimeoutNow)
     def receiving(self, node: Any, message: Any) -> None:
-        if type(message) is TimeoutNow:
-            self.told.add((node.id, message.term))
+        self.told.add((node.id, message.term))
 
     def created(self, node: Any, first: int, count: int) -> None:
         if node.raft.transfer_id and node.values[first] and node.values[first] not in self.cluster.memberships:

@@ -10,7 +10,7 @@ from typing import Any
 from hiqlite.engine.model import VoteReply, VoteRequest
 from tests.sim.voters import voter_sets
 
-from .base import Invariant
+from .base import Invariant, of
 
 
 class Votes(Invariant):
@@ -21,24 +21,20 @@ class Votes(Invariant):
         self.spoken: dict[tuple[int, int], int] = {}  # (voter, term) -> candidate
         self.given: set[tuple[Any, int, int]] = set()  # (identity of the voter, term, candidate), for ever
         self.before: tuple[int, Any, int] = (0, None, 0)
-        self.asked: Any = None
 
     def wiped(self, node: Any) -> None:
         """Promises of a lost disk bind nobody: the new incarnation is no voter."""
         self.spoken = {key: value for key, value in self.spoken.items() if key[0] != node.id}
 
+    @of(VoteRequest)
     def receiving(self, node: Any, message: Any) -> None:
-        self.asked = message if type(message) is VoteRequest else None
-        if self.asked is not None:
-            raft = node.raft
-            self.before = (raft.term, raft.vote, raft.last_index)
-            self.was_leading = raft.leads
-            self.last = (raft.last_term, raft.last_index)
+        raft = node.raft
+        self.before = (raft.term, raft.vote, raft.last_index)
+        self.was_leading = raft.leads
+        self.last = (raft.last_term, raft.last_index)
 
-    def received(self, node: Any, message: Any) -> None:
-        asked = self.asked
-        if asked is None:
-            return
+    @of(VoteRequest)
+    def received(self, node: Any, asked: Any) -> None:
         raft = node.raft
         if asked.pre and (raft.term, raft.vote, raft.last_index) != self.before:
             self.fail(f"a pre-vote changed term or vote of node {node.id}")
@@ -48,12 +44,12 @@ class Votes(Invariant):
             if self.was_leading and not asked.transfer:
                 self.fail(f"node {node.id} leads and votes for node {asked.sender.id}")
 
+    @of(VoteReply, VoteRequest)
     def sending(self, node: Any, message: Any, peer_id: int) -> None:
-        kind = type(message)
-        if kind is VoteReply:
+        if type(message) is VoteReply:
             if message.granted and not message.pre:
                 self.note_vote(node, message.term, peer_id)
-        elif kind is VoteRequest and not message.pre:
+        elif not message.pre:
             self.note_vote(node, message.term, node.id)
 
     def became_leader(self, node: Any) -> None:
