@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hiqlite.engine.model import Membership, Role
+from hiqlite.engine.model import Identity, Membership, Role
 from hiqlite.engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ EVERY_NS = 40 * MS
 
 ROLES = {role: role.name.lower().replace("_", "-") for role in Role}
 
+NOWHERE: tuple[Identity | None, Membership | None, str] = (None, None, "")
+
 Pairs = Counter[tuple[str, str]]
 
 
@@ -29,35 +31,44 @@ class Coverage:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.pairs: Pairs = Counter()
+        self.places: dict[int, tuple[Identity | None, Membership | None, str]] = {}  # of nodes, as last looked up
 
     def look(self) -> None:
         cluster = self.cluster
         for leader in cluster.leaders():
             frames, membership = cluster.profile.settings.window_frames, leader.raft.membership
             for peer in leader.state.peers:
-                self.pairs[_what(cluster.nodes[peer.peer_id], membership), _seen(peer, leader, frames)] += 1
+                what = self._what(cluster.nodes[peer.peer_id], membership)
+                self.pairs[what, _seen(peer, leader, frames)] += 1
         cluster.world.after(EVERY_NS, self.look)
 
+    def _what(self, node: Node, membership: Membership) -> str:
+        if not node.up:
+            return "down"
+        if node.stopped:
+            return "stopped"
+        if node.stalled:
+            return "stalled"
+        state = node.state
+        if node.receiver.installing:
+            return "installing"
+        if state.faulty:
+            return "damaged"
+        if state.unconfirmed:
+            return "unconfirmed"
+        identity, known, place = self.places.get(node.id, NOWHERE)
+        if identity is not node.identity or known is not membership:
+            place = _place(node.identity, membership)
+            self.places[node.id] = (node.identity, membership, place)
+        return place + ROLES[state.role]
 
-def _what(node: Node, membership: Membership) -> str:
-    if not node.up:
-        return "down"
-    if node.stopped:
-        return "stopped"
-    if node.stalled:
-        return "stalled"
-    if node.receiver.installing:
-        return "installing"
-    if node.state.faulty:
-        return "damaged"
-    if node.state.unconfirmed:
-        return "unconfirmed"
-    role = ROLES[node.state.role]
-    if node.identity in membership.outgoing and node.identity not in membership.voters:
-        return f"outgoing {role}"
-    if node.identity in membership.learners:
-        return f"learning {role}"
-    return role if node.identity in membership.voters else f"departed {role}"
+
+def _place(identity: Identity, membership: Membership) -> str:
+    if identity in membership.outgoing and identity not in membership.voters:
+        return "outgoing "
+    if identity in membership.learners:
+        return "learning "
+    return "" if identity in membership.voters else "departed "
 
 
 def _seen(peer: Progress, leader: Node, frames: int) -> str:

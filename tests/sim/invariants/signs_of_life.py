@@ -52,10 +52,10 @@ class SignsOfLife(Invariant):
                 self.fail(f"node {node.id} hears its leader and grants node {message.sender.id} a pre-vote")
 
     def beat_heard(self, node: Any, term: int, sender: Any, at_ns: int) -> None:
-        peer = node.raft.progress(sender.id)  # a stranger, or another incarnation, is nobody's leader
-        if peer is None or peer.identity != sender:
+        peer = node.state.peers_by_id.get(sender.id)  # a stranger, or another incarnation, is nobody's leader
+        if peer is None or peer.identity.incarnation != sender.incarnation:
             return
-        if term == node.raft.term and at_ns > self.heard[node.id][1]:
+        if term == node.state.term and at_ns > self.heard[node.id][1]:
             self.heard[node.id] = (term, at_ns)
 
     def stepped(self, node: Any) -> None:
