@@ -53,7 +53,7 @@ def entries_in(platter: Platter, plan: Plan) -> Iterator[tuple[int, int, int, in
         view = platter.read(segment)
         index = first
         while index <= last and offset + BATCH_BYTES <= len(view):
-            if view[offset : offset + 4] == b"HQBA":
+            if bytes(view[offset : offset + 4]) == b"HQBA":  # a view compares byte by byte
                 offset += BATCH_BYTES
                 continue
             if records.check(view, offset, True, False) != records.OK:
@@ -61,7 +61,8 @@ def entries_in(platter: Platter, plan: Plan) -> Iterator[tuple[int, int, int, in
             header = records.header(view, offset)
             if header.kind == kind and header.index == index:
                 if index > plan.recovered.base_index and (kind == REPAIR or index not in repairs):
-                    payload = view[offset + records.HEADER_SIZE :][: header.payload_length]
+                    low = offset + records.HEADER_SIZE
+                    payload = view[low : low + header.payload_length]
                     yield index, int.from_bytes(payload, "little"), segment, offset
                 index += 1
             offset += header.length
