@@ -36,11 +36,17 @@ def advance(state: State) -> None:
 
 
 def tick(state: State) -> None:
-    """The time is over: lead on, or try the next one while the disk is full."""
+    """The time is over: lead on, or try the next one while the disk is full.
+
+    Who was elected with a full disk hands over as well. Not so who was handed leadership: where all disks are full it
+    would go round for ever.
+    """
     if state.transfer_id and state.now_ns >= state.transfer_deadline_ns:
         end(state)
         if state.disk_full:
             begin(state, 0)
+    elif state.disk_full and not state.transfer_id and not state.handed_over:
+        begin(state, 0)
 
 
 def end(state: State) -> None:

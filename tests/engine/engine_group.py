@@ -89,10 +89,15 @@ def messages(readies: list[Ready], kind: type) -> list[Message]:
 
 def lead(restored: Restored, settings: RaftSettings | None = None) -> Alone:
     """Node 1, elected by every other voter; the entry that opens its term is durable nowhere but here."""
-    node = Alone(restored, 1, settings)
+    return elect(Alone(restored, 1, settings))
+
+
+def elect(node: Alone) -> Alone:
+    """The same with a node that is there already."""
     node.wait(400 * MS)
     node.sync()
-    voters = [one for one in restored.membership.voters + restored.membership.outgoing if one.id != 1]
+    members = node.raft.membership
+    voters = [one for one in members.voters + members.outgoing if one.id != node.own.id]
     for pre in (True, False):
         for voter in voters:
             if not node.raft.leads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hiqlite.config import RaftSettings
 from hiqlite.engine.model import Change, ChangeKind, Membership, ProbeReply, Role, TimeoutNow, VoteRequest
-from tests.engine.engine_group import MS, SECOND, Alone, Group, accept, append, fresh, identities, lead, messages
+from tests.engine.engine_group import MS, SECOND, Alone, Group, accept, append, elect, fresh, identities, lead, messages
 
 ONE, TWO, THREE, FOUR = identities(4)
 MEMBERS = Membership(0, (ONE, TWO, THREE), (FOUR,))
@@ -151,6 +151,15 @@ def test_a_full_disk_hands_leadership_over_and_takes_nothing_until_there_is_room
     node.raft.disk_full(False, node.now)
     keep_alive(node, DEADLINE_NS + 50 * MS)
     assert node.raft.transfer_id == 0 and node.raft.propose(1, 100, node.now) > 0
+
+
+def test_who_is_elected_with_a_full_disk_hands_leadership_over() -> None:
+    """A follower whose disk is full may win, for its log is as good as any: nothing would be written under it."""
+    node = Alone(fresh(MEMBERS))
+    node.raft.disk_full(True, node.now)
+    accept(elect(node), TWO, THREE)
+    keep_alive(node, SECOND // 5)
+    assert node.raft.leads and node.raft.transfer_id in (2, 3)
 
 
 def test_a_leader_whose_disk_stands_still_for_a_lower_timeout_steps_down() -> None:
