@@ -78,11 +78,11 @@ class ByteDisk(Disk):
             self._begin()
 
     def _begin(self) -> None:
-        self.in_flight = len(self.unsure) - self.batched
+        self.in_flight = 0 if self.no_room else len(self.unsure) - self.batched
         super()._begin()
 
     def _written(self, life: int, io: int) -> None:
-        if life != self.life:
+        if life != self.life or (self.failing and self._fails("written", io)):
             return
         self._write()
         weak = self.profile.weak_sync
@@ -115,7 +115,7 @@ class ByteDisk(Disk):
                 self._recycle()
 
     def _synced(self, life: int, io: int) -> None:
-        if life != self.life:
+        if life != self.life or (self.failing and self._fails("synced", io)):
             return
         if self.profile.weak_sync:
             self._recorded(io)
@@ -140,7 +140,7 @@ class ByteDisk(Disk):
         self.on_progress()
 
     def _flush_late(self, life: int) -> None:
-        if life == self.life:
+        if life == self.life and not self.failure:
             self.flush_planned = False
             self._flush()
 
@@ -179,7 +179,7 @@ class ByteDisk(Disk):
         if life != self.life:
             return
         self.idle_planned = False
-        if self.busy or self.world.now_ns - self.flushed_ns < IDLE_NS:
+        if self.busy or self.failure or self.world.now_ns - self.flushed_ns < IDLE_NS:
             self._plan_idle()
         else:
             self.log.mark()
@@ -188,6 +188,7 @@ class ByteDisk(Disk):
 
     def crash(self, power_loss: bool) -> None:
         """What was handed to the kernel survives a kill. A power loss takes of it what the platter does not have."""
+        power_loss = power_loss or self.failure != ""  # what became of what failed nobody knows
         if self.in_flight and self.world.chance() < 0.7:
             self._end_within(self._write, 700)
         floor = 0 if power_loss else self.batched
@@ -200,9 +201,9 @@ class ByteDisk(Disk):
         if power_loss:
             self.platter.lose_power()
         self.pending.clear()
-        self.busy = self.idle_planned = self.flush_planned = False
-        self.waiting_since_ns = self.in_flight = 0
-        self.life += 1
+        self.idle_planned = self.flush_planned = False
+        self.in_flight = 0
+        self.end()
         self._look(floor)
 
     def _end_within(self, call: Callable[[], None], size: int) -> bool:

@@ -1,5 +1,7 @@
 """Which pairs of (what a peer is, how its leader sees it) the schedules went through: what was never seen is untested.
 
+So are reads, sizes of memberships and troubles of disks that never came to pass.
+
 Must not influence a run: it draws no chance.
 """
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 EVERY_NS = 40 * MS
+STANDS_NS = 100 * MS  # a disk that shows no progress for so long
 
 ROLES = {role: role.name.lower().replace("_", "-") for role in Role}
 
@@ -32,10 +35,28 @@ class Coverage:
         self.cluster = cluster
         self.pairs: Pairs = Counter()
         self.places: dict[int, tuple[Identity | None, Membership | None, str]] = {}  # of nodes, as last looked up
+        self.met: Pairs = Counter()  # (about what, what came to pass)
+
+    def note(self, about: str, what: str) -> None:
+        """Something came to pass that no look at a moment would see."""
+        self.met[(about, what)] += 1
+
+    def changing(self, membership: Membership) -> None:
+        """How many vote by a configuration that a leader appends, and who has to agree meanwhile."""
+        voters = str(len(membership.voters))
+        told = f"{len(membership.outgoing)} become {voters}" if membership.joint else voters
+        self.note("voters", f"{told}, others learn" if membership.learners else told)
+
+    def disk(self, node: Node, what: str) -> None:
+        """What a node learns of its disk, and who it is then."""
+        self.note("disks", f"{what}, {ROLES[node.state.role]}")
 
     def look(self) -> None:
         cluster = self.cluster
+        now_ns = cluster.world.now_ns
         for leader in cluster.leaders():
+            if leader.disk.waiting_since_ns and now_ns - leader.disk.waiting_since_ns > STANDS_NS:
+                self.disk(leader, "stands still")
             frames, membership = cluster.profile.settings.window_frames, leader.raft.membership
             for peer in leader.state.peers:
                 what = self._what(cluster.nodes[peer.peer_id], membership)
@@ -45,6 +66,8 @@ class Coverage:
     def _what(self, node: Node, membership: Membership) -> str:
         if not node.up:
             return "down"
+        if node.failed:
+            return "failed"
         if node.stopped:
             return "stopped"
         if node.stalled:

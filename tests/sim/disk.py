@@ -36,6 +36,12 @@ class Disk(Content):
         self.stalled_until_ns = 0
         self.slow_sync_until_ns = 0  # what is written becomes durable only then
         self.calm = False  # no stalls of its own any more
+        self.full = False  # no room ahead: new work is to be refused
+        self.no_room = False  # nor for what was taken already: it waits
+        self.held_up = False  # a batch does
+        self.failing = ""  # what fails next, of "written" and "synced"
+        self.failure = ""  # why nothing is written any more, as the log reports it
+        self.failed_io = 0  # what failed may be on disk up to here
         self.trap: Callable[[int, str], bool] | None = None  # a nemesis that waits for a completion
         self.owner = owner
         self.on_progress: Callable[[], None] = lambda: None
@@ -57,6 +63,9 @@ class Disk(Content):
         world = self.world
         self.busy = True
         self.waiting_since_ns = world.now_ns
+        if self.no_room:
+            self.held_up = True
+            return
         delay = 1 + int(world.chance() * self.profile.disk_ns)
         if world.now_ns < self.stalled_until_ns:
             delay += self.stalled_until_ns - world.now_ns
@@ -67,8 +76,30 @@ class Disk(Content):
             delay += world.below(self.slow_sync_until_ns - world.now_ns)
         world.after(delay, self._synced, self.life, self.io_sequence)
 
+    def fill(self, wait: bool) -> None:
+        """No space ahead; `wait`: what was taken already has none either. It is no failure: all goes on with room."""
+        self.full, self.no_room = True, wait
+        self.world.note(f"the disk of node {self.owner} is full{', writes wait' if wait else ''}")
+        self.on_progress()
+
+    def make_room(self) -> None:
+        if self.full:
+            self.full = self.no_room = False
+            self.world.note(f"the disk of node {self.owner} has room again")
+            if self.held_up:
+                self.held_up = False
+                self._begin()
+            self.on_progress()
+
+    def _fails(self, moment: str, io: int) -> bool:
+        """Whether the log has failed, now or before: nothing of that write is told as done, nothing is tried again."""
+        if not self.failure and moment == self.failing:
+            self.failure, self.failed_io = f"its log failed, {io} is not {moment}", io
+            self.on_progress()
+        return self.failure != ""
+
     def _written(self, life: int, io: int) -> None:
-        if life != self.life:
+        if life != self.life or (self.failing and self._fails("written", io)):
             return
         self.written_io = io
         for operation in self.pending:  # cuts that are still to come limit what counts as written
@@ -103,7 +134,7 @@ class Disk(Content):
         return trap(self.owner, moment)
 
     def _synced(self, life: int, io: int) -> None:
-        if life != self.life:
+        if life != self.life or (self.failing and self._fails("synced", io)):
             return
         while self.pending and self.pending[0][0] <= io:
             self.apply(self.pending.popleft())
@@ -124,15 +155,24 @@ class Disk(Content):
         self.world.note(f"entries {sorted(self.faulty)} of node {self.owner} are damaged, unknown {self.unknown}")
 
     def crash(self, power_loss: bool) -> None:
-        """The process is gone. What was handed to the kernel survives a kill; a power loss keeps a prefix of it."""
-        kept = [operation for operation in self.pending if operation[0] <= self.written_io]
-        if power_loss:
+        """The process is gone. What was handed to the kernel survives a kill; a power loss keeps a prefix of it.
+
+        So does a failure: what became of a write or a flush that failed nobody knows.
+        """
+        reached = max(self.written_io, self.failed_io)
+        kept = [operation for operation in self.pending if operation[0] <= reached]
+        if power_loss or self.failure:
             kept = kept[: self.world.below(len(kept) + 1)]
         for operation in kept:
             self.apply(operation)
         self.pending.clear()
-        self.busy = False
-        self.waiting_since_ns = 0
+        self.end()
+
+    def end(self) -> None:
+        """Nothing is under way any more; what the log reported went with its process."""
+        self.busy = self.held_up = False
+        self.failing = self.failure = ""
+        self.waiting_since_ns = self.failed_io = 0
         self.life += 1
 
     def restore(self, database: Database, memberships: dict[int, Membership]) -> Restored:

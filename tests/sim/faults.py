@@ -42,10 +42,13 @@ class Faults(Operators):
             node.disk.stalled_until_ns = node.disk.slow_sync_until_ns = 0
             node.disk.trap = None
             node.disk.calm = True
+            if node.disk.failure:
+                node.crash(power_loss=False)
+            node.disk.failing = ""
+            node.disk.make_room()
             if node.up and not node.runs():
                 node.wake(node.life)
             self.cluster.start(node)
-            node.disk_full(False)
         ids = list(self.cluster.nodes)
         for a in ids:
             for b in ids:

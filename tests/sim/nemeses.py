@@ -314,25 +314,28 @@ class Nemeses:
         return True
 
     def disk_full(self) -> None:
-        """No space: what was taken waits, new work is refused, leadership is handed over (rule 11)."""
+        """No space: new work is refused, leadership is handed over; at times what was taken waits too (rule 11)."""
         node = self.some(True)
-        if node is not None and node.runs():
-            span_ns = (50 + self.world.below(1500)) * MS
-            if self.world.chance() < 0.5:
-                node.disk.stalled_until_ns = self.world.now_ns + span_ns
-            node.disk_full(True)
-            self.world.after(span_ns, self._disk_has_room, node, node.life)
-
-    def _disk_has_room(self, node: Node, life: int) -> None:
-        if node.life == life:
-            node.disk_full(False)
+        if node is not None:
+            node.disk.fill(wait=self.world.chance() < 0.5)
+            self.world.after((50 + self.world.below(1500)) * MS, node.disk.make_room)
 
     def flush_error(self) -> None:
-        """A flush fails: the process ends, and nobody knows what of it is on disk (rule 11)."""
+        """A write or a flush fails: the node takes no part any more, and its process ends some time later (rule 11)."""
         node = self.some(True)
-        if node is not None and not self.ended:
-            node.crash(power_loss=True)
-            self.world.after((50 + self.world.below(600)) * MS, self._return, node, node.life)
+        if node is not None:
+            node.disk.failing = "written" if self.world.chance() < 0.5 else "synced"
+            self.world.after(self.world.below(100) * MS, self._failed_ends, node, node.life, 20)
+
+    def _failed_ends(self, node: Node, life: int, turns: int) -> None:
+        if self.ended or node.life != life or not node.up:
+            return
+        if node.disk.failure:
+            self._crash_and_return(node, life, self.world.below(600))
+        elif turns:
+            self.world.after(self.world.below(100) * MS, self._failed_ends, node, life, turns - 1)
+        else:
+            node.disk.failing = ""
 
     def _return(self, node: Node, life: int) -> None:
         if node.life == life:

@@ -28,7 +28,7 @@ from .beat import BeatThread
 from .database import Database
 from .holding import Body
 from .images import ImageReceiver, ImageSender
-from .storing import Storing
+from .writing import Writing
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -37,7 +37,7 @@ MS = 1_000_000
 FAR_NS = 60_000 * MS
 
 
-class Node(Storing):
+class Node(Writing):
     """One node through all its lives; `life` counts them."""
 
     def __init__(self, cluster: Cluster, identity: Identity, membership: Membership) -> None:
@@ -73,7 +73,7 @@ class Node(Storing):
         self.began_beyond = 0 < disk.base == len(disk.terms) - 1  # nothing but the database says what is committed
         self.life += 1
         self.up = True
-        self.stopped = self.stalled = False
+        self.stopped = self.stalled = self.failed = False
         self.began_ns = self.woke_ns = self.world.now_ns
         self.terms = list(disk.terms)
         self.values = list(disk.values)
@@ -102,6 +102,8 @@ class Node(Storing):
         self.sender = ImageSender(self)
         self.receiver = self.receiver_of_next_life()
         self.checks.restarted(self)
+        if disk.full:
+            self.tell_space()
         self.plan_tick()
         self.beats = BeatThread(self)
         self.beats.run()
@@ -123,7 +125,7 @@ class Node(Storing):
         return self.world.now_ns if self.rate == 1000 else self.world.now_ns * self.rate // 1000
 
     def runs(self) -> bool:
-        return self.up and not self.stopped and not self.stalled
+        return self.up and not self.stopped and not self.stalled and not self.failed
 
     def stand_still(self) -> int:
         """The loop does, heartbeats go on; since when."""
@@ -132,7 +134,7 @@ class Node(Storing):
         return self.stalled_since_ns
 
     def deliver(self, message: Message, body: Body | None) -> None:
-        if not self.up or self.stopped or self.stalled:
+        if not self.up or self.stopped or self.stalled or self.failed:
             self.inbox.append((message, body))  # stays in the socket
             return
         checks, kind = self.checks, type(message)
@@ -154,12 +156,6 @@ class Node(Storing):
         else:
             self.turn_soon()
 
-    def on_disk(self) -> None:
-        if self.up and not self.stopped and not self.stalled:
-            disk = self.disk
-            self.raft.log_progress(disk.written_io, disk.synced_io, self.now())
-            self.turn_soon()
-
     def stamp(self, term: int, sender: int, incarnation: int, bound: int) -> None:
         """The beat thread heard a leader; the loop will see it at its next turn."""
         self.stamps.append((term, sender, incarnation, bound, self.now()))
@@ -175,10 +171,13 @@ class Node(Storing):
 
     def wake(self, life: int) -> None:
         """After a pause: poll once before any deadline is judged (rule 17)."""
-        if life != self.life:
+        if life != self.life or self.failed:
             return
         self.world.note(f"node {self.id} goes on")
         self.stopped = self.stalled = False
+        if self.disk.failure:
+            self.fail()
+            return
         self.woke_ns = self.world.now_ns
         if self.world.chance() < 0.5:
             self.queue_read()  # a caller that was in line already
@@ -218,17 +217,6 @@ class Node(Storing):
         if (planned == 0 or deadline < planned) and deadline < now_ns + FAR_NS:
             self.tick_at = deadline
             self.world.after(deadline - now_ns, self.tick, self.life, deadline)
-
-    def tell_disk(self) -> None:
-        """Since when work waits for the disk (rule 11), by this node's clock."""
-        since_ns = self.told_waiting_ns = self.disk.waiting_since_ns
-        self.raft.disk_waits(since_ns * self.rate // 1000)
-
-    def disk_full(self, full: bool) -> None:
-        if self.up:
-            self.raft.disk_full(full, self.now())
-            if self.runs():
-                self.turn_soon()
 
     def change_members(self, change: Change) -> int:
         """Ask for a change; its index or 0. What is committed by now is looked at before."""
@@ -372,6 +360,7 @@ class Node(Storing):
                 value = self.cluster.new_values(1)[0]
                 self.cluster.memberships[value] = append.membership
                 self.checks.changing(self, append.membership, append.term)
+                self.cluster.coverage.changing(append.membership)
             self.terms.append(append.term)
             self.values.append(value)
             self.checks.created(self, first, 1)

@@ -49,6 +49,7 @@ class Profile:
     duration_ns: int
     story: str  # a fault of several steps that begins first, and has room: "" is none
     stands_still: bool = False  # in peace the loop of the leader does, for longer than the gate allows
+    sick: str = ""  # how a disk falls sick in peace: "" is not at all
 
 
 FAULTS = (
@@ -66,6 +67,7 @@ SECTORS = ("torn", "torn", "relapse", "bad_sectors", "power", "rot", "rotten_tai
 TRANSFERS = ("transfer", "transfer_cut", "transfer_crash", "transfer_rotten")
 STORIES = ("rotten_tail", "rotten_tail", "long_tail", "lone_tail", "one_copy", "sleepy_leader", "transfer_rotten")
 GATES_MS = (200, 800, 3000)  # the product's default is the last one
+SICK = ("fails", "fills up", "fills up at a follower")
 POWER = ("power", "flush_error", "beyond", "vote_crash", "ack_crash", "one_copy", "one_peer", "io_crash", "twins")
 
 
@@ -159,7 +161,9 @@ def draw_gate(random: Random, profile: Profile) -> Profile:
     Drawn when all else is: nothing else depends on it.
     """
     stall_ms, stands_still = random.choice(GATES_MS), random.random() < 0.1
-    return replace(profile, settings=replace(profile.settings, stall_ms=stall_ms), stands_still=stands_still)
+    sick = random.choice(SICK) if random.random() < 0.04 and not profile.weak_sync else ""
+    settings = replace(profile.settings, stall_ms=stall_ms)
+    return replace(profile, settings=settings, stands_still=stands_still, sick=sick)
 
 
 def _weights(random: Random, purging: bool, changing: bool, plain: bool) -> dict[str, int]:

@@ -36,6 +36,7 @@ class Sum:
     cpu_s: float = 0.0
     broken: dict[int, str] = field(default_factory=dict)
     pairs: Pairs = field(default_factory=Counter)
+    met: Pairs = field(default_factory=Counter)
 
     def add(self, other: Sum) -> None:
         self.schedules += other.schedules
@@ -44,6 +45,7 @@ class Sum:
         self.cpu_s += other.cpu_s
         self.broken |= other.broken
         self.pairs += other.pairs
+        self.met += other.met
 
 
 def main() -> int:
@@ -66,6 +68,8 @@ def main() -> int:
     if not options.brief:
         print("what a peer is, and how its leader sees it:")
         print(table(total.pairs))
+        print("what else came to pass:")
+        print(table(total.met))
     rate, rate_core = total.schedules / spent, total.schedules / max(total.cpu_s, 0.001)
     plain = plain_modules()
     print(f"engine: {'plain Python: ' + ', '.join(plain) if plain else 'compiled'}")
@@ -92,7 +96,7 @@ def series(options: argparse.Namespace, seed: int, step: int) -> Sum:
     gc.freeze()  # what is imported stays: a collection need not look through it again and again
     while total.schedules * step < options.schedules if options.schedules else time.monotonic() < end:
         outcome = run_schedule(seed)
-        total.add(Sum(1, outcome.events, outcome.committed, pairs=outcome.pairs))
+        total.add(Sum(1, outcome.events, outcome.committed, pairs=outcome.pairs, met=outcome.met))
         if outcome.violation:
             total.broken[seed] = outcome.violation
             if not options.keep_going:

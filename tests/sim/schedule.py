@@ -12,6 +12,7 @@ from .coverage import Pairs
 from .faults import Faults
 from .node import Node
 from .profile import Profile, Strike, draw, draw_gate, draw_strikes
+from .sick_disk import fall_sick
 from .standstill import stand_still
 from .world import PricePaid, Violation, World
 
@@ -44,6 +45,7 @@ class Outcome:
     violation: str = ""
     log: tuple[str, ...] = ()
     pairs: Pairs = field(default_factory=Counter)
+    met: Pairs = field(default_factory=Counter)
     paid: str = ""
 
 
@@ -79,8 +81,8 @@ def run_script(script: Script, keep_log: bool = False) -> Outcome:
     if cluster is None:
         return Outcome(script.seed, world.events, 0, 0, violation, tuple(world.log))
     term = max((node.raft.term for node in cluster.nodes.values() if node.life), default=0)
-    pairs = cluster.coverage.pairs
-    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, tuple(world.log), pairs, paid)
+    told, seen = tuple(world.log), cluster.coverage
+    return Outcome(script.seed, world.events, cluster.truth.last, term, violation, told, seen.pairs, seen.met, paid)
 
 
 def _run(cluster: Cluster, script: Script) -> None:
@@ -112,6 +114,8 @@ def _run(cluster: Cluster, script: Script) -> None:
     world.run_until(world.now_ns + QUIET_NS)
     cluster.checks.reigned("in peace", before, _reign(cluster))
     if profile.stands_still and stand_still(cluster):
+        _converge(cluster)
+    if profile.sick and fall_sick(cluster, profile.sick):
         _converge(cluster)
 
 

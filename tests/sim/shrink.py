@@ -59,6 +59,7 @@ def _calmer(profile: Profile) -> Iterator[dict[str, float]]:
     """One source of noise after the other is turned off."""
     for name in (
         "loss", "duplicate", "late", "stale_session", "disk_stall", "batch", "reads_per_s", "learners", "stands_still",
+        "sick",
     ):  # fmt: skip
         if getattr(profile, name):
             yield {name: 0}

@@ -15,7 +15,7 @@ REPLACED_NS = 8_000 * MS
 def stand_still(cluster: Cluster) -> bool:
     """Whether there was a leader that the others can do without; it stands until it is replaced."""
     leader = cluster.leader()
-    if leader is None or not _dispensable(cluster, leader):
+    if leader is None or not dispensable(cluster, leader):
         return False
     world, checks = cluster.world, cluster.checks
     since_ns = leader.stand_still()
@@ -29,7 +29,7 @@ def stand_still(cluster: Cluster) -> bool:
     return True
 
 
-def _dispensable(cluster: Cluster, leader: Node) -> bool:
+def dispensable(cluster: Cluster, leader: Node) -> bool:
     """Whether the other voters are a majority without it; an incarnation that is gone votes no more."""
     voters = leader.raft.membership.voters
     others = [one for one in voters if one != leader.identity and cluster.nodes[one.id].identity == one]
