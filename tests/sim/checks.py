@@ -23,7 +23,7 @@ STEPS = (
     "sending", "applying", "applied", "acknowledged", "read_began", "read_confirmed", "became_leader", "stepped",
     "reach_changed", "fatal", "wiped", "linked", "led", "changing", "may_purge", "purging", "repairing", "resetting",
     "image_made", "image_finished", "placed", "installed", "install_ended", "recovered", "ticked", "giving", "reigned",
-    "settled", "unsettled", "stood", "fell_sick",
+    "settled", "unsettled", "stood", "fell_sick", "read_served",
 )  # fmt: skip
 BY_KIND = ("receiving", "received", "sending")  # of a message
 KINDS: tuple[type, ...] = get_args(Message)

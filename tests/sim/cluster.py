@@ -181,9 +181,15 @@ class Cluster:
         return list(range(first, self.value + 1))
 
     def client(self, mean_ns: int, reads: bool) -> None:
-        """Proposals or reads at random moments, at whoever believes to lead."""
+        """Proposals or reads at random moments, at whoever believes to lead; some reads at any member."""
         world = self.world
         if self.clients_end:
+            return
+        world.after(1 + world.below(2 * mean_ns), self.client, mean_ns, reads)
+        if reads and world.chance() < 0.4:
+            node = self.nodes[1 + world.below(len(self.nodes))]
+            if node.runs() and node.identity in node.config.voters + node.config.learners:
+                node.reader.begin()
             return
         for node in self.leaders():
             if node.runs() and world.chance() < 0.8:
@@ -192,4 +198,3 @@ class Cluster:
                 else:
                     count = 1 if world.chance() < 0.6 else 1 + world.below(6)
                     node.propose(count, 100 * count if world.chance() < 0.9 or count > 1 else 5000)
-        world.after(1 + world.below(2 * mean_ns), self.client, mean_ns, reads)

@@ -141,7 +141,7 @@ class Network:
             world.after((5 + world.below(500)) * MS, self._arrive_again, peer_id, message, body)
 
     def send_bulk(self, node: Node, peer_id: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Something about an image, on a connection of its own; what is lost counts as a line that was cut."""
+        """About an image or a read, on a connection of its own; what is lost counts as a line that was cut."""
         epoch = self.sessions.get(_pair(node.id, peer_id), 0)
         profile, world = self.profile, self.world
         if not epoch or (node.id, peer_id) in self.blocked:

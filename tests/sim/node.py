@@ -28,6 +28,7 @@ from .beat import BeatThread
 from .database import Database
 from .holding import Body
 from .images import ImageReceiver, ImageSender
+from .reading import FAILED, Reader
 from .writing import Writing
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Node(Writing):
         self.window_start = len(self.terms)
         self.proposals: dict[int, int] = {}  # index -> value, of this leadership
         self.reads: dict[int, int] = {}  # token -> floor
+        self.reader = Reader(self)
         self.inbox: list[tuple[Message, Body | None]] = []
         self.stamps: list[tuple[int, int, int, int, int]] = []
         self.applying = False
@@ -326,8 +328,10 @@ class Node(Writing):
         for confirmed in ready.reads:
             self.checks.read_confirmed(self, confirmed.token, confirmed.read_index)
             self.reads.pop(confirmed.token)
+            self.reader.confirmed(confirmed.token, confirmed.read_index)
         for token in ready.failed_reads:
             self.reads.pop(token)
+            self.reader.confirmed(token, FAILED)
         if ready.lost_from:
             for index in [index for index in self.proposals if index >= ready.lost_from]:
                 del self.proposals[index]

@@ -134,6 +134,8 @@ def _converge(cluster: Cluster) -> None:
             reign = _reign(cluster)
             written = leader.propose(1, 100)
             leader.read()
+            reader = leader.raft.membership.voters[world.below(len(leader.raft.membership.voters))]
+            cluster.nodes[reader.id].reader.begin()
         elif _agree(cluster, leader, written):
             return
         elif any(node.raft.faulty for node in cluster.nodes.values()):
@@ -160,7 +162,7 @@ def _agree(cluster: Cluster, leader: Node, written: int) -> bool:
             return False
         if node.disk.waiting_since_ns or node.receiver.installing:
             return False
-        if node.proposals or node.reads or node.raft.membership != membership or node.raft.faulty:
+        if node.proposals or node.reads or node.reader.busy or node.raft.membership != membership or node.raft.faulty:
             return False  # every proposal and every read is answered
         cluster.checks.settled(node)
     return True

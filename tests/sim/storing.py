@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .database import Image
 from .holding import Holding
 from .images import ImageReceiver, ImageSender
+from .reading import Reader
 
 if TYPE_CHECKING:
     from hiqlite.engine.state import State
@@ -30,6 +31,7 @@ class Storing(Holding):
     apply_ns: int  # at most
     receiver: ImageReceiver
     sender: ImageSender
+    reader: Reader
     replaces_open = False  # the image that was installed last took the place of a database beyond its log
 
     def turn_soon(self) -> None:
@@ -71,6 +73,8 @@ class Storing(Holding):
                 value = self.proposals.pop(index, 0)
                 if value:
                     self.checks.acknowledged(self, index, value)
+        if self.reader.waiting:
+            self.reader.serve()
         self.apply_later()
 
     def record_membership(self, first: int, last: int) -> None:
@@ -120,6 +124,7 @@ class Storing(Holding):
         self.raft.installed(image.index, image.term, image.membership, self.now())
         self.turn()
         self.checks.install_ended(self, image)
+        self.reader.serve()
 
     def receive_image(self, sender_id: int, image: Image, term: int) -> None:
         self.receiver.offered(sender_id, image, term)

@@ -1,7 +1,7 @@
 """A read sees everything that was committed when it began (Raft thesis 6.4).
 
 The state at index i holds all writes up to i, so a history is linearizable if no read's index is below the highest
-index that anybody knew to be committed when the read began.
+index that anybody knew to be committed when the read began. Whoever serves one, a follower too, has applied as much.
 """
 
 from __future__ import annotations
@@ -30,3 +30,8 @@ class LinearizableReads(Invariant):
             self.fail(f"node {node.id} confirms a read at {read_index}, committed before it began was {floor}")
         if read_index > node.raft.commit_index:
             self.fail(f"node {node.id} confirms a read at {read_index}, its commit index is {node.raft.commit_index}")
+
+    def read_served(self, node: Any, index: int, floor: int) -> None:
+        """By its own database, whoever confirmed that it may at `index`."""
+        if not floor <= index <= node.applied:
+            self.fail(f"node {node.id} reads {index}, {node.applied} is applied, committed before it began was {floor}")
