@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hiqlite.engine.change import following
-from hiqlite.engine.model import AppendReply, AppendRequest, Change, ChangeKind, Identity, Message, TimeoutNow
+from hiqlite.engine.model import (
+    AppendReply,
+    AppendRequest,
+    Change,
+    ChangeKind,
+    Identity,
+    Membership,
+    Message,
+    TimeoutNow,
+)
 from hiqlite.errors import UsageError
 
 from .node import Node
+from .profile import VOTERS_MAX
 from .sectors import SectorNemeses
 
 MS = 1_000_000
@@ -117,6 +127,44 @@ class Operators(SectorNemeses):
             membership = leader.raft.membership
             members = tuple(one for one in membership.voters + membership.learners if self.world.chance() < 0.7)
             self.pursue((Change(ChangeKind.SET_VOTERS, members),), 10)
+
+    def seven(self) -> None:
+        """As many voters as a cluster may have, in one step, and three of them later (1 -> 7 -> 3)."""
+        if len(self.cluster.nodes) >= VOTERS_MAX:
+            self._toward(VOTERS_MAX, PURSUED_TURNS)
+
+    def _toward(self, size: int, turns: int) -> None:
+        if turns == 0 or self.ended:
+            return
+        leader = self.cluster.leader()
+        if leader is not None:
+            membership = leader.raft.membership
+            if len(membership.voters) == size and not membership.joint:
+                if size == VOTERS_MAX:
+                    self.world.after((50 + self.world.below(500)) * MS, self._toward, 3, PURSUED_TURNS)
+                return
+            if self.ask(self._step_toward(size, membership)) and leader.raft.membership.joint:
+                self._late_majority(leader)
+        self.world.after((10 + self.world.below(20)) * MS, self._toward, size, turns - 1)
+
+    def _late_majority(self, leader: Node) -> None:
+        """A majority of the old voters, or of the new ones, hears late of it: nothing is agreed on before."""
+        membership = leader.raft.membership
+        side = membership.outgoing if self.world.chance() < 0.5 else membership.voters
+        late = [one for one in side if one != leader.identity]
+        while len(late) > len(side) // 2 + 1:
+            del late[self.world.below(len(late))]
+        self.network.slow.update({(leader.id, one.id): 60 * MS for one in late})
+
+    def _step_toward(self, size: int, membership: Membership) -> Change:
+        """One more learns, as long as there are too few; then so many vote."""
+        voters, learners, surplus = membership.voters, membership.learners, len(membership.voters) - size
+        taken = {one.id for one in voters + learners}
+        others = [node.identity for node in self.cluster.nodes.values() if node.up and node.id not in taken]
+        if others and len(voters + learners) < size:
+            return Change(ChangeKind.ADD_LEARNER, (others[self.world.below(len(others))],))
+        first = self.world.below(surplus + 1) if surplus > 0 else 0
+        return Change(ChangeKind.SET_VOTERS, (voters + learners)[first : first + size])
 
     def mend(self) -> None:
         """Who lost its disk is taken in again as somebody else."""

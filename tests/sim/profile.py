@@ -11,6 +11,7 @@ from random import Random
 from hiqlite.config import RaftSettings
 
 MS = 1_000_000
+VOTERS_MAX = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class Strike:
 def draw_strikes(random: Random, profile: Profile) -> tuple[Strike, ...]:
     """The faults of one schedule, at random distances until its time is over."""
     names = [name for name, weight in profile.weights.items() for _ in range(weight)]
+    if names and profile.nodes + profile.learners + profile.spares >= VOTERS_MAX:
+        names += ["seven"] * (len(names) // 8)  # so many nodes are rare, and a change of that size takes its time
     every_ns, at_ns = profile.fault_every_ns, 0
     strikes: list[Strike] = []
     if profile.story:
@@ -125,7 +128,7 @@ def draw(random: Random) -> Profile:
         codec=random.random() < 0.1,
         forming=random.random() < 0.25,
         learners=random.choice((0, 0, 0, 1)),
-        spares=random.choice((1, 1, 2, 4)) if changing else 0,
+        spares=random.choice((1, 1, 1, 2, 2, 4)) if changing else 0,
         weak_sync=weak,
         sync_every_ns=random.choice((0, 30, 250)) * MS,
         platter=platter,

@@ -10,7 +10,7 @@ import pytest
 
 import hiqlite.engine.raft
 from tests.sim.run import plain_modules
-from tests.sim.schedule import Script, run_schedule, script_of
+from tests.sim.schedule import Outcome, Script, run_schedule, script_of
 from tests.sim.shrink import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,19 @@ MET = {
     "pre-candidate": {"unlinked", "probe sent", "level"},
     "candidate": {"probe sent"},
     "leader": {"probe sent", "level"},
+    "failed": {"probe sent", "in flight"},
     "down": {"unlinked"},
+}  # fmt: skip
+CAME_TO_PASS = {
+    "reads": {
+        "leader serves at once", "follower serves at once", "follower serves when it was applied",
+        "learner serves at once", "learner serves when it was applied", "asked again",
+    },
+    "disks": {
+        "stands still, leader", "full, leader", "full, follower", "has room again, leader", "has room again, follower",
+        "what was to be written fails, leader", "what was to be written fails, follower",
+        "what was to be synced fails, leader", "what was to be synced fails, follower",
+    },
 }  # fmt: skip
 
 
@@ -76,14 +88,28 @@ def test_a_schedule_that_breaks_shrinks_to_the_strikes_that_matter() -> None:
     assert small.seed == script.seed and small.profile.loss == 0
 
 
-def test_the_slices_meet_every_kind_of_peer() -> None:
+@pytest.fixture(scope="module")
+def many() -> list[Outcome]:
+    """What came of many schedules."""
+    return [run_schedule(seed) for seed in range(2_000_500, 2_000_750)]
+
+
+def test_reads_disks_and_members_go_through_all_that_they_may(many: list[Outcome]) -> None:
+    """Reads of followers and learners, disks that fill up and fail, and up to seven voters, in one step too."""
+    met = {pair for outcome in many for pair in outcome.met}
+    assert {(about, what) for about, those in CAME_TO_PASS.items() for what in those} - met == set()
+    sizes = {what for about, what in met if about == "voters"}
+    joint = {what for what in sizes if "become" in what}
+    assert any(what.startswith("7") for what in sizes - joint) and any("7" in what for what in joint), sizes
+    assert any(what.startswith(("5", "6", "7")) and what.endswith("learn") for what in joint), joint
+
+
+def test_the_slices_meet_every_kind_of_peer(many: list[Outcome]) -> None:
     """A leader sees peers in each role, running or not, linked or not, near or far: else the slices prove little.
 
     What counts is the two together: a log that is sent anew to who just lost it is another matter than either.
     """
-    met: set[tuple[str, str]] = set()
-    for seed in range(2_000_000, 2_000_250):
-        met |= set(run_schedule(seed).pairs)
+    met = {pair for outcome in many for pair in outcome.pairs}
     roles = {"damaged", *MET}
     assert roles <= {what for what, _ in met}
     assert {(what, seen) for what, states in MET.items() for seen in states} - met == set()
