@@ -48,6 +48,14 @@ ENGINE = (
         "        if lowest < 0 or best < lowest:\n", "        if best > lowest:\n",
     ),
     Mutant(
+        "M12b", "where seven are to vote their predecessors are not asked", "engine/quorum.py",
+        "    for slots in voter_sets:\n", "    for slots in voter_sets[:1] if len(voter_sets[0]) == 7 else voter_sets:\n",
+    ),
+    Mutant(
+        "M12c", "three are a majority of any set of voters", "engine/quorum.py",
+        "need = len(slots) // 2 + 1", "need = min(len(slots) // 2 + 1, 3)",
+    ),
+    Mutant(
         "M13", "a node with damaged entries campaigns", "engine/state.py",
         "if self.faulty or self.fatal", "if self.fatal",
     ),
@@ -197,6 +205,32 @@ ENGINE = (
         "R3", "a leader that was handed its term reads before it opened it", "engine/replication.py",
         "read_index = state.commit_index if state.commit_index >= state.opened_index else 0",
         "read_index = state.commit_index if state.commit_index >= state.opened_index or state.handed_over else 0",
+    ),
+    Mutant(
+        "R4", "a node reads before it has applied the read index (simulated)", "tests/sim/reading.py",
+        "        ready = [(index, floor) for index, floor in self.waiting if index <= applied]\n", "        ready = self.waiting\n",
+    ),
+    Mutant(
+        "R5", "a leader answers another node's read without a round (simulated)", "tests/sim/reading.py",
+        "        if not token:\n            self.tell(node_id, number, FAILED)\n",
+        "        if token and node_id != self.node.id:\n            self.tell(node_id, number, self.node.raft.commit_index)\n            return\n"
+        "        if not token:\n            self.tell(node_id, number, FAILED)\n",
+    ),
+    Mutant(
+        "R6", "a read joins those of its node that are asked for (simulated)", "tests/sim/reading.py",
+        "        self.coming.append(", "        (self.joined or self.coming).append(",
+    ),
+    Mutant(
+        "D1", "proposals are taken on a full disk", "engine/replication.py",
+        "state.transfer_id or state.disk_full or state.fatal", "state.transfer_id or state.fatal",
+    ),
+    Mutant(
+        "D2", "who is elected with a full disk leads on", "engine/transfer.py",
+        "    elif state.disk_full and not state.transfer_id and not state.handed_over:\n", "    elif False:\n",
+    ),
+    Mutant(
+        "D3", "a node whose log failed goes on (simulated)", "tests/sim/writing.py",
+        "            self.fail()\n            return\n", "            pass\n",
     ),
     Mutant(
         "L1", "a learner's copy counts for a commit", "engine/replication.py",
