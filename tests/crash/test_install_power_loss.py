@@ -4,15 +4,12 @@ new one is there, complete; and what was reported as installed is."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +20,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.node_storage import Storage
 
 MOMENTS_MAX = 500  # far more than an install has
+DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -44,41 +42,37 @@ async def make_images(folder: Path) -> dict[int, tuple[Path, str]]:
     return made
 
 
-@contextmanager
-def installing(library: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process of install_child.py."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LD_PRELOAD": str(library)}
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "install_child.py")],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def live_until(
-    moment: int, process: subprocess.Popen[str], folder: Path, images: list[Path]
-) -> tuple[bool, list[int]]:
-    """A life that installs the images and loses power at the given moment, 0: when it is done.
+def live_until(moment: int, library: Path, folder: Path, images: list[Path]) -> tuple[bool, list[int]]:
+    """A process that installs the images and loses power at the given moment, 0: when it is done.
 
     Returns:
         Whether it got to its end, and the indexes that it said are installed.
     """
-    assert process.stdin is not None and process.stdout is not None
     shadow = folder.with_name("shadow")
     folder.mkdir(exist_ok=True)
     shutil.copytree(folder, shadow)
-    life = {"folder": str(folder), "shadow": str(shadow), "moment": moment, "images": [str(image) for image in images]}
-    process.stdin.write(json.dumps(life) + "\n")
-    process.stdin.flush()
-    said: list[int] = []
-    ended = False
-    while (words := process.stdout.readline().split()) != ["gone"]:
-        assert words, "the process of the lives has ended"
-        said += [int(words[-1])] if words[-1].isdigit() else []
-        ended |= words == ["end"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "LD_PRELOAD": str(library),
+        "HQ_POWERLOSS_ROOT": str(folder),
+        "HQ_POWERLOSS_SHADOW": str(shadow),
+        "HQ_POWERLOSS_AT": str(moment),
+    }
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "install_child.py"), str(folder), *map(str, images)],
+        env=environment, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        said: list[int] = []
+        ended = False
+        for line in process.stdout:  # until it is killed: then its end of the pipe is closed
+            words = line.split()
+            said += [int(words[-1])] if words[-1].isdigit() else []
+            if words == ["end"]:
+                ended = True
+                process.kill()
+        process.wait(DEADLINE_S)
     shutil.rmtree(folder)
     shadow.rename(folder)
     return ended, said
@@ -100,19 +94,18 @@ async def test_a_loss_of_power_leaves_the_old_database_or_the_new_one(tmp_path: 
     library = build_library(HERE / "powerloss.c", tmp_path)
     images = await make_images(tmp_path)
     (older, (first, older_content)), (newer, (second, newer_content)) = images.items()
+    assert live_until(0, library, tmp_path / "before", [first]) == (True, [0, older])
     found: list[int] = []
-    with installing(library) as process:
-        assert live_until(0, process, tmp_path / "before", [first]) == (True, [0, older])
-        for moment in range(1, MOMENTS_MAX):
-            folder = tmp_path / "data"
-            shutil.copytree(tmp_path / "before", folder)
-            ended, said = live_until(moment, process, folder, [second])
-            index, content, check = await state_of(folder)
-            assert (index, content) in ((older, older_content), (newer, newer_content)), moment
-            assert check == "ok" and index >= max(said, default=0), f"moment {moment}: what was installed is gone"
-            found.append(index)
-            shutil.rmtree(folder)
-            if ended:
-                break
+    for moment in range(1, MOMENTS_MAX):
+        folder = tmp_path / "data"
+        shutil.copytree(tmp_path / "before", folder)
+        ended, said = live_until(moment, library, folder, [second])
+        index, content, check = await state_of(folder)
+        assert (index, content) in ((older, older_content), (newer, newer_content)), moment
+        assert check == "ok" and index >= max(said, default=0), f"moment {moment}: what was installed is gone"
+        found.append(index)
+        shutil.rmtree(folder)
+        if ended:
+            break
     # Near the switch not sorted: threads of a life take part in how many of its syncs come before a given one.
     assert (found[0], found[-1]) == (older, newer) and set(found) == {older, newer} and len(found) > 5
