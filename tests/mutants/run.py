@@ -248,7 +248,7 @@ def copy_product(folder: Path) -> None:
         twin.unlink()
     for name in ("accel", "engine", "logstore", "crash", "statemachine", "chaos", "cache", "runtime", "golden"):
         shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "tests/waiting.py"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "conftest.py").write_text(CONFTEST)
 
