@@ -239,7 +239,7 @@ class Node:
             reader=db.reader,
             inspector=db.inspector,
             cheap=self._judge.cheap,
-            is_cheap=self._judge.is_cheap,
+            cheap_returning=self._judge.cheap_returning,
             read_round=self._read_round,
             clock=self.clock,
             request_timeout_s=config.request_timeout,

@@ -23,7 +23,8 @@ cdef class Op:
     cdef public bint repeatable                # may be tried again outside of a session, too
     cdef uint64_t take_place(self, SessionWindow session) except 0
     cdef int leave(self) except -1
-    cdef int wake(self) except -1
+    cdef int take_answer(self, bytes answer, uint64_t log_index, int in_task) except -1
+    cdef int wake(self, int in_task=*) except -1
 
 
 cdef class Batch:

@@ -58,7 +58,13 @@ class ProposalBuffer:
     batch_bytes_max: int
     def __init__(self, batch_bytes_max: int) -> None: ...
     def execute(
-        self, text: bytes, params: Any, op: Op, size_max: int = ..., session: SessionWindow | None = None
+        self,
+        text: bytes,
+        params: Any,
+        op: Op,
+        size_max: int = ...,
+        session: SessionWindow | None = None,
+        flags: int = ...,
     ) -> bool: ...
     def put(self, record: bytes, op: _Waiting) -> None: ...
     def __len__(self) -> int: ...

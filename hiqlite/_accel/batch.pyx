@@ -31,6 +31,9 @@ if hq_forks_watch():
     raise MemoryError
 
 cdef enum:
+    UNKNOWN = -1
+
+cdef enum:
     PENDING = 0
     DONE = 1
     CANCELLED = 2
@@ -179,8 +182,11 @@ cdef class Op:
 
     def answer(self, bytes answer, uint64_t log_index):
         """Resolve with what applying the entry at `log_index` gave."""
+        self.take_answer(answer, log_index, UNKNOWN)
+
+    cdef int take_answer(self, bytes answer, uint64_t log_index, int in_task) except -1:
         if self.state != PENDING:
-            return
+            return 0
         try:
             if self.decode is None:
                 self.value = decode_execute(answer, log_index, self.detail)
@@ -194,7 +200,7 @@ cdef class Op:
             self.error = error
         self.state = DONE
         self.leave()
-        self.wake()
+        return self.wake(in_task)
 
     def schedule(self):
         callback, context, more = self.callback, self.context, self.more
@@ -205,17 +211,20 @@ cdef class Op:
             for callback, context in more:
                 self.loop.call_soon(callback, self, context=context)
 
-    cdef int wake(self) except -1:
+    cdef int wake(self, int in_task=UNKNOWN) except -1:
         """Run the waiters now: all waiters of a run resume in the turn that completed it.
 
         Only a loop callback may do so; inside a task's step another task cannot be stepped. What a waiter raises, and
         be it SystemExit, is raised by the loop's next turn: here it would leave all others of the run untold.
+        `in_task`: whether a task is being stepped, if the caller knows.
         """
         cdef object callback = self.callback
         cdef object context = self.context
         if callback is None and self.more is None:
             return 0
-        if self.more is not None or context is None or asyncio.current_task(self.loop) is not None:
+        if in_task == UNKNOWN:
+            in_task = asyncio.current_task(self.loop) is not None
+        if self.more is not None or context is None or in_task:
             self.schedule()
             return 0
         cdef int process = hq_forks
@@ -261,8 +270,8 @@ cdef class ProposalBuffer:
         self.ready = deque()
         self.batch_bytes_max = batch_bytes_max
 
-    def execute(self, bytes text, params, Op op, Py_ssize_t size_max=0x7FFFFFFF, SessionWindow session=None):
-        """Encode one statement in place, as a write of `session` if there is one.
+    def execute(self, bytes text, params, Op op, Py_ssize_t size_max=0x7FFFFFFF, SessionWindow session=None, int flags=0):
+        """Encode one statement in place, as a write of `session` if there is one; `flags` of its command.
 
         Returns:
             False when its record is larger than `size_max`: then nothing was added, as after an error.
@@ -272,9 +281,9 @@ cdef class ProposalBuffer:
         """
         cdef Py_ssize_t start = self.encoder.size
         if session is None:
-            append_execute(self.encoder, text, params, 0, 0, 0)
+            append_execute(self.encoder, text, params, flags, 0, 0, 0)
         else:
-            append_execute(self.encoder, text, params, session.id, session.next, session.low)
+            append_execute(self.encoder, text, params, flags, session.id, session.next, session.low)
         if self.encoder.size - start > size_max:
             self.encoder.size = start
             return False

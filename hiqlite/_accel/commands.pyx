@@ -174,11 +174,11 @@ cdef int put_statement(Encoder encoder, int operation, uint32_t number, uint16_t
     return 0
 
 
-cdef int append_execute(Encoder encoder, bytes text_utf8, object params, uint64_t session, uint64_t sequence,
+cdef int append_execute(Encoder encoder, bytes text_utf8, object params, int flags, uint64_t session, uint64_t sequence,
                         uint64_t window_low) except -1:
     cdef Py_ssize_t start = encoder.size
     try:
-        begin_command(encoder, HQ_OP_EXECUTE, 0, 1, None)
+        begin_command(encoder, HQ_OP_EXECUTE, flags, 1, None)
         hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 8, session)
         hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 16, sequence)
         hq_put_u64(encoder.data + start + HQ_RECORD_HEADER + 24, window_low)

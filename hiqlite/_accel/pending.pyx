@@ -3,6 +3,7 @@
 Must not know: Raft, sockets, files. Invariant: every future that was added is resolved once, by a run, or given back.
 """
 
+import asyncio
 from collections import deque
 
 cimport cython
@@ -39,6 +40,7 @@ cdef class Pending:
         cdef uint64_t first, index
         cdef uint64_t run_first = run.first, run_last = run.last
         cdef list ops
+        cdef int in_task = -1  # the same for all: whoever is stepped in between has been when the next one is told
         answer = run.answer
         while self.batches:
             first, ops, records = self.batches[0]
@@ -52,7 +54,12 @@ cdef class Pending:
             index = first
             for op in ops:
                 if op is not None and run_first <= index <= run_last:
-                    op.answer(answer(index), index)
+                    if type(op) is Op:
+                        if in_task < 0:
+                            in_task = asyncio.current_task((<Op>op).loop) is not None
+                        (<Op>op).take_answer(answer(index), index, in_task)
+                    else:
+                        op.answer(answer(index), index)
                 index += 1
 
     @cython.wraparound(True)

@@ -34,7 +34,6 @@ from hiqlite.errors import (
     with_outcome,
 )
 from hiqlite.runtime.metrics import Member, Metrics
-from hiqlite.runtime.proposals import CHEAP_BYTES_MAX
 from hiqlite.runtime.wishes import Wish
 from hiqlite.statemachine.migrations import load
 
@@ -60,8 +59,8 @@ class LocalClient(Client):
         self._inspector = services.inspector
         self._loop = asyncio.get_running_loop()
         self._cheap = services.cheap
-        self._is_cheap = services.is_cheap
-        self._clock = services.clock
+        self._cheap_returning = services.cheap_returning
+        self._now_ns = services.clock.monotonic_ns
         self._timeout_s = services.request_timeout_s
         self._timeout_ns = int(services.request_timeout_s * 1e9)
         self._closed = False
@@ -72,26 +71,7 @@ class LocalClient(Client):
     def execute(
         self, sql: str, params: Parameters = (), *, timeout: float | None = None, request_id: str | None = None
     ) -> Awaitable[ExecuteResult]:
-        op = Op(self._loop, None, sql, self._deadline(timeout))
-        try:
-            info = self._cheap.get(sql)
-            if info is not None and request_id is None and self._group.proposes and not self._closed:
-                if type(params) not in (tuple, list) or len(params) != info.parameter_count:
-                    self._inspector.check_parameters(info, params)
-                if self._group.proposals.execute(info.text_utf8, params, op):
-                    return op
-            self._check(request_id)
-            self._inspect_all([(sql, params)], request_id, expects_rows=False)
-            self._group.write(self._sized(encode_command(EXECUTE, [(sql, params)], request_id=request_id or "")), op)
-        except HiqliteError as error:
-            if self.inherited:
-                raise
-            op.set_exception(error)
-        except TypeError:
-            if isinstance(sql, str):
-                raise
-            op.set_exception(UsageError(f"SQL must be text, not {type(sql).__name__}"))
-        return op
+        return self._single(None, sql, params, timeout, request_id, 0)
 
     def execute_many(
         self,
@@ -130,11 +110,7 @@ class LocalClient(Client):
                 error.outcome = "applied"
                 raise
 
-        def record() -> bytes:
-            self._inspect_all([(sql, params)], request_id, expects_rows=True)
-            return encode_command(EXECUTE, [(sql, params)], flags=ROWS_WANTED, request_id=request_id or "")
-
-        return self._write(record, decode, timeout, request_id, sql)
+        return self._single(decode, sql, params, timeout, request_id, ROWS_WANTED)
 
     def transact(
         self,
@@ -323,7 +299,7 @@ class LocalClient(Client):
     # -- helpers
 
     def _deadline(self, timeout: float | None) -> int:
-        return self._clock.monotonic_ns() + (self._timeout_ns if timeout is None else timeout_ns(timeout))
+        return self._now_ns() + (self._timeout_ns if timeout is None else timeout_ns(timeout))
 
     def _inspect_all(
         self, statements: Sequence[tuple[str, Parameters]], request_id: str | None, expects_rows: bool | None = None
@@ -363,23 +339,49 @@ class LocalClient(Client):
             )
         return record
 
+    def _single(
+        self,
+        decode: Callable[[bytes, int, object], Any] | None,
+        sql: str,
+        params: Parameters,
+        timeout: float | None,
+        request_id: str | None,
+        flags: int,
+    ) -> Op:
+        """One statement; one that is known here, as a cheap one, is proposed at once where nothing waits."""
+        op = Op(self._loop, decode, sql, self._deadline(timeout))
+        try:
+            info = (self._cheap_returning if flags else self._cheap).get(sql)
+            if info is not None and request_id is None and self._group.proposes and not self._closed:
+                if type(params) not in (tuple, list) or len(params) != info.parameter_count:
+                    self._inspector.check_parameters(info, params)
+                if self._group.proposals.execute(info.text_utf8, params, op, flags):
+                    return op
+            self._check(request_id)
+            self._inspect_all([(sql, params)], request_id, expects_rows=flags == ROWS_WANTED)
+            record = encode_command(EXECUTE, [(sql, params)], flags=flags, request_id=request_id or "")
+            self._group.write(self._sized(record), op)
+        except HiqliteError as error:
+            if self.inherited:
+                raise
+            op.set_exception(error)
+        except TypeError:
+            if isinstance(sql, str):
+                raise
+            op.set_exception(UsageError(f"SQL must be text, not {type(sql).__name__}"))
+        return op
+
     def _write(
         self,
         record: Callable[[], bytes],
         decode: Callable[[bytes, int, object], Any],
         timeout: float | None,
         request_id: str | None,
-        sql: object = None,
     ) -> Op:
-        """`sql`: of a write of one statement, which may be known to be cheap."""
         op = Op(self._loop, decode, None, self._deadline(timeout))
         try:
             self._check(request_id)
-            data = self._sized(record())
-            if len(data) <= CHEAP_BYTES_MAX and self._group.proposes and isinstance(sql, str) and self._is_cheap(sql):
-                self._group.proposals.put_cheap(data, op)
-            else:
-                self._group.write(data, op)
+            self._group.write(self._sized(record()), op)
         except HiqliteError as error:
             if self.inherited:
                 raise

@@ -47,7 +47,7 @@ class Services:
     reader: Reader
     inspector: Inspector
     cheap: Mapping[str, StatementInfo]  # texts that `execute` may propose at once where nothing waits
-    is_cheap: Callable[[str], bool]  # the same of a text that is given to any call
+    cheap_returning: Mapping[str, StatementInfo]  # the same of `execute_returning`
     read_round: ReadRound
     clock: Clock
     request_timeout_s: float

@@ -15,7 +15,7 @@ from hiqlite import observe
 from hiqlite._accel.batch import Op
 from hiqlite.clock import Clock
 from hiqlite.config import RaftSettings
-from hiqlite.engine.model import NOTHING, AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply, Role
+from hiqlite.engine.model import NOTHING, AppendRequest, Change, Identity, Membership, Message, Ready, RepairReply
 from hiqlite.engine.ports import Judge, LogStore, StateMachine
 from hiqlite.engine.raft import Raft
 from hiqlite.errors import HiqliteError, ProtocolError, StorageError, with_outcome
@@ -174,7 +174,7 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        return self.started and self.failure is None and self.engine.role == Role.LEADER
+        return self.started and self.failure is None and self.engine.leads
 
     @property
     def proposes(self) -> bool:

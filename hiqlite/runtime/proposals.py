@@ -91,7 +91,7 @@ class Proposals:
 
     # -- taking writes
 
-    def execute(self, text: bytes, params: Any, op: Op) -> bool:
+    def execute(self, text: bytes, params: Any, op: Op, flags: int) -> bool:
         """One cheap statement of this process, encoded straight into the batch of this turn; this node leads, its gate
         is open, and its session has room.
 
@@ -99,16 +99,10 @@ class Proposals:
             False: its data is more than goes unjudged; nothing was taken.
         """
         self._admit(0)
-        if not self.buffer.execute(text, params, op, self._cheap_bytes_max, self.session.window):
+        if not self.buffer.execute(text, params, op, self._cheap_bytes_max, self.session.window, flags):
             return False
         self._wake()
         return True
-
-    def put_cheap(self, record: bytes, op: Op) -> None:
-        """A complete record of a cheap write, as `execute`."""
-        self._admit(len(record))
-        self.buffer.put(self.session.placed(record, op), op)
-        self._wake()
 
     def write(self, record: bytes, op: Op) -> None:
         """A complete record of this process, for whoever leads now or soon."""

@@ -59,6 +59,7 @@ class Judge:
         request_timeout_s: float,
     ) -> None:
         self.cheap: dict[str, StatementInfo] = {}  # texts that a single `execute` may propose without any look
+        self.cheap_returning: dict[str, StatementInfo] = {}  # the same of `execute_returning`
         self._inspector = inspector
         self._try_out = try_out
         self._now_ns = now_ns
@@ -108,14 +109,18 @@ class Judge:
             return
         if len(self._bounded) >= TEXTS_MAX:
             self._bounded.clear()
-            self.cheap.clear()
+            self._disallow_all()
         self._bounded.add(sql)
         self._allow(sql, info)
 
     def _allow(self, sql: str, info: StatementInfo) -> None:
-        """What an `execute` may take, it may propose at once from now on."""
-        if not info.returns_rows and not info.readonly:
-            self.cheap[sql] = info
+        """Whoever may take it may propose it at once from now on."""
+        if not info.readonly:
+            (self.cheap_returning if info.returns_rows else self.cheap)[sql] = info
+
+    def _disallow_all(self) -> None:
+        self.cheap.clear()
+        self.cheap_returning.clear()
 
     # -- the trial
 
@@ -193,6 +198,7 @@ class Judge:
     def _doubt(self, sql: str) -> None:
         if self._quick.pop(sql, 0) >= QUICK_RUNS:
             self.cheap.pop(sql, None)
+            self.cheap_returning.pop(sql, None)
 
     # -- after
 
@@ -207,7 +213,7 @@ class Judge:
     def forget(self) -> None:
         """The schema is another one."""
         self._inspector.schema_changed()
-        self.cheap.clear()
+        self._disallow_all()
         self._bounded.clear()
         self._quick.clear()
 

@@ -240,6 +240,24 @@ async def test_execute_returning_gives_rows_or_objects(db: LocalClient):
     assert await db.execute_returning("UPDATE t SET n = 1 WHERE id > 100 RETURNING id") == []
 
 
+async def test_a_returning_that_is_known_to_be_cheap_gives_and_refuses_the_same(db: LocalClient):
+    """From its second run on it is proposed without a look at it; another schema, or another call, is looked at."""
+    sql = "INSERT INTO t (text) VALUES (:text) RETURNING id"
+    for number in range(1, 4):
+        assert await db.execute_returning(sql, {"text": "a"}) == [(number,)]
+        assert db._cheap_returning.keys() == {sql}
+        for params, error in (({}, hiqlite.ParameterError), ("a", hiqlite.ParameterError), ([{}], hiqlite.UsageError)):
+            with pytest.raises(error):
+                await db.execute_returning(sql, params)
+        with pytest.raises(hiqlite.UsageError, match="rows"):
+            await db.execute(sql, {"text": "b"})
+    with pytest.raises(hiqlite.UsageError, match="SQL must be text"):
+        await db.execute_returning(["no text"])  # type: ignore[arg-type]
+    await db.execute("DROP TABLE t")
+    with pytest.raises(hiqlite.SchemaError):
+        await db.execute_returning(sql, {"text": "c"})
+
+
 async def test_execute_returning_one_tells_that_the_write_has_happened(db: LocalClient):
     """RowNotFound and TooManyRows after the write carry the outcome `applied`."""
     assert (await db.execute_returning_one("INSERT INTO t (text) VALUES ('a') RETURNING *"))["text"] == "a"

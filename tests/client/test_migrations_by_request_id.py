@@ -105,7 +105,7 @@ class Losing:
 async def test_until_a_file_is_sent_none_can_be_applied(db: LocalClient, passed: int, outcome: str) -> None:
     """Whatever became of the entry by which the id stands for these files."""
     services: Any = replace(db._services, group=Losing(db._group, passed))  # type: ignore[arg-type]  # all that it uses
-    end_ns = db._clock.monotonic_ns() + 10**10
+    end_ns = db._now_ns() + 10**10
     with pytest.raises(hiqlite.LeadershipLost) as caught:
         await Migrating(services, load(FILES), end_ns, db._barrier, db._sized, "lost").run()
     assert caught.value.outcome == outcome
