@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tests.chaos.two_groups import View
 from tests.crash.harness import Member, Members, eventually
@@ -68,21 +68,13 @@ def pairs(case: Case) -> set[tuple[str, str]]:
     return set(itertools.combinations(case.traits(), 2))
 
 
-def singly(cases: Iterable[Case]) -> Iterator[Case]:
-    """A handful of cases in which every trait is met that is met in any."""
-    return covering(list(cases), lambda case: set(case.traits()))
-
-
 def pairwise(cases: Iterable[Case]) -> Iterator[Case]:
     """Few cases in which every two traits meet that meet in any."""
-    return covering(list(cases), pairs)
-
-
-def covering(cases: list[Case], met: Callable[[Case], set[Any]]) -> Iterator[Case]:
-    missing = set().union(*map(met, cases))
+    left = list(cases)
+    missing = set().union(*map(pairs, left))
     while missing:
-        best = max(cases, key=lambda case: len(met(case) & missing))
-        missing -= met(best)
+        best = max(left, key=lambda case: len(pairs(case) & missing))
+        missing -= pairs(best)
         yield best
 
 
