@@ -80,6 +80,7 @@ class NodeConfig:
     link_loss_grace_ms: int = _key("whole", 50, "HQL_LINK_LOSS_GRACE_MS", "HQL_RAFT_LINK_LOSS_GRACE_MS")
     raft_stall_ms: int = _key("whole", 3000)
     raft_commit_delay_ms: int = _key("whole", 2)
+    raft_busy_poll_us: int = _key("whole", 200)
     raft_frame_bytes_max: int = _key("size", 1 * MIB)
     raft_window_frames: int = _key("whole", 4)
     raft_window_bytes: int = _key("size", 4 * MIB)

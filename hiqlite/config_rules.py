@@ -26,6 +26,7 @@ WAL_BYTES_MAX = 1 << 40
 INTERVAL_MS_MAX = 60_000
 READERS_MAX = 64
 ELECTION_MS_MAX = 3_600_000
+BUSY_POLL_US_MAX = 10_000
 
 # Changed keys of these names are accepted and said once at start: the parts that use them come later. A name that ends
 # in _ stands for all keys that begin so.
@@ -150,6 +151,7 @@ def _limits(config: NodeConfig) -> Broken:
         ("max_entry_size", ENTRY_BYTES_MIN, ENTRY_BYTES_MAX),
         ("logs_until_snapshot", 1, 1 << 40),
         ("session_window", 1, 1 << 16),
+        ("raft_busy_poll_us", 0, BUSY_POLL_US_MAX),
         ("cache_max_bytes", 1, 1 << 50),
     )
     for key, low, high in ranges:

@@ -162,7 +162,9 @@ class Node:
             listen=(config.listen_addr_raft, address.raft_port),
             secret=config.secret_raft or "",
             loop=self._loop,
-            settings=replace(self._network_settings, max_entry_bytes=frame_bytes_max),
+            settings=replace(
+                self._network_settings, max_entry_bytes=frame_bytes_max, busy_poll_us=config.raft_busy_poll_us
+            ),
             incarnations=self.storage.incarnations,
             cluster_id=self.storage.meta.cluster_id or b"",
         )

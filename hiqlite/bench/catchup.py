@@ -22,7 +22,7 @@ from hiqlite.config import NodeConfig
 from hiqlite.logstore.space import APPLYING_BYTES
 from hiqlite.transport.loopback import loopback_cluster
 
-from .nodes import BenchNode, Processes, equal_nodes, find_leader
+from .nodes import BenchNode, Processes, equal_nodes, find_leader, settings_of
 from .report import heading, machine, versions
 
 LOADING_TASKS = 64  # that write while it is away
@@ -112,7 +112,7 @@ def missed(rows: list[dict[str, Any]]) -> list[str]:
 
 
 async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
-    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    settings = settings_of(options)
     rows = []
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))

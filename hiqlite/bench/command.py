@@ -16,7 +16,7 @@ from hiqlite.transport.loopback import loopback_cluster
 
 from . import catchup, gap, growth, phases
 from .calibration import calibrate
-from .nodes import BenchNode, equal_nodes, find_leader, start_in_process, start_processes
+from .nodes import BenchNode, equal_nodes, find_leader, settings_of, start_in_process, start_processes
 from .report import combine, machine, table, versions
 
 KINDS = {
@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds, the median counts (default 3)")
     parser.add_argument("--log-sync", default="immediate", help="immediate, immediate_async or interval_<ms>")
     parser.add_argument("--apply-thread", default="auto", choices=["auto", "always", "inline"])
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all nodes; may be given again"
+    )
     parser.add_argument("--phases", help="comma separated; default: all that fit")
     parser.add_argument("--in-process", action="store_true", help="all nodes in this process")
     parser.add_argument("--data-dir", type=Path, help="where the nodes' folders are made (default: temporary)")
@@ -86,7 +89,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"unknown phases {unknown}; there are {sorted(phases.PHASES)}")
     if options.what == "single" and any(phase.endswith(phases.ON_FOLLOWER) for phase in chosen):
         raise SystemExit("a single node has no follower")
-    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    settings = settings_of(options)
     size = 3 if options.what == "cluster" else 1
     report: dict[str, Any] = {
         "machine": machine(), "versions": versions(),

@@ -24,7 +24,7 @@ from typing import Any
 from hiqlite.config import RaftSettings
 from hiqlite.transport.loopback import loopback_cluster
 
-from .nodes import Processes, equal_nodes, find_leader
+from .nodes import Processes, equal_nodes, find_leader, settings_of
 from .report import heading, machine, versions
 
 TASKS = 4
@@ -100,7 +100,7 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
     chosen = options.ways.split(",")
     if unknown := [name for name in chosen if name not in WAYS]:
         raise SystemExit(f"unknown ways {unknown}; there are {list(WAYS)}")
-    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    settings = settings_of(options)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     load = [os.getloadavg()[0]]
     async with AsyncExitStack() as stack:

@@ -18,7 +18,7 @@ from typing import Any
 
 from hiqlite.transport.loopback import loopback_cluster
 
-from .nodes import BenchNode, Processes, equal_nodes, find_leader
+from .nodes import BenchNode, Processes, equal_nodes, find_leader, settings_of
 from .report import combine, heading, machine, versions
 
 FEW = 10_000  # rows that the table has first
@@ -48,7 +48,7 @@ class Table:
 
 
 async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
-    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    settings = settings_of(options)
     rows = []
     for c in (int(level) for level in options.c.split(",")):
         async with AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import signal
@@ -13,11 +14,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hiqlite.client.local import LocalClient
+from hiqlite.config import NodeConfig
 from hiqlite.node_opening import open as open_node
 
 from .worker import Worker
 
 LINE_BYTES_MAX = 1 << 20
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line sets on all nodes, by key of the configuration. Raises ConfigError."""
+    settings = {"log_sync": options.log_sync, "apply_thread": options.apply_thread}
+    for pair in options.set:
+        key, is_pair, value = pair.partition("=")
+        if not is_pair:
+            raise SystemExit(f"--set {pair}: expected KEY=VALUE")
+        settings[key] = value
+    NodeConfig(**settings)  # says now what is wrong with them
+    return settings
 
 
 class BenchNode(Protocol):

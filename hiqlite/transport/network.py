@@ -24,6 +24,7 @@ from hiqlite.errors import PeerUnreachable, ProtocolError
 from . import wire
 from .bulk import Bulk, ImageSource
 from .bulk_wire import MANIFEST_BYTES_MAX, Sender
+from .busy_poll import BusyPoll
 from .handshake import Acceptor, Dialler, Handshake
 from .hooks import Hooks
 from .link import Link, Refusals, end_all, hand_over, settle
@@ -83,6 +84,7 @@ class Network(Hooks):
         self._epoch = random_secrets.randbits(30) << 32
         self.bulk = Bulk(self.settings, connect=self._bulk_link, sender=self._sender)
         self._links: set[Link] = set()
+        self._busy_poll = BusyPoll(self.settings.busy_poll_us * 1000)
         self.spoken: dict[int, int] = {}  # peer -> protocol version of the link that was made last
         self._peers: dict[int, Peer] = {}
         self._lives = Lives(self._peers, self._sign_of_life, lambda *one: self.takes_part(*one))
@@ -347,15 +349,18 @@ class Network(Hooks):
         settings = self.settings
         self._lives.proven(session.peer_id, session.claims.incarnations)
         self.spoken[session.peer_id] = session.version
-        frame_bytes_max, buffer_bytes_max, on_frame = {
-            LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame),
-            LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame),
-            LinkKind.BULK: (MANIFEST_BYTES_MAX + FRAME_SLACK_BYTES, settings.bulk_buffer_bytes, self.bulk.frame),
-        }[session.kind]
+        then = self._busy_poll.of_link(lambda: self.on_read_end())
+        frame_bytes_max, buffer_bytes_max, on_frame, on_read_end = {
+            LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame, then),
+            LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame, then),
+            LinkKind.BULK: (
+                MANIFEST_BYTES_MAX + FRAME_SLACK_BYTES, settings.bulk_buffer_bytes, self.bulk.frame, lambda: None
+            ),
+        }[session.kind]  # fmt: skip
         link = Link(
             session, transport, cluster=self._cluster, frame_bytes_max=frame_bytes_max,
             buffer_bytes_max=buffer_bytes_max, on_frame=on_frame, on_closed=self._closed,
-            on_read_end=_nothing if session.kind is LinkKind.BULK else lambda: self.on_read_end(),
+            on_read_end=on_read_end,
         )  # fmt: skip
         self._links.add(link)
         return link
@@ -392,7 +397,3 @@ class Network(Hooks):
                 self._calls.answered(frame)
             case _:
                 raise ProtocolError(f"a frame of type {frame.type} on a control link")
-
-
-def _nothing() -> None:
-    return None

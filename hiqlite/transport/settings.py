@@ -39,6 +39,7 @@ class NetworkSettings:
         keepalive_s: idle time before TCP probes.
         user_timeout_ms: unacknowledged bytes older than this end a link (a dead path is left before TCP would give up).
         sign_of_life_s: how long a peer may take to give one, when another node gives its id.
+        busy_poll_us: how long the loop stays awake for the next frame of a link whose frames come closely, or 0.
         close_timeout_s: how long closing waits for unsent bytes.
         versions: of the protocol; each link speaks the newest one that both of its ends do.
         reach: where a peer (its id) at an address is really dialled; for tests with a relay in between.
@@ -63,6 +64,7 @@ class NetworkSettings:
     keepalive_s: int = 5
     user_timeout_ms: int = 5000
     sign_of_life_s: float = 1.0
+    busy_poll_us: int = 200
     close_timeout_s: float = 0.2
     versions: Versions = SPOKEN
     reach: Reach | None = None

@@ -115,6 +115,7 @@ REFUSED = [
     ({"raft_frame_bytes_max": 100}, "raft_frame_bytes_max"),
     ({"raft_apply_queue_bytes": 100}, "raft_apply_queue_bytes"),
     ({"raft_commit_delay_ms": 500}, "raft_commit_delay_ms"),
+    ({"raft_busy_poll_us": 10_001}, "raft_busy_poll_us"),
     ({"max_entry_size": "128 MiB"}, "raft_proposal_queue_bytes"),
     ({"max_entry_size": 2_000_000_000}, "max_entry_size"),
     ({"wal_size": 4096}, "wal_size"),

@@ -248,9 +248,11 @@ def test_the_demo_ends_on_ctrl_c(tmp_path: Path):
 def test_the_bench_writes_the_report_as_json(tmp_path: Path):
     """The object of the contract: machine, versions, settings, calibration, and a row per phase with its numbers."""
     file = tmp_path / "report.json"
-    answer = hiqlite_command("bench", "single", "-r", "2000", "-c", "4", "--rounds", "1", "--json", file)
+    sizes = ("-r", "2000", "-c", "4", "--rounds", "1", "--set", "read_pool_size=2")
+    answer = hiqlite_command("bench", "single", *sizes, "--json", file)
     assert answer.returncode == 0, answer.stderr
     report = json.loads(file.read_text())
+    assert report["settings"]["read_pool_size"] == "2"
     assert set(report) == {"machine", "versions", "settings", "calibration", "rows"}
     assert report["versions"]["python"] and report["calibration"]
     assert {row["bench"] for row in report["rows"]} >= {"insert", "txn", "select_cold", "select", "scan"}
@@ -262,6 +264,20 @@ def test_the_bench_writes_the_report_as_json(tmp_path: Path):
     insert = next(row for row in report["rows"] if row["bench"] == "insert")
     assert insert["n"] == 2000
     assert "insert" in answer.stdout and "ops/s" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("raft_busy_poll=1", "did you mean raft_busy_poll_us?"),
+        ("raft_busy_poll_us=-1", "raft_busy_poll_us"),
+        ("raft_busy_poll_us", "expected KEY=VALUE"),
+    ],
+)
+def test_the_bench_starts_no_node_with_settings_that_make_no_sense(pair: str, said: str):
+    """One line, as for a file."""
+    answer = hiqlite_command("bench", "cluster", "--set", pair)
+    assert answer.returncode == 1 and said in answer.stderr and "Traceback" not in answer.stderr
 
 
 def test_the_bench_measures_the_gap_that_a_leader_leaves(tmp_path: Path):
