@@ -24,6 +24,7 @@ Counts = tuple[int, int]  # rows that were changed, rowid that was inserted
 NOT_APPLIED, APPLIED = "not_applied", "applied"
 LARGEST_ROWID = (1 << 63) - 1
 LARGEST_REFUSED = f"rowid {LARGEST_ROWID} is refused: after it SQLite would choose rowids at random"
+NO_ROWID_LEFT = "no rowid is left: the AUTOINCREMENT maximum was reached"
 WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 SCHEMA_WORDS = (
     "no such ", " already exists", "has no column named", " columns but ", "duplicate column name",
@@ -185,19 +186,8 @@ class Plain:
         connection = self.connection
         connection.set_last_insert_rowid(0)
         self._wrote_largest = False
-        rows: list[Any] = []
-        readable = True
         try:
-            cursor = connection.execute(sql, params)
-            while True:
-                try:
-                    row = cursor.fetchone()
-                except UnicodeDecodeError:
-                    readable = False
-                    continue
-                if row is None:
-                    break
-                rows.append(row)
+            rows, readable = read(connection.execute(sql, params))
         except apsw.Error:
             self._look_at_rowids(number)
             raise
@@ -226,7 +216,8 @@ class Plain:
 
     def _opcodes(self, sql: str, params: Params) -> set[str]:
         """Of what it is when it is prepared. Raises apsw.Error where it cannot be."""
-        return {one[1] for one in self.connection.execute(f"EXPLAIN {sql}", (None,) * len(params))}
+        explained = self.connection.execute(f"EXPLAIN {sql}", (None,) * len(params))
+        return {row[1] for row in read(explained)[0]}
 
     def _look_at_rowids(self, number: int) -> None:
         if not self._wrote_largest:
@@ -234,6 +225,20 @@ class Plain:
         self._wrote_largest = False
         self.refused += 1
         raise Refused(("error", "constraint", apsw.SQLITE_CONSTRAINT_ROWID, number, LARGEST_REFUSED, NOT_APPLIED))
+
+
+def read(cursor: apsw.Cursor) -> tuple[list[Any], bool]:
+    """Its rows but for those with text that is not UTF-8, and whether there were none of these."""
+    rows, readable = [], True
+    while True:
+        try:
+            row = cursor.fetchone()
+        except UnicodeDecodeError:
+            readable = False
+            continue
+        if row is None:
+            return rows, readable
+        rows.append(row)
 
 
 def counted(sql: str, rows: int, rowid: int) -> Counts:
@@ -257,6 +262,8 @@ def not_text(became: str | None) -> Outcome:
 
 def _failure(error: apsw.Error, number: int, became: str | None = NOT_APPLIED) -> Outcome:
     code, message = getattr(error, "extendedresult", None) or apsw.SQLITE_ERROR, str(error)
+    if code == apsw.SQLITE_FULL:
+        message = NO_ROWID_LEFT  # the disk has no part in it, here
     if code & 0xFF == apsw.SQLITE_CONSTRAINT:
         return "error", "constraint", code, number, message, became
     is_schema = code == apsw.SQLITE_ERROR and any(words in message for words in SCHEMA_WORDS)

@@ -32,6 +32,12 @@ CREATE TABLE written(id INTEGER PRIMARY KEY, body);
 CREATE VIRTUAL TABLE outside USING fts5(body, content='written', content_rowid='id');
 INSERT INTO written VALUES (1, 'never indexed');
 INSERT INTO box VALUES (1, 0.0, 1.0);
+CREATE VIEW boxes(id) AS SELECT id FROM box;
+CREATE TRIGGER boxes_insert INSTEAD OF INSERT ON boxes BEGIN INSERT INTO box VALUES (NEW.id, 0.0, 1.0); END;
+CREATE VIEW spoken(id, body) AS SELECT rowid, body FROM words;
+CREATE TRIGGER spoken_insert INSTEAD OF INSERT ON spoken
+  BEGIN INSERT INTO words(rowid, body) VALUES (NEW.id, NEW.body); END;
+INSERT INTO words(rowid, body) VALUES (1, 'first');
 INSERT INTO counted(id, x) VALUES (5, 'five');
 CREATE TABLE strictly(id INTEGER PRIMARY KEY, n INTEGER) STRICT;
 INSERT INTO strictly VALUES (1, 1), (2, 2);
@@ -106,6 +112,8 @@ POISON = {
     "version": "INSERT INTO noted VALUES (sqlite_version())",
     "index that differs from its content": "INSERT INTO outside(outside, rank) VALUES ('integrity-check', 1)",
     "r-tree constraint": "INSERT INTO box VALUES (2, 5.0, 1.0)",
+    "in a virtual table behind a view": "INSERT INTO boxes VALUES (83), (1)",
+    "or fail behind a view, at once": "INSERT OR FAIL INTO boxes VALUES (1), (83)",
     "shadow table": "DELETE FROM words_data",
     "fts command": "INSERT INTO words(words) VALUES ('nonsense')",
     "trigger on ours": "CREATE TRIGGER g AFTER INSERT ON _hiqlite_run BEGIN SELECT 1; END",
@@ -130,6 +138,9 @@ PARTIAL = {
     "or fail": "INSERT OR FAIL INTO item VALUES (81, 'w', 1), (1, 'dup', 1), (82, 'v', 1)",
     "raise fail": "INSERT INTO touchy(how) VALUES ('keep'), ('fail'), ('keep')",
     "raise fail first": "INSERT INTO touchy(how) VALUES ('fail')",
+    "or fail in a virtual table": "INSERT OR FAIL INTO box VALUES (81, 0, 1), (1, 0, 1), (82, 0, 1)",
+    "or fail behind a view": "INSERT OR FAIL INTO boxes VALUES (81), (1), (82)",
+    "or fail behind a view, in words": "INSERT OR FAIL INTO spoken VALUES (81, 'w'), (1, 'dup'), (82, 'v')",
 }
 
 

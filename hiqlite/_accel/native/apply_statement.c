@@ -45,14 +45,17 @@ static int64_t rowid_end(hq_apply *w, const hq_prepared *p, const rowid_probe *p
 
 /* ------------------------------------------------------------------ failure */
 
-enum { ON_ERROR_FAIL = 3, HALTS_FAILING = 1, HALTS_OTHERWISE = 2 };
+enum { ON_ERROR_FAIL = 3, HALTS_FAILING = 1, HALTS_OTHERWISE = 2, TABLE_MAY_FAIL = 4 };
 
 /* How an opcode of EXPLAIN could have stopped the program with the error at hand: a Halt of that code whose message is the
-   one that was heard. A message that is computed may have been anything. `text` is what the opcode before it loaded. */
+   one that was heard. A message that is computed may have been anything. `text` is what the opcode before it loaded.
+   What a virtual table says of a row that breaks its rules stands in no program. */
 static int halts_how(sqlite3_stmt *explain, const hq_error *error, int text_register, const char *text) {
     const char *opcode = (const char *)sqlite3_column_text(explain, 1);
     const char *detail = (const char *)sqlite3_column_text(explain, 5);
     int message_register = sqlite3_column_int(explain, 4);
+    if (opcode && strcmp(opcode, "VUpdate") == 0 && (error->code & 0xff) == SQLITE_CONSTRAINT)
+        return sqlite3_column_int(explain, 6) == ON_ERROR_FAIL ? TABLE_MAY_FAIL : 0;
     if (!opcode || strncmp(opcode, "Halt", 4) != 0 || sqlite3_column_int(explain, 2) != error->code)
         return 0;
     if (strcmp(opcode, "Halt") == 0 && message_register != 0) {
@@ -89,7 +92,7 @@ static int failed_partly(hq_apply *w, const hq_prepared *p, const hq_error *erro
         how = -1;
     w->guard_api->own_writes(w->guard, 0);
     sqlite3_free(sql);
-    return how < 0 ? -1 : (how & HALTS_FAILING) != 0;
+    return how < 0 ? -1 : (how & HALTS_FAILING) || how == TABLE_MAY_FAIL;
 }
 
 /* A statement that failed inside the transaction: did a part of it stay? SQLite sets changes() to 0 when it undid the
