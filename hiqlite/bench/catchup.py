@@ -116,7 +116,8 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
     rows = []
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
-        cluster = Processes(list(loopback_cluster(folder, 3, {"cache": False, **settings}).values()))
+        configs = loopback_cluster(folder, 3, {"cache": False, **settings})  # holds the ports of a node that is down
+        cluster = Processes(list(configs.values()))
         stack.push_async_callback(cluster.close)
         await cluster.start()
         for number in range(options.rounds):

@@ -105,7 +105,8 @@ async def run(options: argparse.Namespace, progress: Callable[[str], None]) -> d
     load = [os.getloadavg()[0]]
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=options.data_dir, prefix="hiqlite-bench-")))
-        cluster = Processes(list(loopback_cluster(folder, 3, settings).values()))
+        configs = loopback_cluster(folder, 3, settings)  # holds the ports of a node that is down
+        cluster = Processes(list(configs.values()))
         stack.push_async_callback(cluster.close)
         await cluster.start()
         await cluster.nodes[await find_leader(cluster.nodes)].do({"do": "prepare"})

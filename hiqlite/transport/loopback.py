@@ -1,15 +1,17 @@
 """Settings of a cluster whose nodes all live on this machine: for tests, the bench and the demo.
 
-Knows sockets and the names of settings. Invariant: ports are chosen together, so no two of them are equal.
+Knows sockets and the names of settings. Invariant: ports that are held are nobody else's, so no two clusters have one
+in common.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +22,47 @@ HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on now."""
-    sockets: list[socket.socket] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        if len(sockets) == count:
-            break
-        with suppress(OSError):
-            sockets.append(socket.create_server((HOST, port)))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def hold_ports(count: int) -> list[socket.socket]:
+def hold_ports(count: int, among: Sequence[int] = PORTS) -> list[socket.socket]:
     """Sockets on ports that nobody else is given while they are open, though a node can listen there.
 
-    Else two tests that run at once could be given the same port while a node is down.
+    Else two clusters, of two processes too, could be given the same port while a node is down.
     """
-    held = []
-    for _ in range(count):
+    held: list[socket.socket] = []
+    for port in random.sample(among, len(among)):
+        if len(held) == count:
+            break
         one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind((HOST, 0))
-        held.append(one)
+        try:
+            one.bind((HOST, port))  # fails where somebody listens, and where somebody holds it
+        except OSError:
+            one.close()
+        else:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # from now on a node may listen beside it
+            held.append(one)
     return held
 
 
-def loopback_cluster(
-    folder: Path, size: int, settings: dict[str, Any], chosen: Sequence[int] = ()
-) -> dict[int, dict[str, Any]]:
+class LocalCluster(dict[int, dict[str, Any]]):
+    """Config keys of each node by its id; the ports that `held` are on are nobody else's as long as this lives."""
+
+    def __init__(self, configs: dict[int, dict[str, Any]], held: Iterable[socket.socket]) -> None:
+        super().__init__(configs)
+        weakref.finalize(self, let_go, [one.detach() for one in held])
+
+
+def let_go(descriptors: Iterable[int]) -> None:
+    for one in descriptors:
+        os.close(one)
+
+
+def loopback_cluster(folder: Path, size: int, settings: dict[str, Any], chosen: Sequence[int] = ()) -> LocalCluster:
     """Config keys of each node by id 1..size; `settings` go to all of them and win.
 
     Args:
-        chosen: two ports for each node; by default such as are free.
+        chosen: two ports for each node; by default such as nobody uses, held as long as the result lives.
     """
-    ports = iter(chosen or free_ports(2 * size))
+    held = [] if chosen else hold_ports(2 * size)
+    ports = iter(chosen or [one.getsockname()[1] for one in held])
     shared = {
         "nodes": [f"{number} {HOST}:{next(ports)} {HOST}:{next(ports)}" for number in range(1, size + 1)],
         "listen_addr_raft": HOST,
@@ -64,7 +70,8 @@ def loopback_cluster(
         "secret_raft": secrets.token_hex(16),
         "secret_api": secrets.token_hex(16),
     }
-    return {
+    configs = {
         number: {**shared, "node_id": number, "data_dir": str(folder / f"node{number}"), **settings}
         for number in range(1, size + 1)
     }
+    return LocalCluster(configs, held)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiqlite.transport.loopback import free_ports
+from hiqlite.transport.loopback import hold_ports
 from hiqlite.transport.relay import HOST, Pair
 from hiqlite.transport.relay_process import RelayProcess
 from tests.crash.harness import Member, build_library
@@ -261,7 +261,8 @@ class Cluster:
         sources = (HERE / "wallclock.c", HERE.parent / "logstore" / "faulty_disk.c")
         libraries = [build_library(source, self.folder) for source in sources]
         power = build_library(HERE.parent / "crash" / "powerloss.c", self.folder) if self._power else None
-        ports = free_ports(2 * self.size)
+        self._held = hold_ports(2 * self.size)  # while a node is down its ports are nobody else's
+        ports = [one.getsockname()[1] for one in self._held]
         raft = dict(zip(self.wires.numbers, ports[: self.size], strict=True))
         api = dict(zip(self.wires.numbers, ports[self.size :], strict=True))
         through = self.wires.open(raft)
@@ -291,6 +292,8 @@ class Cluster:
             await one.kill()
             one.close()
         await self.wires.close()
+        for held in self._held:
+            held.close()
 
     def leader(self, group: str) -> Subject | None:
         """Who led in the highest term when last heard of; nobody is asked, for a stopped node would not answer."""

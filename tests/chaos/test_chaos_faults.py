@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hiqlite.transport.loopback import free_ports
+from hiqlite.transport.loopback import hold_ports
 from hiqlite.transport.relay import HOST
 from tests.chaos.subjects import HERE, Cluster, Orders, Wires
 from tests.crash.harness import build_library
@@ -35,7 +35,8 @@ async def wire() -> AsyncIterator[tuple[Wires, asyncio.StreamReader, asyncio.Str
         finally:
             writer.close()
 
-    one, two = free_ports(2)
+    held = hold_ports(2)
+    one, two = (port.getsockname()[1] for port in held)
     server = await asyncio.start_server(echo, HOST, two)
     wires = Wires([1, 2])
     try:
@@ -49,6 +50,8 @@ async def wire() -> AsyncIterator[tuple[Wires, asyncio.StreamReader, asyncio.Str
     finally:
         await wires.close()
         server.close()
+        for port in held:
+            port.close()
 
 
 async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:
