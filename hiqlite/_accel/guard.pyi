@@ -24,6 +24,7 @@ SEEN_EXPLAIN: Final[int]
 SEEN_READS: Final[int]
 SEEN_CREATE_INDEX: Final[int]
 SEEN_REMEMBERS: Final[int]
+SEEN_TRIGGER: Final[int]
 
 def extension_path() -> str: ...
 def api_address() -> int: ...

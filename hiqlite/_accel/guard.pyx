@@ -70,6 +70,7 @@ cdef extern from "guard_parts.h" nogil:
         HQ_SEEN_READS
         HQ_SEEN_CREATE_INDEX
         HQ_SEEN_REMEMBERS
+        HQ_SEEN_TRIGGER
 
 cdef const hq_guard_api *API = hq_guard_table()
 
@@ -319,3 +320,4 @@ SEEN_EXPLAIN = HQ_SEEN_EXPLAIN
 SEEN_READS = HQ_SEEN_READS
 SEEN_CREATE_INDEX = HQ_SEEN_CREATE_INDEX
 SEEN_REMEMBERS = HQ_SEEN_REMEMBERS
+SEEN_TRIGGER = HQ_SEEN_TRIGGER

@@ -56,6 +56,7 @@ class Seen(IntFlag):
     READS = guard.SEEN_READS
     CREATE_INDEX = guard.SEEN_CREATE_INDEX
     REMEMBERS = guard.SEEN_REMEMBERS
+    TRIGGER = guard.SEEN_TRIGGER
 
 
 ERROR_CLASSES: Final[dict[int, type[HiqliteError]]] = {

@@ -55,8 +55,8 @@ class Plain:
     """One database; one of a program that is made is in memory."""
 
     def __init__(self, path: Path | str = ":memory:") -> None:
-        # Without a cache: a statement that was prepared for another schema begins, and is prepared again, in a way of its
-        # own, which a full-text table keeps traces of.
+        # No cache: a statement that was prepared for another schema begins before it is prepared again, in a way of its
+        # own, and a full-text table keeps traces of that.
         self.connection = connection = apsw.Connection(str(path), statementcachesize=0)
         connection.execute("PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").fetchall()
         for name, value in (("DQS_DML", 0), ("DQS_DDL", 0), ("DEFENSIVE", 1), ("ENABLE_QPSG", 1)):

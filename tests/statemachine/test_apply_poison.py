@@ -32,6 +32,17 @@ CREATE TABLE written(id INTEGER PRIMARY KEY, body);
 CREATE VIRTUAL TABLE outside USING fts5(body, content='written', content_rowid='id');
 INSERT INTO written VALUES (1, 'never indexed');
 INSERT INTO box VALUES (1, 0.0, 1.0);
+CREATE VIEW listed(id, x) AS SELECT id, x FROM counted;
+CREATE TRIGGER listed_update INSTEAD OF UPDATE ON listed BEGIN UPDATE counted SET x = NEW.x WHERE x = OLD.x; END;
+CREATE TRIGGER counted_fail AFTER UPDATE ON counted WHEN NEW.x = 'fail' BEGIN SELECT RAISE(FAIL, 'too late'); END;
+CREATE TRIGGER counted_abort AFTER UPDATE ON counted WHEN NEW.x = 'abort' BEGIN SELECT RAISE(ABORT, 'in time'); END;
+CREATE TABLE keyed(k PRIMARY KEY, x) WITHOUT ROWID;
+INSERT INTO keyed VALUES ('a', 1), ('b', 1), ('c', 1), ('d', 1);
+CREATE VIEW keys(k, x) AS SELECT k, x FROM keyed;
+CREATE TRIGGER keys_update INSTEAD OF UPDATE ON keys BEGIN UPDATE keyed SET x = NEW.x WHERE k = OLD.k; END;
+CREATE TRIGGER keys_delete INSTEAD OF DELETE ON keys BEGIN DELETE FROM keyed WHERE k = OLD.k; END;
+CREATE TRIGGER keyed_fail AFTER UPDATE ON keyed BEGIN SELECT RAISE(FAIL, 'too late'); END;
+CREATE TRIGGER keyed_gone AFTER DELETE ON keyed BEGIN SELECT RAISE(FAIL, 'gone'); END;
 CREATE VIEW boxes(id) AS SELECT id FROM box;
 CREATE TRIGGER boxes_insert INSTEAD OF INSERT ON boxes BEGIN INSERT INTO box VALUES (NEW.id, 0.0, 1.0); END;
 CREATE VIEW spoken(id, body) AS SELECT rowid, body FROM words;
@@ -112,6 +123,7 @@ POISON = {
     "version": "INSERT INTO noted VALUES (sqlite_version())",
     "index that differs from its content": "INSERT INTO outside(outside, rank) VALUES ('integrity-check', 1)",
     "r-tree constraint": "INSERT INTO box VALUES (2, 5.0, 1.0)",
+    "raise abort in what a trigger does": "UPDATE OR FAIL listed SET x = 'abort'",
     "in a virtual table behind a view": "INSERT INTO boxes VALUES (83), (1)",
     "or fail behind a view, at once": "INSERT OR FAIL INTO boxes VALUES (1), (83)",
     "shadow table": "DELETE FROM words_data",
@@ -138,6 +150,10 @@ PARTIAL = {
     "or fail": "INSERT OR FAIL INTO item VALUES (81, 'w', 1), (1, 'dup', 1), (82, 'v', 1)",
     "raise fail": "INSERT INTO touchy(how) VALUES ('keep'), ('fail'), ('keep')",
     "raise fail first": "INSERT INTO touchy(how) VALUES ('fail')",
+    "raise fail in what a trigger does": "UPDATE listed SET x = 'fail'",
+    "or fail in what a trigger does": "UPDATE OR FAIL listed SET x = 'fail'",
+    "raise fail in what a trigger does without rowids": "UPDATE keys SET x = 2",
+    "raise fail in what a trigger removes without rowids": "DELETE FROM keys",
     "or fail in a virtual table": "INSERT OR FAIL INTO box VALUES (81, 0, 1), (1, 0, 1), (82, 0, 1)",
     "or fail behind a view": "INSERT OR FAIL INTO boxes VALUES (81), (1), (82)",
     "or fail behind a view, in words": "INSERT OR FAIL INTO spoken VALUES (81, 'w'), (1, 'dup'), (82, 'v')",

@@ -54,6 +54,7 @@ struct sqlite3_stmt;
 #define HQ_SEEN_READS 0x8000u   /* only reads (SELECT, VALUES, PRAGMA that reads, EXPLAIN) */
 #define HQ_SEEN_CREATE_INDEX 0x10000u
 #define HQ_SEEN_REMEMBERS 0x20000u /* touches a virtual table that may keep something beside the database */
+#define HQ_SEEN_TRIGGER 0x40000u   /* a trigger that it fires writes */
 
 /* Classes of refusal() and error_class(): the error classes of docs/formats.md section 4. */
 #define HQ_CLASS_NONE 0
@@ -95,7 +96,7 @@ typedef struct hq_guard_api {
     /* on: everything passes (our own statements). Off by default. Writer and reader roles alike. */
     void (*own_writes)(void *guard, int on);
 
-    /* Clears seen(), refusal() and took_last_rowid(). prepare() does it by itself; call it before the first step of
+    /* Clears seen(), refusal(), took_last_rowid() and wrote_rows(). prepare() does it by itself; call it before the first step of
        each execution, so that a refusal found afterwards belongs to that execution. */
     void (*statement_begin)(void *guard);
 
@@ -126,6 +127,9 @@ typedef struct hq_guard_api {
     /* Whether a row with rowid 2^63-1 was written since statement_begin() (writer role): the statement must fail and
        be undone, because SQLite would pick random rowids in that table from then on. */
     int (*took_last_rowid)(void *guard);
+
+    /* Whether any row of a table that has rowids was written since statement_begin() (writer role), undone or not. */
+    int (*wrote_rows)(void *guard);
 } hq_guard_api;
 
 #endif

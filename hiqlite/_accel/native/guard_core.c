@@ -44,6 +44,7 @@ static void guard_free(void *guard) {
 static void note_rowid(void *guard, int operation, const char *database, const char *table, sqlite3_int64 rowid) {
     (void)database;
     (void)table;
+    ((hq_guard *)guard)->wrote_rows = 1;
     if (rowid == INT64_MAX && operation != SQLITE_DELETE)
         ((hq_guard *)guard)->last_rowid = 1;
 }
@@ -93,6 +94,7 @@ static void statement_begin(void *guard) {
     g->refusal_class = HQ_CLASS_NONE;
     g->reason[0] = 0;
     g->last_rowid = 0;
+    g->wrote_rows = 0;
     hq_current_entry.local_time_refused = 0;
 }
 
@@ -184,6 +186,8 @@ static int refusal_class(void *guard) {
 
 static int took_last_rowid(void *guard) { return ((hq_guard *)guard)->last_rowid; }
 
+static int wrote_rows(void *guard) { return ((hq_guard *)guard)->wrote_rows; }
+
 static void schema_changed(void *guard) { hq_schema_forget(&((hq_guard *)guard)->schema); }
 
 /* ------------------------------------------------------------------ classes of errors */
@@ -239,6 +243,7 @@ static const hq_guard_api API = {
     .error_class = error_class,
     .schema_changed = schema_changed,
     .took_last_rowid = took_last_rowid,
+    .wrote_rows = wrote_rows,
 };
 
 const hq_guard_api *hq_guard_table(void) { return &API; }

@@ -50,6 +50,7 @@ typedef struct hq_guard {
     int preparing;  /* inside prepare(): `text` describes the user's statement */
     int internal;   /* the guard itself reads the schema */
     int last_rowid; /* a row with rowid 2^63-1 was written */
+    int wrote_rows; /* any row of a table that has rowids */
     hq_text text;
     uint32_t seen;
     int refusal_class;

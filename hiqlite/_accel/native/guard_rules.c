@@ -298,9 +298,12 @@ int hq_authorize(void *guard, int code, const char *a, const char *b, const char
         return rc;
     if (g->role == HQ_ROLE_READER)
         return authorize_reader(g, code, a);
-    if (inner && (code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE) && hq_begins(a, "sqlite_stat")) {
-        hq_refuse(g, HQ_CLASS_STATEMENT, STATISTICS);
-        return SQLITE_DENY;
+    if (inner && (code == SQLITE_INSERT || code == SQLITE_UPDATE || code == SQLITE_DELETE)) {
+        g->seen |= HQ_SEEN_TRIGGER;
+        if (hq_begins(a, "sqlite_stat")) {
+            hq_refuse(g, HQ_CLASS_STATEMENT, STATISTICS);
+            return SQLITE_DENY;
+        }
     }
     return authorize_writer(g, code, a, b, database);
 }
