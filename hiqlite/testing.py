@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -174,9 +174,8 @@ async def cluster(n: int, *, base_dir: str | Path | None = None, **overrides: An
         base_dir: where the nodes' folders are made; a temporary folder by default.
         overrides: config keys for all nodes.
     """
-    with TemporaryDirectory(prefix="hiqlite-cluster-") as temporary, ExitStack() as held:
+    with TemporaryDirectory(prefix="hiqlite-cluster-") as temporary, hold_ports(2 * n) as ports:
         folder = Path(base_dir) if base_dir is not None else Path(temporary)
-        ports = [held.enter_context(one).getsockname()[1] for one in hold_ports(2 * n)]
         configs = {
             number: NodeConfig.from_mapping(settings)
             for number, settings in loopback_cluster(folder, n, overrides, ports).items()

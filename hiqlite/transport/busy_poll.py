@@ -35,13 +35,15 @@ class BusyPoll:
 
     def of_link(self, read_end: Callable[[], None]) -> Callable[[], None]:
         """`read_end` of one link, and awake after it."""
+        if not self._awake_ns:
+            return read_end
         heard_ns = 0
 
         def heard() -> None:
             nonlocal heard_ns
             read_end()
             now_ns = monotonic_ns()
-            if now_ns - heard_ns < self._near_ns and self._awake_ns:
+            if now_ns - heard_ns < self._near_ns:
                 self._until_ns = now_ns + self._awake_ns
                 if not self._polls:
                     self._polls = True

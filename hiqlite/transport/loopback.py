@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,31 @@ HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 
 
-def hold_ports(count: int, among: Sequence[int] = PORTS) -> list[socket.socket]:
-    """Sockets on ports that nobody else is given while they are open, though a node can listen there.
+class HeldPorts(list[int]):
+    """Ports of the loopback address that nobody else is given until `close`, or as long as this lives, though a node
+    can listen there. Else two clusters, of two processes too, could be given the same port while a node is down."""
 
-    Else two clusters, of two processes too, could be given the same port while a node is down.
-    """
-    held: list[socket.socket] = []
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        super().__init__(one.getsockname()[1] for one in sockets)
+        self.close = weakref.finalize(self, let_go, [one.detach() for one in sockets])
+
+    def __enter__(self) -> HeldPorts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def let_go(descriptors: Sequence[int]) -> None:
+    for one in descriptors:
+        os.close(one)
+
+
+def hold_ports(count: int, among: Sequence[int] = PORTS) -> HeldPorts:
+    """`count` ports that nobody uses, fewer where there are no more."""
+    sockets: list[socket.socket] = []
     for port in random.sample(among, len(among)):
-        if len(held) == count:
+        if len(sockets) == count:
             break
         one = socket.socket()
         try:
@@ -38,21 +55,16 @@ def hold_ports(count: int, among: Sequence[int] = PORTS) -> list[socket.socket]:
             one.close()
         else:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # from now on a node may listen beside it
-            held.append(one)
-    return held
+            sockets.append(one)
+    return HeldPorts(sockets)
 
 
 class LocalCluster(dict[int, dict[str, Any]]):
-    """Config keys of each node by its id; the ports that `held` are on are nobody else's as long as this lives."""
+    """Config keys of each node by its id; `held` are ports that it keeps as long as it lives."""
 
-    def __init__(self, configs: dict[int, dict[str, Any]], held: Iterable[socket.socket]) -> None:
+    def __init__(self, configs: dict[int, dict[str, Any]], held: Sequence[int]) -> None:
         super().__init__(configs)
-        weakref.finalize(self, let_go, [one.detach() for one in held])
-
-
-def let_go(descriptors: Iterable[int]) -> None:
-    for one in descriptors:
-        os.close(one)
+        self._held = held
 
 
 def loopback_cluster(folder: Path, size: int, settings: dict[str, Any], chosen: Sequence[int] = ()) -> LocalCluster:
@@ -61,8 +73,8 @@ def loopback_cluster(folder: Path, size: int, settings: dict[str, Any], chosen: 
     Args:
         chosen: two ports for each node; by default such as nobody uses, held as long as the result lives.
     """
-    held = [] if chosen else hold_ports(2 * size)
-    ports = iter(chosen or [one.getsockname()[1] for one in held])
+    held = chosen or hold_ports(2 * size)
+    ports = iter(held)
     shared = {
         "nodes": [f"{number} {HOST}:{next(ports)} {HOST}:{next(ports)}" for number in range(1, size + 1)],
         "listen_addr_raft": HOST,

@@ -349,18 +349,16 @@ class Network(Hooks):
         settings = self.settings
         self._lives.proven(session.peer_id, session.claims.incarnations)
         self.spoken[session.peer_id] = session.version
-        then = self._busy_poll.of_link(lambda: self.on_read_end())
-        frame_bytes_max, buffer_bytes_max, on_frame, on_read_end = {
-            LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame, then),
-            LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame, then),
-            LinkKind.BULK: (
-                MANIFEST_BYTES_MAX + FRAME_SLACK_BYTES, settings.bulk_buffer_bytes, self.bulk.frame, lambda: None
-            ),
-        }[session.kind]  # fmt: skip
+        frame_bytes_max, buffer_bytes_max, on_frame = {
+            LinkKind.LOG: (settings.frame_bytes_max, settings.log_buffer_bytes, self._log_frame),
+            LinkKind.CONTROL: (settings.frame_bytes_max, settings.control_buffer_bytes, self._control_frame),
+            LinkKind.BULK: (MANIFEST_BYTES_MAX + FRAME_SLACK_BYTES, settings.bulk_buffer_bytes, self.bulk.frame),
+        }[session.kind]
+        then = (lambda: None) if session.kind is LinkKind.BULK else self._busy_poll.of_link(lambda: self.on_read_end())
         link = Link(
             session, transport, cluster=self._cluster, frame_bytes_max=frame_bytes_max,
             buffer_bytes_max=buffer_bytes_max, on_frame=on_frame, on_closed=self._closed,
-            on_read_end=on_read_end,
+            on_read_end=then,
         )  # fmt: skip
         self._links.add(link)
         return link

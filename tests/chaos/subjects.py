@@ -261,8 +261,7 @@ class Cluster:
         sources = (HERE / "wallclock.c", HERE.parent / "logstore" / "faulty_disk.c")
         libraries = [build_library(source, self.folder) for source in sources]
         power = build_library(HERE.parent / "crash" / "powerloss.c", self.folder) if self._power else None
-        self._held = hold_ports(2 * self.size)  # while a node is down its ports are nobody else's
-        ports = [one.getsockname()[1] for one in self._held]
+        self._ports = ports = hold_ports(2 * self.size)  # while a node is down they are nobody else's
         raft = dict(zip(self.wires.numbers, ports[: self.size], strict=True))
         api = dict(zip(self.wires.numbers, ports[self.size :], strict=True))
         through = self.wires.open(raft)
@@ -292,8 +291,7 @@ class Cluster:
             await one.kill()
             one.close()
         await self.wires.close()
-        for held in self._held:
-            held.close()
+        self._ports.close()
 
     def leader(self, group: str) -> Subject | None:
         """Who led in the highest term when last heard of; nobody is asked, for a stopped node would not answer."""

@@ -35,8 +35,7 @@ async def wire() -> AsyncIterator[tuple[Wires, asyncio.StreamReader, asyncio.Str
         finally:
             writer.close()
 
-    held = hold_ports(2)
-    one, two = (port.getsockname()[1] for port in held)
+    one, two = held = hold_ports(2)
     server = await asyncio.start_server(echo, HOST, two)
     wires = Wires([1, 2])
     try:
@@ -50,8 +49,7 @@ async def wire() -> AsyncIterator[tuple[Wires, asyncio.StreamReader, asyncio.Str
     finally:
         await wires.close()
         server.close()
-        for port in held:
-            port.close()
+        held.close()
 
 
 async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> None:

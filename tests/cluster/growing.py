@@ -43,7 +43,7 @@ class Growing:
 
     def move(self, number: int) -> None:
         """From its next start on it is somewhere else."""
-        raft, api = (self._held.enter_context(one).getsockname()[1] for one in hold_ports(2))
+        raft, api = self._held.enter_context(hold_ports(2))
         self.ports[number] = raft, api
 
     def config(self, number: int, named: Iterable[int], **overrides: Any) -> NodeConfig:

@@ -154,8 +154,7 @@ class Members:
 
     def __init__(self, folder: Path, more: int = 0, **settings: Any) -> None:
         defaults = {"cache": True, "wal_size": "8 MiB", **settings}
-        self._held = hold_ports(2 * (3 + more))  # while a member is down its ports are nobody else's
-        ports = [one.getsockname()[1] for one in self._held]
+        self._ports = ports = hold_ports(2 * (3 + more))  # while a member is down they are nobody else's
         configs = loopback_cluster(folder, 3 + more, defaults, ports)
         for number, config in configs.items():
             config["nodes"] = [*config["nodes"][:3], *config["nodes"][number - 1 : number][number < 4 :]]
@@ -171,8 +170,7 @@ class Members:
                 if member.process is not None:
                     await member.kill()
         finally:
-            for one in self._held:
-                one.close()
+            self._ports.close()
 
     async def start(self, *numbers: int, preload: Path | None = None) -> list[dict[str, Any]]:
         """Start the given members, or all, and wait until each is ready.

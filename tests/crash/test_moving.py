@@ -22,13 +22,9 @@ pytestmark = pytest.mark.timeout(180)
 @contextmanager
 def new_lines(numbers: Sequence[int]) -> Iterator[dict[int, str]]:
     """What configs may say of these members from now on: ports that are nobody else's."""
-    held = hold_ports(2 * len(numbers))
-    ports = iter(one.getsockname()[1] for one in held)
-    try:
+    with hold_ports(2 * len(numbers)) as held:
+        ports = iter(held)
         yield {number: f"{number} {HOST}:{next(ports)} {HOST}:{next(ports)}" for number in numbers}
-    finally:
-        for one in held:
-            one.close()
 
 
 async def test_members_move_one_by_one_while_writes_go_on(tmp_path: Path) -> None:

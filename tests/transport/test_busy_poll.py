@@ -37,15 +37,20 @@ def run(scene: Callable[[Sleeps], Coroutine[Any, Any, None]]) -> None:
         runner.run(scene(sleeps))
 
 
+def two_frames(sleeps: Sleeps, poll: BusyPoll, read_end: Callable[[], None] = lambda: None) -> None:
+    """Of one link, in one turn; how the loop slept before is forgotten."""
+    heard = poll.of_link(read_end)
+    heard()
+    heard()
+    sleeps.timeouts.clear()
+
+
 def test_between_frames_that_come_closely_the_loop_does_not_sleep() -> None:
     """Timers and callbacks have their turns meanwhile, and each read is handed on."""
     reads: list[int] = []
 
     async def scene(sleeps: Sleeps) -> None:
-        heard = BusyPoll(LONG_NS, LONG_NS).of_link(lambda: reads.append(1))
-        heard()
-        heard()
-        sleeps.timeouts.clear()
+        two_frames(sleeps, BusyPoll(LONG_NS, LONG_NS), lambda: reads.append(1))
         await moment()
 
         assert not sleeps.slept
@@ -57,10 +62,7 @@ def test_between_frames_that_come_closely_the_loop_does_not_sleep() -> None:
 
 def test_awake_ends_some_time_after_the_last_frame() -> None:
     async def scene(sleeps: Sleeps) -> None:
-        heard = BusyPoll(1_000_000, LONG_NS).of_link(lambda: None)
-        heard()
-        heard()
-        sleeps.timeouts.clear()
+        two_frames(sleeps, BusyPoll(1_000_000, LONG_NS))
         await until(lambda: sleeps.slept)
 
     run(scene)
@@ -98,10 +100,7 @@ def test_frames_that_are_far_apart_leave_the_loop_asleep() -> None:
 
 def test_it_can_be_switched_off() -> None:
     async def scene(sleeps: Sleeps) -> None:
-        heard = BusyPoll(0, LONG_NS).of_link(lambda: None)
-        heard()
-        heard()
-        sleeps.timeouts.clear()
+        two_frames(sleeps, BusyPoll(0, LONG_NS))
         await moment()
 
         assert sleeps.slept

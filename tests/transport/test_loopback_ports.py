@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 from hiqlite.transport.loopback import HOST, hold_ports, loopback_cluster
@@ -11,10 +10,8 @@ from hiqlite.transport.loopback import HOST, hold_ports, loopback_cluster
 
 def is_given_again(port: int) -> bool:
     """As any process would ask for it."""
-    held = hold_ports(1, [port])
-    for one in held:
-        one.close()
-    return held != []
+    with hold_ports(1, [port]) as held:
+        return held == [port]
 
 
 def as_a_node_comes_and_goes(port: int) -> None:
@@ -24,8 +21,7 @@ def as_a_node_comes_and_goes(port: int) -> None:
 
 
 def test_a_port_that_is_held_is_a_nodes_alone() -> None:
-    with ExitStack() as held:
-        ports = [held.enter_context(one).getsockname()[1] for one in hold_ports(3)]
+    with hold_ports(3) as ports:
         assert len(set(ports)) == 3
         for port in ports:
             assert not is_given_again(port)
@@ -35,8 +31,7 @@ def test_a_port_that_is_held_is_a_nodes_alone() -> None:
 
 
 def test_a_port_where_somebody_listens_is_not_given() -> None:
-    (held,) = hold_ports(1)
-    port = held.getsockname()[1]
+    (port,) = held = hold_ports(1)
     with socket.create_server((HOST, port)):
         held.close()
         assert not is_given_again(port)

@@ -96,8 +96,8 @@ typedef struct hq_guard_api {
     /* on: everything passes (our own statements). Off by default. Writer and reader roles alike. */
     void (*own_writes)(void *guard, int on);
 
-    /* Clears seen(), refusal(), took_last_rowid() and wrote_rows(). prepare() does it by itself; call it before the first step of
-       each execution, so that a refusal found afterwards belongs to that execution. */
+    /* Clears seen(), refusal(), took_last_rowid() and wrote_rows(). prepare() does it by itself; call it before the first
+       step of each execution, so that a refusal found afterwards belongs to that execution. */
     void (*statement_begin)(void *guard);
 
     /* sqlite3_prepare_v3 of the first statement in sql[0, size) under all rules, those included that need the text or
