@@ -33,6 +33,7 @@ SCHEMA_WORDS = (
 )  # fmt: skip
 SYNTAX_WORDS = ("syntax error", "incomplete input", "unrecognized token")  # no other schema makes it right
 SCHEMA_CHANGES = {"ParseSchema", "DropTable", "DropIndex", "DropTrigger", "VCreate", "VDestroy"}  # opcodes
+MAKES = ("CREATE TABLE", "CREATE VIEW", "CREATE VIRTUAL")  # count as changes also where IF NOT EXISTS finds one
 
 
 class Refused(Exception):
@@ -73,7 +74,20 @@ class Plain:
         self.connection.close(True)
 
     def run(self, step: Step) -> list[Outcome]:
-        """One outcome for the call; of a batch one for each statement, up to one that cannot be parsed."""
+        """One outcome for the call; of a batch one for each statement, up to one that cannot be parsed.
+
+        The schema is read anew before it is changed and behind that, as by one that was started there: SQLite goes on
+        using the types that the columns of a view had when it was first written to (seen in 3.54).
+        """
+        changes = any(sql.startswith(("CREATE", "ALTER", "DROP")) for sql, _ in step.statements)
+        if changes:
+            self._read_schema_anew()
+        outcomes = self._outcomes(step)
+        if changes:
+            self._read_schema_anew()
+        return outcomes
+
+    def _outcomes(self, step: Step) -> list[Outcome]:
         sql, params = step.statements[0]
         match step.kind:
             case "query" | "ordered":
@@ -96,7 +110,7 @@ class Plain:
                 if not is_changed or any(words in str(error) for words in SYNTAX_WORDS):
                     return _failure(error, number)
             else:
-                is_changed = is_changed or bool(opcodes & SCHEMA_CHANGES)
+                is_changed = is_changed or bool(opcodes & SCHEMA_CHANGES) or sql.startswith(MAKES)
         return None
 
     def drop(self, prefix: str) -> Step | None:
@@ -108,6 +122,9 @@ class Plain:
         return Step("batch", texts) if texts else None
 
     # -- calls
+
+    def _read_schema_anew(self) -> None:
+        self.connection.execute("PRAGMA writable_schema = RESET").fetchall()
 
     def _query(self, sql: str, params: Params, shown: Any) -> Outcome:
         try:

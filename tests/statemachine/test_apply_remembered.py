@@ -65,6 +65,14 @@ STORIES: dict[str, Sequence[bytes]] = {
             execute("DROP TABLE v"),
         )
     ],
+    "the types of a view's columns, once its table is another": [
+        execute("CREATE TABLE t (x TEXT)"),
+        execute("CREATE VIEW v (x) AS SELECT x FROM t"),
+        execute("CREATE TRIGGER g INSTEAD OF UPDATE ON v BEGIN UPDATE t SET x = new.x; END"),
+        execute("INSERT INTO t VALUES (1)"),
+        execute("UPDATE v SET x = 2"),
+        txn("DROP TABLE t", "CREATE TABLE t (x)", "INSERT INTO t VALUES (3)", "UPDATE v SET x = 4"),
+    ],
     "a full-text table that is built anew": [
         execute("CREATE VIRTUAL TABLE ft USING fts5 (x)"),
         execute("INSERT INTO ft (rowid, x) VALUES (1, 'a')"),

@@ -184,6 +184,9 @@ typedef struct hq_apply {
 
     hq_sessions sessions;
 
+    int schema_fresh;  /* it was read anew, and no statement of an entry has used it since */
+    int wants_fresh;   /* the next run reads it anew before it begins */
+
     /* the run being applied */
     hq_buffer answers;
     hq_recorded *recorded;
@@ -205,6 +208,7 @@ typedef struct hq_apply {
     int64_t wall_ns;
     size_t entry_at;   /* where its answer begins */
     uint32_t result_count;
+    int began_fresh;   /* nothing that SQLite remembers of the schema comes from before it: it may change the schema */
     int in_savepoint;
     int partial_stays; /* the savepoint is around a single statement: OR FAIL keeps its rows */
     size_t *results;   /* where each statement's result begins, for references; relative to entry_at */

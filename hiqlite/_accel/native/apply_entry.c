@@ -128,6 +128,8 @@ static hq_outcome run_command(hq_apply *w, const hq_command *c, const uint8_t *r
     w->error.statement = 0;
     w->wall_ns = hq_record_wall_ns(record);
     w->starts_clean = 0;
+    w->began_fresh = w->schema_fresh;
+    w->schema_fresh = 0;
     sqlite3_set_last_insert_rowid(w->db, 0);
     w->guard_api->entry_begin(w->wall_ns, hq_record_seed(record));
     hq_outcome outcome = by_operation(w, c);

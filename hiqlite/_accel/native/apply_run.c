@@ -30,9 +30,21 @@ static hq_outcome pragma(hq_apply *w, const char *sql) {
     return hq_own_exec(w, sql) == SQLITE_OK ? HQ_OK : hq_stop_sqlite(w, sql);
 }
 
+/* A node that restarts here reads schema and statistics anew, and connects virtual tables anew, which remember options,
+   row counts and cookies, also those that were rolled back; so does one that runs on. */
+static hq_outcome read_schema_anew(hq_apply *w) {
+    w->wants_fresh = 0;
+    w->schema_fresh = 1;
+    return pragma(w, "PRAGMA writable_schema = RESET");
+}
+
 hq_outcome hq_run_open(hq_apply *w) {
     hq_outcome outcome = HQ_OK;
-    if (w->foreign_keys_off) /* inside a transaction SQLite ignores it silently */
+    if (w->wants_fresh) {
+        outcome = read_schema_anew(w);
+        hq_schema_changed(w);
+    }
+    if (w->foreign_keys_off && outcome == HQ_OK) /* inside a transaction SQLite ignores it silently */
         outcome = pragma(w, "PRAGMA foreign_keys = OFF");
     if (outcome == HQ_OK && w->spill_off)
         outcome = pragma(w, "PRAGMA cache_spill = OFF");
@@ -52,10 +64,8 @@ static hq_outcome close_run(hq_apply *w) {
         outcome = pragma(w, "PRAGMA cache_spill = ON");
     if (w->foreign_keys_off && outcome == HQ_OK)
         outcome = pragma(w, "PRAGMA foreign_keys = ON");
-    /* A node that restarts here reads schema and statistics anew, and connects virtual tables anew, which remember options,
-       row counts and cookies, also those that were rolled back; so does one that runs on. */
     if ((w->changed_schema || w->touched_virtual) && outcome == HQ_OK)
-        outcome = pragma(w, "PRAGMA writable_schema = RESET");
+        outcome = read_schema_anew(w);
     if (w->changed_schema || w->foreign_keys_off)
         hq_schema_changed(w);
     return outcome;
@@ -205,7 +215,7 @@ static uint32_t run_length(hq_apply *w, const hq_run_entry *entries, uint32_t co
 hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count, hq_run_result **result) {
     hq_run_result *made = calloc(1, sizeof *made);
     uint32_t applied = 0;
-    int repeated = 0;
+    int repeated = 0, next_wants_fresh = 0;
     if (made)
         made->offsets = malloc(((size_t)count + 1) * sizeof *made->offsets);
     if (!made || !made->offsets) {
@@ -221,9 +231,13 @@ hq_outcome hq_run_apply(hq_apply *w, const hq_run_entry *entries, uint32_t count
         hq_count(&w->replay_count, 1);
         w->spill_off = w->spill_off || w->full_seen;
         /* The entry that made us repeat is the last of its run, or the first of the next one. */
-        count = applied > 0 && applied + 1 == count && repeated ? applied : applied + 1;
+        int is_left = applied > 0 && (w->wants_fresh || (applied + 1 == count && repeated));
+        next_wants_fresh = is_left && w->wants_fresh;
+        w->wants_fresh = w->wants_fresh && !is_left;
+        count = is_left ? applied : applied + 1;
         repeated = 1;
     }
+    w->wants_fresh = next_wants_fresh;
     hq_recorded_clear(w);
     sqlite3_mutex_leave(mutex);
     if (outcome != HQ_OK) {
