@@ -33,7 +33,7 @@ SCHEMA_WORDS = (
 )  # fmt: skip
 SYNTAX_WORDS = ("syntax error", "incomplete input", "unrecognized token")  # no other schema makes it right
 SCHEMA_CHANGES = {"ParseSchema", "DropTable", "DropIndex", "DropTrigger", "VCreate", "VDestroy"}  # opcodes
-MAKES = ("CREATE TABLE", "CREATE VIEW", "CREATE VIRTUAL")  # count as changes also where IF NOT EXISTS finds one
+MAKES = ("CREATE TABLE", "CREATE VIEW")  # SQLite asks whether they may before it looks whether there is one
 
 
 class Refused(Exception):

@@ -43,6 +43,8 @@ def alone(sql: str) -> Step:
         (("ALTER TABLE one RENAME TO two", ABSENT), None),
         (("CREATE VIRTUAL TABLE new USING fts5 (x)", ABSENT), None),
         (("INSERT INTO new VALUES (1)", NEW), 0),
+        (("CREATE TABLE IF NOT EXISTS one (x)", ABSENT), None),  # which counts as a change all the same
+        (("CREATE VIRTUAL TABLE IF NOT EXISTS one USING fts5 (x)", ABSENT), 1),
     ],
 )
 def test_behind_a_change_of_the_schema_only_what_no_schema_makes_right_is_told(

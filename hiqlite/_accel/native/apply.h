@@ -273,6 +273,7 @@ hq_outcome hq_bind(hq_apply *w, const hq_command *c, const hq_statement *s, cons
 
 /* ---- statement */
 hq_outcome hq_statement_run(hq_apply *w, hq_prepared *p, int keep_rows);
+int hq_failed_partly(hq_apply *w, const hq_prepared *p, const hq_error *error, int wrote);
 
 /* ---- command, script, entry */
 hq_outcome hq_execute(hq_apply *w, const hq_command *c);

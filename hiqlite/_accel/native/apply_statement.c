@@ -2,7 +2,6 @@
 
    Invariant: when this returns, the statement is reset, and the outcome tells exactly what of it stands in the
    transaction: everything (OK, UNDO), nothing (FAILED), a part (PARTIAL), or the transaction is gone (ENDED). */
-#include <stdio.h>
 #include <string.h>
 
 #include "apply.h"
@@ -45,73 +44,6 @@ static int64_t rowid_end(hq_apply *w, const hq_prepared *p, const rowid_probe *p
 
 /* ------------------------------------------------------------------ failure */
 
-enum { ON_ERROR_FAIL = 3, COUNTS_CHANGES = 1, HALTS_FAILING = 1, HALTS_OTHERWISE = 2, TABLE_MAY_FAIL = 4 };
-
-/* How an opcode of EXPLAIN could have stopped the program with the error at hand: a Halt of that code whose message is the
-   one that was heard. A message that is computed may have been anything. `text` is what the opcode before it loaded.
-   What a virtual table says of a row that breaks its rules stands in no program. */
-static int halts_how(sqlite3_stmt *explain, const hq_error *error, int text_register, const char *text) {
-    const char *opcode = (const char *)sqlite3_column_text(explain, 1);
-    const char *detail = (const char *)sqlite3_column_text(explain, 5);
-    int message_register = sqlite3_column_int(explain, 4);
-    if (opcode && strcmp(opcode, "VUpdate") == 0 && (error->code & 0xff) == SQLITE_CONSTRAINT)
-        return sqlite3_column_int(explain, 6) == ON_ERROR_FAIL ? TABLE_MAY_FAIL : 0;
-    if (!opcode || strncmp(opcode, "Halt", 4) != 0 || sqlite3_column_int(explain, 2) != error->code)
-        return 0;
-    if (strcmp(opcode, "Halt") == 0 && message_register != 0) {
-        if (message_register == text_register && strncmp(text, error->message, strlen(text) + 1) != 0)
-            return 0;
-    } else if (detail && !strstr(error->message, detail)) {
-        return 0;
-    }
-    return sqlite3_column_int(explain, 3) == ON_ERROR_FAIL ? HALTS_FAILING : HALTS_OTHERWISE;
-}
-
-/* Whether an opcode of EXPLAIN writes a table without rowids: what it wrote nobody is told. `keyed`: a bit for each cursor
-   whose keys are no rowids. */
-static int writes_unseen(sqlite3_stmt *explain, uint64_t *keyed) {
-    const char *opcode = (const char *)sqlite3_column_text(explain, 1);
-    const char *detail = (const char *)sqlite3_column_text(explain, 5);
-    uint64_t cursor = 1ull << (sqlite3_column_int(explain, 2) & 63);
-    if (opcode && strcmp(opcode, "OpenWrite") == 0 && detail && detail[0] == 'k')
-        *keyed |= cursor;
-    if (opcode && strcmp(opcode, "Delete") == 0)
-        return (*keyed & cursor) != 0;
-    return opcode && strcmp(opcode, "IdxInsert") == 0 && (sqlite3_column_int(explain, 6) & COUNTS_CHANGES);
-}
-
-/* Asks the program, triggers included, whether the error at hand comes from OR FAIL or RAISE(FAIL): 1, 0, or -1 if it
-   cannot be asked. Where the same words can come from both ways of failing, a part is said to remain. Where nobody is
-   known to have `wrote` anything, a trigger that raises may have been fired by a row of a table without rowids. */
-static int failed_partly(hq_apply *w, const hq_prepared *p, const hq_error *error, int wrote) {
-    char *sql = sqlite3_mprintf("EXPLAIN %s", sqlite3_sql(p->stmt));
-    char text[HQ_MESSAGE_MAX] = "";
-    sqlite3_stmt *explain = NULL;
-    int how = 0, text_register = 0, programs = 0;
-    uint64_t keyed = 0;
-    if (!sql)
-        return -1;
-    w->guard_api->own_writes(w->guard, 1);
-    int rc = sqlite3_prepare_v2(w->db, sql, -1, &explain, NULL);
-    while (rc == SQLITE_OK && sqlite3_step(explain) == SQLITE_ROW) {
-        const char *opcode = (const char *)sqlite3_column_text(explain, 1);
-        const char *loaded = (const char *)sqlite3_column_text(explain, 5);
-        how |= halts_how(explain, error, text_register, text);
-        programs += sqlite3_column_int(explain, 0) == 0; /* the statement's own, then those of its triggers */
-        wrote |= writes_unseen(explain, &keyed) && programs > 1 && error->code == SQLITE_CONSTRAINT_TRIGGER;
-        text_register = 0;
-        if (opcode && loaded && strcmp(opcode, "String8") == 0) {
-            text_register = sqlite3_column_int(explain, 3);
-            snprintf(text, sizeof text, "%s", loaded);
-        }
-    }
-    if (sqlite3_finalize(explain) != SQLITE_OK || rc != SQLITE_OK)
-        how = -1;
-    w->guard_api->own_writes(w->guard, 0);
-    sqlite3_free(sql);
-    return how < 0 ? -1 : wrote && ((how & HALTS_FAILING) || how == TABLE_MAY_FAIL);
-}
-
 /* A statement that failed inside the transaction: did a part of it stay? SQLite sets changes() to 0 when it undid the
    statement. Only rows written by triggers leave doubt: those of a statement of theirs that fails itself are counted
    nowhere. Then the program is asked. */
@@ -122,7 +54,7 @@ static hq_outcome judge_failure(hq_apply *w, const hq_prepared *p, int64_t total
     if (counted && sqlite3_changes64(w->db) > 0)
         return HQ_PARTIAL;
     hq_error error = w->error;
-    int partly = failed_partly(w, p, &error, counted || w->guard_api->wrote_rows(w->guard));
+    int partly = hq_failed_partly(w, p, &error, counted || w->guard_api->wrote_rows(w->guard));
     if (partly < 0)
         return hq_stop_sqlite(w, "a failed statement could not be inspected");
     w->error = error;
