@@ -14,7 +14,7 @@ from tests.waiting import moment
 SEGMENT_BYTES = 64 << 10
 SEGMENTS_MAX = 8  # tail, entries that are not worth a purge, the next segment, files that wait for being used again
 PAGE_BYTES = 4096
-DEADLINE_S = 30
+DEADLINE_S = 60
 KEYS = 500
 WRITES = 5000
 TASKS = 50

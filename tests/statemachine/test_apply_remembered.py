@@ -20,15 +20,11 @@ from apply_harness import (
     status_of,
     txn,
 )
-from writer_driver import opened
+from writer_driver import tried_and_applied
 
 from hiqlite._accel.answers import decode_batch, decode_execute
-from hiqlite._accel.records import stamp
 from hiqlite.errors import ConstraintError, DeterminismError, MigrationError, StatementError
-from hiqlite.statemachine.connection import open_reader
-from hiqlite.statemachine.equality import content_hash
 
-TRIAL_NS = 20_000_000_000
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 300)"
 HIDDEN = ("_hiqlite_run", "sqlite_schema", '"sqlite_master"', "pragma_function_list", "dbstat", "[dbstat]")
 WORDS = " ".join(f"word{n}" for n in range(700))
@@ -213,21 +209,6 @@ STORIES: dict[str, Sequence[bytes]] = {
         ),
     ],
 }  # fmt: skip
-
-
-async def tried_and_applied(path: Path, records: Sequence[bytes]) -> tuple[str, int]:
-    """As a leader: each entry is tried before; content and running hash."""
-    async with opened(path) as driver:
-        for number, record in enumerate(records, 1):
-            await driver.writer.try_out([stamp(record, 10**18, number)], [TRIAL_NS])
-            driver.submit(record)
-            await driver.applied()
-        equality = driver.writer.equality_hash
-    reader = open_reader(path)
-    try:
-        return content_hash(reader), equality
-    finally:
-        reader.close()
 
 
 @pytest.mark.parametrize("name", STORIES)

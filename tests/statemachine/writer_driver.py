@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from apply_harness import sealed
 
 from hiqlite._accel.apply import AppliedRun
+from hiqlite._accel.records import stamp
+from hiqlite.statemachine.connection import open_reader
+from hiqlite.statemachine.equality import content_hash
 from hiqlite.statemachine.writer import Writer, WriterSettings
 
 DEADLINE_S = 20.0
+TRIAL_NS = 20_000_000_000
 
 
 class Driver:
@@ -53,6 +57,21 @@ async def opened(path: Path, settings: WriterSettings | None = None) -> AsyncIte
         yield Driver(writer)
     finally:
         await writer.close()
+
+
+async def tried_and_applied(path: Path, records: Sequence[bytes]) -> tuple[str, int]:
+    """As a leader: each entry is tried before; content and running hash."""
+    async with opened(path) as driver:
+        for number, record in enumerate(records, 1):
+            await driver.writer.try_out([stamp(record, 10**18, number)], [TRIAL_NS])
+            driver.submit(record)
+            await driver.applied()
+        equality = driver.writer.equality_hash
+    reader = open_reader(path)
+    try:
+        return content_hash(reader), equality
+    finally:
+        reader.close()
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
